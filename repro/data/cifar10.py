@@ -1,0 +1,164 @@
+"""CIFAR-10 from its python layout (six pickled batches) or its binary layout (six files of records)."""
+
+import io
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repro.data.files import AbsentError, Images, Published, describe, fault, locate, md5, read
+from repro.spec import DATASETS
+
+SHAPE, TRAIN_IMAGES = DATASETS["cifar10"]
+BATCH_IMAGES = 10_000
+MD5 = {  # of the python batches; none are published for the binary ones
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+
+_PYTHON, _BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
+_PARENTS = (".", "cifar10", "cifar-10", "CIFAR10")
+_PIXELS = SHAPE.channels * SHAPE.height * SHAPE.width  # of one image: a red, a green and a blue plane
+_CLASSES = 10
+
+
+def find(root: Path, batch_images: int = BATCH_IMAGES) -> Images:
+    """Read CIFAR-10 from `root` or one of its usual subfolders: [N, 32, 32, 3] each for train and test.
+
+    The python layout goes first, since its checksums are known. Raises AbsentError if neither is there, and DataError
+    if a file is missing, unreadable or not what it should be.
+    """
+    try:
+        paths = locate(root, [*_PARENTS, *(f"{parent}/{_PYTHON}" for parent in _PARENTS)], [[name] for name in MD5])
+        read_batch = _read_python
+    except AbsentError:
+        folders = [*_PARENTS, *(f"{parent}/{_BINARY}" for parent in _PARENTS)]
+        paths = locate(root, folders, [[f"{name}.bin"] for name in MD5])
+        read_batch = _read_binary
+    images = np.empty((len(paths), batch_images, SHAPE.height, SHAPE.width, SHAPE.channels), np.uint8)
+    canonical = True
+    for batch, path in zip(images, paths, strict=True):
+        planes, known = read_batch(path, batch_images)
+        batch[:] = planes.reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
+        canonical = canonical and known
+    return Images(paths[0].parent, images[:-1].reshape(-1, *images.shape[2:]), images[-1], canonical)
+
+
+def _read_binary(path: Path, images: int) -> tuple[NDArray[np.uint8], bool]:
+    """Pixels [images, 3072] of records of one label and 3072 pixels. Never known to be canonical."""
+    size = images * (1 + _PIXELS)
+    expected = f"{images:,} records of {1 + _PIXELS:,} bytes"
+    content = read(path, size)
+    if len(content) != size:
+        raise fault(path, expected, f"more than {size:,} bytes" if len(content) > size else describe(content))
+    records = np.frombuffer(content, np.uint8).reshape(images, 1 + _PIXELS)
+    labels = records[:, 0]
+    if labels.max() >= _CLASSES:
+        wrong = int((labels >= _CLASSES).argmax())
+        raise fault(path, f"labels below {_CLASSES} in {expected}", f"label {labels[wrong]} in record {wrong}")
+    return records[:, 1:], False
+
+
+def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], bool]:
+    """Pixels [images, 3072] of a pickled batch, and whether it has its published checksum."""
+    limit = 2 * images * _PIXELS + 2**20  # room for labels, file names and pickle protocol 0
+    expected = f"a CIFAR-10 python batch of {images:,} images"
+    content = read(path, limit)
+    if len(content) > limit:
+        raise fault(path, expected, f"more than {limit:,} bytes")
+    digest = md5(content)
+    if digest in MD5.values() and digest != MD5[path.name]:
+        raise fault(path, expected, "the content of " + next(name for name in MD5 if MD5[name] == digest))
+    try:
+        planes = _unpickle(content, images)
+    except Exception as error:  # a broken or hostile pickle can raise anything
+        raise fault(path, expected, f"{describe(content)} ({type(error).__name__}: {str(error)[:100]})") from None
+    return planes, digest == MD5[path.name]
+
+
+class _Recorded:
+    """Stands in a pickle for a numpy object: keeps what that was made from, and runs nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _encode(text: Any, encoding: str) -> Any:
+    """For what python 3 writes bytes as in older protocols. The text stays one, so that it is not copied each time."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding!r} is not admitted")
+    return text
+
+
+class _Unpickler(pickle._Unpickler):
+    """Admits what a numpy array of bytes is pickled as, and nothing else.
+
+    The python implementation, since the one in C allocates tens of gigabytes if a file of seven bytes asks for it;
+    and without the one instruction that does the same here.
+    """
+
+    dispatch: ClassVar = {code: do for code, do in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        if (module.replace("_core", "core"), name) in {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("numpy.core.multiarray", "_reconstruct"),
+        }:
+            return _Recorded
+        raise pickle.UnpicklingError(f"{module!r}, {name!r} is not admitted")
+
+
+def _unpickle(content: bytes, images: int) -> NDArray[np.uint8]:
+    array = _Unpickler(io.BytesIO(content), encoding="latin1").load()["data"]
+    _, shape, dtype, fortran_order, pixels = array.state
+    if (shape, dtype.args[0], fortran_order) != ((images, _PIXELS), "u1", False):
+        raise ValueError(f"an array {shape} of {dtype.args[0]}")
+    if isinstance(pixels, str):  # python 2, or an older protocol
+        pixels = pixels.encode("latin1")
+    return np.frombuffer(pixels, np.uint8).reshape(shape)
+
+
+def _urls() -> list[str]:
+    from torchvision.datasets import CIFAR10 as TORCHVISION  # noqa: PLC0415
+
+    return [TORCHVISION.url]
+
+
+def _fetch(folder: Path) -> None:
+    from torchvision.datasets import CIFAR10 as TORCHVISION  # noqa: PLC0415
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415
+
+    download_url(TORCHVISION.url, str(folder), TORCHVISION.filename, TORCHVISION.tgz_md5)
+    (folder / _PYTHON).mkdir()
+    # Not torchvision's own extraction: before python 3.14 that follows any path an archive names.
+    with tarfile.open(folder / TORCHVISION.filename) as archive:
+        for name in MD5:
+            member = archive.extractfile(f"{_PYTHON}/{name}")
+            if member is None:
+                raise tarfile.ExtractError(f"{name} in {TORCHVISION.filename} is not a file")
+            with (folder / _PYTHON / name).open("wb") as file:
+                shutil.copyfileobj(member, file)
+
+
+CIFAR10 = Published(
+    name="cifar10",
+    files=f"{_PYTHON} (data_batch_1 to data_batch_5 and test_batch) or {_BINARY} (the same with .bin)",
+    find=find,
+    cached=_PYTHON,
+    urls=_urls,
+    fetch=_fetch,
+)

@@ -1,0 +1,130 @@
+"""How data files are found and read. Whatever is wrong with one becomes a DataError that names it."""
+
+import gzip
+import hashlib
+import stat
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repro.errors import DataError
+
+Pixels = NDArray[np.uint8]  # [N, H, W, C], C-contiguous
+
+_GZIP = b"\x1f\x8b"
+
+
+class AbsentError(Exception):
+    """The data set is not in this place; the message is the reason, in one line."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a folder of intact files holds. `canonical` if every file has its published checksum."""
+
+    folder: Path
+    train: Pixels
+    test: Pixels
+    canonical: bool
+
+    @property
+    def status(self) -> Literal["canonical", "unverified"]:
+        """How far the images are known to be the published ones."""
+        return "canonical" if self.canonical else "unverified"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published data set: how its files are recognised, and where they can be had."""
+
+    name: str
+    files: str  # in words, for someone who has to supply them
+    find: Callable[[Path], Images]  # in this folder or its usual subfolders; raises AbsentError or DataError
+    cached: str  # the folder that `fetch` fills
+    urls: Callable[[], list[str]]  # any one that answers shows that a download is worth trying
+    fetch: Callable[[Path], None]  # download into this folder; raises whatever goes wrong
+
+
+def fault(path: Path, expected: str, found: str) -> DataError:
+    """The error for a file that is not what it should be."""
+    return DataError(
+        f"{path}: expected {expected}, found {found}. "
+        "Put an intact copy in its place, or remove the whole set so that the search goes on."
+    )
+
+
+def locate(root: Path, folders: Sequence[str], files: Sequence[Sequence[str]]) -> list[Path]:
+    """The path of each file, which may have several names, in the first of the folders that holds any of them.
+
+    Raises AbsentError if no folder does, and DataError if one holds some files and lacks others.
+    """
+    for folder in folders:
+        paths = [_first(root / folder, names) for names in files]
+        present = [path for path in paths if path is not None]
+        if len(present) == len(files):
+            return present
+        if present:
+            missing = root / folder / files[paths.index(None)][0]
+            raise fault(missing, "a file beside the rest of its data set", "none")
+    raise AbsentError("nothing of this data set there or in the usual subfolders")
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path | None:
+    present = [folder / name for name in names if _exists(folder / name)]
+    for path in present:  # some archives unpack to a folder and a file that differ by one dot: prefer the file
+        with suppress(OSError):
+            if path.is_file():
+                return path
+    return present[0] if present else None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()  # not `exists`: a dangling link is something found, and broken
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise fault(path, "a place that can be looked at", error.strerror or str(error)) from None
+    return True
+
+
+def read(path: Path, limit: int) -> bytes:
+    """The content of a file, decompressed if it is gzip whatever its name says.
+
+    At most `limit` + 1 bytes: enough to see that a file is too long, and a bound for what a gzip bomb can do.
+    Raises DataError if the file cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise fault(path, "a file", "a directory" if path.is_dir() else "a device, a socket or a pipe")
+        with path.open("rb") as file:
+            if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+                return file.read(limit + 1)
+            with gzip.GzipFile(fileobj=file) as unzipped:
+                return unzipped.read(limit + 1)
+    except EOFError:
+        raise fault(path, "a whole gzip file", "a truncated one") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise fault(path, "an intact gzip file", f"a broken one ({error})") from None
+    except OSError as error:
+        raise fault(path, "a readable file", error.strerror or str(error)) from None
+
+
+def describe(content: bytes) -> str:
+    """In words, what a file seems to hold that is not what was expected."""
+    if not content:
+        return "an empty file"
+    if content[:64].lstrip().startswith(b"<"):
+        return "a web page"
+    return f"{len(content):,} bytes that start with {content[:8]!r}"
+
+
+def md5(content: bytes) -> str:
+    """The checksum that both data sets were published with, in hexadecimal."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

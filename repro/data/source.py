@@ -1,0 +1,164 @@
+"""The search for a data set: a named directory, the cache, a download, the embedded stand-in, in this order."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from repro import spec
+from repro.data import standin
+from repro.data.cifar10 import CIFAR10
+from repro.data.download import download
+from repro.data.files import AbsentError, Images, Pixels, Published
+from repro.data.mnist import MNIST
+from repro.errors import DataError, UsageError
+
+Choice = Literal["auto", "real", "stand-in"]
+Status = Literal["canonical", "unverified", "stand-in"]
+
+log = logging.getLogger("repro.data")
+
+PUBLISHED = {"mnist": MNIST, "cifar10": CIFAR10}
+STAND_INS = {"mnist": (standin.MNIST, standin.mnist), "cifar10": (standin.CIFAR10, standin.cifar10)}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of bytes 0 to 255, and where they came from.
+
+    `status` is `canonical` if every file has its published checksum, `unverified` if files are whole but one has not,
+    or `stand-in`.
+    """
+
+    name: str
+    origin: str  # in words
+    status: Status
+    fingerprint: str  # SHA-256 of all pixels and shapes, training images before any are held out, then test images
+    train: Tensor  # uint8 [N, H, W, C]
+    heldout: Tensor  # uint8 [M, H, W, C]: the first `data.holdout` training images; if that is 0, the test images
+    test: Tensor  # uint8 [K, H, W, C]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one place of the search order holds of one data set."""
+
+    name: str
+    place: str
+    status: Literal["canonical", "unverified", "stand-in", "absent", "broken", "not tried"]
+    detail: str
+
+
+class _Place(NamedTuple):
+    name: str
+    origin: str  # goes before the folder where the data set was found
+    look: Callable[[], Images]  # raises AbsentError or DataError
+
+
+def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None) -> Dataset:
+    """The images that `data` names, from the first place that has them.
+
+    `data_dir` is searched first, or else the directory in the environment variable REPRO_DATA_DIR. A stand-in holds
+    out about a tenth of its training images if `data.holdout` is not 0.
+
+    Raises DataError if files are broken, or if `choice` is `real` and there are none, and UsageError if no training
+    images would be left.
+    """
+    limit = spec.DATASETS[data.name].train_images
+    if data.holdout >= limit:
+        raise UsageError(
+            f"data.holdout={data.holdout}: should be less than {limit}, the training images of {data.name}"
+        )
+    tried = []
+    for place in _places(data.name, data_dir) if choice != "stand-in" else []:
+        try:
+            found = place.look()
+        except AbsentError as reason:
+            tried.append(f"{place.name}: {reason}")
+            log.info("%s: %s", data.name, tried[-1])
+            continue
+        origin = f"{place.origin} {found.folder}"
+        return _dataset(data.name, origin, found.status, (found.train, found.test), data.holdout)
+    if choice == "real":
+        raise DataError(
+            "\n  ".join([f"{data.name}: real data found nowhere. Looked in", *tried])
+            + f"\nPut {PUBLISHED[data.name].files} into a directory and name that with --data-dir or REPRO_DATA_DIR."
+        )
+    words, images = STAND_INS[data.name]
+    train, test = images()
+    holdout = len(train) // 1000 * 100 if data.holdout else 0
+    return _dataset(data.name, f"stand-in: {words}", "stand-in", (train, test), holdout)
+
+
+def survey(data_dir: Path | None = None) -> list[Finding]:
+    """What each place of the search order holds of each data set. Downloads nothing; a broken file is a finding."""
+    findings = []
+    for name, (words, _) in STAND_INS.items():
+        *local, remote = _places(name, data_dir)
+        findings += [_look(name, place) for place in local]
+        findings.append(Finding(name, remote.name, "not tried", "a survey downloads nothing"))
+        findings.append(Finding(name, "stand-in", "stand-in", words))
+    return findings
+
+
+def _look(name: str, place: _Place) -> Finding:
+    try:
+        found = place.look()
+    except AbsentError as reason:
+        return Finding(name, place.name, "absent", str(reason))
+    except DataError as error:
+        return Finding(name, place.name, "broken", str(error))
+    images = f"{len(found.train):,} training and {len(found.test):,} test images"
+    fingerprint = _fingerprint(found.train, found.test)[:12]
+    return Finding(name, place.name, found.status, f"{images} in {found.folder}, fingerprint {fingerprint}")
+
+
+def _places(name: str, data_dir: Path | None) -> list[_Place]:
+    published = PUBLISHED[name]
+    named = data_dir or os.environ.get("REPRO_DATA_DIR")
+    directory = Path(named).absolute() if named else None
+    cache = Path(os.environ.get("REPRO_CACHE_DIR") or user_cache_path("repro")).absolute()
+    return [
+        _Place(f"directory {directory or ''}".strip(), "directory", partial(_in_directory, published, directory)),
+        _Place(f"cache {cache}", "cache", partial(published.find, cache)),
+        _Place("download", "downloaded to", partial(download, published, cache)),
+    ]
+
+
+def _in_directory(published: Published, directory: Path | None) -> Images:
+    if directory is None:
+        raise AbsentError("none named with --data-dir or REPRO_DATA_DIR")
+    try:
+        next(directory.iterdir(), None)
+    except OSError as error:
+        raise DataError(f"the data directory cannot be read ({error}). Name one that exists, or none.") from None
+    return published.find(directory)
+
+
+def _dataset(name: str, origin: str, status: Status, images: tuple[Pixels, Pixels], holdout: int) -> Dataset:
+    train, test = (torch.from_numpy(part) for part in images)
+    return Dataset(
+        name=name,
+        origin=origin,
+        status=status,
+        fingerprint=_fingerprint(*images),
+        train=train[holdout:],
+        heldout=train[:holdout] if holdout else test,
+        test=test,
+    )
+
+
+def _fingerprint(train: Pixels, test: Pixels) -> str:
+    digest = hashlib.sha256()
+    for part in (train, test):
+        digest.update(str(part.shape).encode())
+        digest.update(part.data)
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""Pictures from arrays: image grids, and a cost curve over the reported one. Opens no window and reads no store."""
+
+import csv
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from repro.errors import ReproError
+
+Pixels = NDArray[np.uint8]
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # told apart by colour-blind readers too
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A published cost curve, read from a plot: nats per image, with the half-width of the reading."""
+
+    epoch: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    reading_error: NDArray[np.float64]
+
+
+def read_curve(path: Path) -> Curve:
+    """Read a CSV with columns epoch, cost and reading_error. Raises ReproError naming the file and the line."""
+    rows: list[tuple[float, float, float]] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                values = (float(row["epoch"]), float(row["cost"]), float(row["reading_error"]))
+                if not np.isfinite(values).all():
+                    raise ValueError(f"{values} is not finite")
+                rows.append(values)
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ReproError(f"reported curve {path}, line {len(rows) + 2}: {error!r}") from None
+    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    if not len(table) or (np.diff(table[:, 0]) <= 0).any():
+        raise ReproError(f"reported curve {path}: needs rows, with epochs that rise")
+    return Curve(table[:, 0], table[:, 1], table[:, 2])
+
+
+def grid(images: NDArray[np.floating[Any]], columns: int) -> Pixels:
+    """Images side by side, row by row. Pixels in [0, 1] [N, C, H, W], C 1 or 3 -> uint8 [rows * H, columns * W, C]."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * columns, channels, height, width), dtype=np.uint8)
+    sheet[:count] = np.rint(images.clip(0, 1) * 255)
+    tiles = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(tiles.reshape(rows * height, columns * width, channels))
+
+
+def pairs(originals: NDArray[np.floating[Any]], copies: NDArray[np.floating[Any]], columns: int) -> Pixels:
+    """A row of originals above a row of their reconstructions, and so on. [N, C, H, W] twice -> as `grid`."""
+    rows = []
+    for start in range(0, len(originals), columns):
+        rows += [originals[start : start + columns], copies[start : start + columns]]
+    return grid(np.concatenate(rows), columns)
+
+
+def cost_curve(title: str, runs: Mapping[str, Mapping[int, float]], reported: Curve | None) -> Figure:
+    """Training cost against epoch, each run over the reported curve and its reading error."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    last = max((epoch for curve in runs.values() for epoch in curve), default=1)
+    if reported is not None:
+        seen = slice(0, max(int(np.searchsorted(reported.epoch, last, side="right")), 2))
+        epochs, costs, error = reported.epoch[seen], reported.cost[seen], reported.reading_error[seen]
+        axes.fill_between(
+            epochs, costs - error, costs + error, color="0.75", linewidth=0, label="reported, reading error"
+        )
+        axes.plot(epochs, costs, color="0.25", linewidth=1.2, label="reported")
+    for (label, curve), color in zip(runs.items(), itertools.cycle(COLORS), strict=False):
+        points = sorted(curve.items())
+        axes.plot(
+            *zip(*points, strict=True), color=color, linewidth=1.6, marker="o" if last < 20 else None, label=label
+        )
+    if last >= 20:  # the first epochs tower over the rest; what matters is how the curve settles
+        shown = [cost for curve in runs.values() for cost in curve.values()]
+        low, high = min(shown), float(np.quantile(shown, 0.97))
+        axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    axes.set(title=title, xlabel="epoch", ylabel="training cost (nats per image)")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return figure

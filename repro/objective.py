@@ -1,0 +1,45 @@
+"""The ELBO's parts for one image at a time, in nats, natural logarithms throughout. Pure functions of tensors.
+
+Formulas: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", section 2.3, appendix B for the KL. The variance
+of q(z|x) is exp(log_variance); the KL is the closed form that follows from that.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bernoulli_reconstruction(logits: Tensor, x: Tensor) -> Tensor:
+    """-log p(x|z) of pixels x in [0, 1] under Bernoulli logits, nats per image. [B, ...], [B, ...] -> [B].
+
+    Grey pixels make this a cross-entropy, whose floor is the entropy of the pixels, not a likelihood of binary data.
+    """
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+def gaussian_reconstruction(mean: Tensor, log_variance: Tensor, x: Tensor) -> Tensor:
+    """-log p(x|z) of a diagonal Gaussian density, nats per image (may be negative). [B, ...] three times -> [B]."""
+    squared = (x - mean).square() * torch.exp(-log_variance)
+    return 0.5 * (math.log(2 * math.pi) + log_variance + squared).flatten(1).sum(1)
+
+
+def reconstruction(parameters: tuple[Tensor, ...], x: Tensor) -> Tensor:
+    """-log p(x|z), nats per image, of what `VAE.decode` returns: Bernoulli (logits,) or Gaussian (mean, log-variance).
+
+    [B, ...] each -> [B].
+    """
+    if len(parameters) == 1:
+        return bernoulli_reconstruction(parameters[0], x)
+    return gaussian_reconstruction(parameters[0], parameters[1], x)
+
+
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(q(z|x) || N(0, I)) of a diagonal Gaussian q, nats per image, never negative. [B, D], [B, D] -> [B]."""
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1)
+
+
+def neg_elbo(reconstruction: Tensor, kl: Tensor) -> Tensor:
+    """Negative ELBO, nats per image: falls as models improve. [B], [B] -> [B]."""
+    return reconstruction + kl

@@ -1,0 +1,73 @@
+"""Where a result comes from: code, versions, machine, command. Read from the machine, never assumed."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import torch
+
+PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy")
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """Tags that name the commit, the versions, the hardware and the command of this process."""
+    tags = {
+        "repro.command": command(),
+        "repro.python": platform.python_version(),
+        "repro.platform": platform.platform(),
+        "repro.cpu": cpu(),
+        "repro.cores": str(cores()),
+        "repro.memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
+        "repro.gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
+        "mlflow.source.name": "python -m repro",
+        "mlflow.source.type": "LOCAL",
+    }
+    for package in PACKAGES:
+        try:
+            tags[f"repro.version.{package}"] = version(package)
+        except PackageNotFoundError:
+            tags[f"repro.version.{package}"] = "not installed"
+    return tags | git()
+
+
+def command() -> str:
+    """The command line of this process, as it can be typed again."""
+    return shlex.join(["python", "-m", "repro", *sys.argv[1:]])
+
+
+def git() -> dict[str, str]:
+    """Commit and dirty flag of the checkout that this code runs from; the commit is `unknown` outside of one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return {"mlflow.source.git.commit": "unknown", "repro.git.dirty": "unknown"}
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        dirty = bool(_git(root, "status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return {"mlflow.source.git.commit": "unknown", "repro.git.dirty": "unknown"}
+    return {"mlflow.source.git.commit": commit, "repro.git.dirty": str(dirty).lower()}
+
+
+def cpu() -> str:
+    """Name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.machine()
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,113 @@
+"""The experiments by name. Those in `experiments/` are found by themselves; a user's own file is loaded when named."""
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.errors import UsageError
+from repro.spec import Experiment, checked
+
+Builder = Callable[[], Experiment]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered experiment: its name, what it is, its docstring, and the file that describes it."""
+
+    name: str
+    spec: Experiment
+    about: str
+    file: Path
+
+
+_builders: dict[str, Builder] = {}
+
+
+def register(build: Builder) -> Builder:
+    """Register the experiment that `build` returns under the name of the function."""
+    _builders[build.__name__] = build
+    return build
+
+
+def names() -> list[str]:
+    """Names of the experiments that come with the project, in alphabetical order."""
+    _import_all()
+    return sorted(_builders)
+
+
+def get(name: str) -> Entry:
+    """The experiment called `name`, or described by the file `name` if that is a path to a Python file.
+
+    Raises UsageError when there is none, naming the nearest, and when the file cannot be used.
+    """
+    if name.endswith(".py") or "/" in name:
+        return load(Path(name))
+    known = names()
+    if name not in known:
+        raise UsageError(
+            f"unknown experiment {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}. "
+            "Your own is named by the path of its file, such as ./my_vae.py"
+        )
+    return _entry(name)
+
+
+def load(path: Path) -> Entry:
+    """Run the user's own experiment file and return the one experiment it registers. Raises UsageError."""
+    if not path.is_file():
+        raise UsageError(f"experiment file {str(path)!r} does not exist, or is not a file")
+    spec = importlib.util.spec_from_file_location(f"user_experiment_{path.stem}", path.resolve())
+    if spec is None or spec.loader is None:
+        raise UsageError(f"experiment file {str(path)!r} is not a Python file: its name must end in .py")
+    known = dict(_builders)
+    _builders.clear()
+    try:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where inspection of the builder's file looks for it
+        loader = spec.loader
+        checked(lambda: loader.exec_module(module))
+        found = list(_builders)
+        if len(found) != 1:
+            raise UsageError(f"experiment file {str(path)!r} must @register one experiment; it registers {len(found)}")
+        return _entry(found[0])
+    except UsageError as fault:
+        raise UsageError(*(f"{path}: {line}" for line in fault.faults)) from None
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"experiment file {str(path)!r} fails{_line_of(error, path)}: {error!r}") from None
+    finally:
+        _builders.clear()
+        _builders.update(known)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean 'x'?` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _import_all() -> None:
+    package = importlib.import_module("experiments")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"experiments.{module.name}")
+
+
+def _entry(name: str) -> Entry:
+    build = _builders[name]
+    module = sys.modules[build.__module__]
+    file = Path(str(module.__file__))
+    return Entry(name, checked(build), (module.__doc__ or "").strip(), file)
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f" in line {error.lineno}"
+    trace, line = error.__traceback__, None
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path.resolve()):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" in line {line}" if line else ""

@@ -1,0 +1,225 @@
+"""What an experiment is: frozen, validated data. No training code and no torch here.
+
+Every number that decides what a run computes stands in one of these classes, so that the same spec is the same
+experiment. Faults are collected by `checked` and raised once, with the place, the value and the remedy.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from repro.errors import UsageError
+
+T = TypeVar("T")
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Activation = Literal[
+    "celu", "elu", "gelu", "hardtanh", "identity", "leaky_relu", "mish", "relu",
+    "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
+]  # fmt: skip
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+
+
+class Shape(NamedTuple):
+    """Size of one image."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self))
+
+
+class DatasetFacts(NamedTuple):
+    """What is fixed by a data set's name."""
+
+    shape: Shape
+    train_images: int  # before any are held out
+
+
+DATASETS = {
+    "mnist": DatasetFacts(Shape(1, 28, 28), 60_000),
+    "cifar10": DatasetFacts(Shape(3, 32, 32), 50_000),
+}
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Data:
+    """The training images and their order.
+
+    `holdout` is how many of the *first* training images are kept out of training, to measure the held-out negative
+    ELBO on. With 0 the test images are used for that, for monitoring only.
+    """
+
+    name: Literal["mnist", "cifar10"]
+    shuffle: bool = True
+    holdout: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def shape(self) -> Shape:
+        return DATASETS[self.name].shape
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Dense:
+    """Fully connected layer; an image coming in is flattened in row, column, channel order."""
+
+    units: Count
+    activation: Activation | None = None
+    kind: Literal["dense"] = "dense"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Conv:
+    """Convolution, stride 1, SAME padding (the odd one of an even kernel's padding goes below and right)."""
+
+    kernel: Annotated[int, Field(gt=0, le=64)]
+    channels: Count
+    activation: Activation | None = None
+    kind: Literal["conv"] = "conv"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class MeanPool:
+    """Non-overlapping mean pooling; no activation."""
+
+    size: Annotated[int, Field(gt=0, le=1024)]
+    kind: Literal["mean_pool"] = "mean_pool"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class TConv:
+    """Transposed convolution, SAME: n pixels become n * stride; what is beyond that is cut below and right."""
+
+    kernel: Annotated[int, Field(gt=0, le=64)]
+    channels: Count
+    stride: Annotated[int, Field(gt=0, le=64)] = 2
+    activation: Activation | None = None
+    kind: Literal["tconv"] = "tconv"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Reshape:
+    """A vector read as an image, in row, column, channel order."""
+
+    channels: Count
+    height: Count
+    width: Count
+    kind: Literal["reshape"] = "reshape"
+
+
+Layer = Annotated[Dense | Conv | MeanPool | TConv | Reshape, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class VAE:
+    """A variational autoencoder with prior N(0, I).
+
+    The encoder ends in two heads that are added to what is listed: mean and log-variance, dense, `latent` wide.
+    The decoder's last layer is its output, without activation: the Bernoulli logits; for the Gaussian likelihood it is
+    built twice, for the mean and for the log-variance. `activation` holds for every layer that names none itself.
+    """
+
+    encoder: Annotated[tuple[Layer, ...], Field(max_length=100)]
+    latent: Count
+    decoder: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=100)]
+    activation: Activation = "relu"
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    init: Literal["truncated_normal", "pytorch"] = "truncated_normal"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Adam:
+    """Adam as in Kingma and Ba (2015)."""
+
+    lr: Annotated[float, Field(gt=0, le=1000)]
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Training:
+    """How long and in what steps. `samples` is L, the Monte Carlo samples of z per image and step."""
+
+    epochs: Count
+    batch_size: Count = 100
+    samples: Annotated[int, Field(gt=0, le=10_000)] = 1
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Reported:
+    """The published result: training cost of epoch `epoch`, nats per image. `curve` is a CSV beside the experiment."""
+
+    cost: float
+    epoch: Count
+    source: str
+    curve: str | None = None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Experiment:
+    """Everything that decides what a run computes, and what was reported for it."""
+
+    data: Data
+    model: VAE
+    optim: Adam
+    training: Training
+    reported: Reported | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole spec as plain lists and dictionaries, ready for JSON."""
+        values: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json")
+        return values
+
+    def flat(self) -> dict[str, str]:
+        """The spec as text by dotted key, `optim.lr` and the like; layers as JSON, unset fields left out."""
+        return _flatten(self.to_dict(), "")
+
+    @property
+    def signature(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of everything that decides what is computed.
+
+        All of data, model, optim and training enters, defaults too, so that a changed default changes the signature.
+        What was reported does not.
+        """
+        computed = {key: value for key, value in self.to_dict().items() if key != "reported"}
+        return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def from_dict(values: dict[str, Any]) -> Experiment:
+    """The inverse of `Experiment.to_dict`. Raises UsageError with every fault."""
+    return checked(lambda: TypeAdapter(Experiment).validate_python(values))
+
+
+def checked(build: Callable[[], T]) -> T:
+    """Call `build` and turn what pydantic says of its values into one UsageError with a line for each fault."""
+    try:
+        return build()
+    except ValidationError as error:
+        raise UsageError(*(_fault(detail) for detail in error.errors())) from None
+
+
+def _flatten(values: dict[str, Any], prefix: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            layers = [{k: v for k, v in layer.items() if v is not None} for layer in value]
+            found[prefix + key] = json.dumps(layers)
+        elif value is not None:
+            found[prefix + key] = str(value)
+    return found
+
+
+def _fault(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"]) or "experiment"
+    message = str(detail["msg"])
+    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{place}={detail['input']!r}: should be {message}" if message != detail["msg"] else f"{place}: {message}"

@@ -1,0 +1,1 @@
+"""Everything that touches MLflow: names, the store, writing a run, reading runs."""

@@ -1,0 +1,56 @@
+"""What the tests share: no network, no store or data outside a test's own directory, small experiments."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from repro.spec import VAE, Adam, Data, Dense, Experiment, Training
+
+settings.register_profile("repro", deadline=None)  # the first call imports; time is not what is tested
+settings.load_profile("repro")
+
+SMALL = """
+from repro.registry import register
+from repro.spec import *
+
+@register
+def small():
+    return Experiment(
+        data=Data("mnist", holdout=5000),
+        model=VAE(encoder=(Dense(16),), latent=3, decoder=(Dense(16), Dense(784)), activation="softplus"),
+        optim=Adam(lr=1e-3),
+        training=Training(epochs=3, batch_size=100),
+        reported=Reported(cost=100.0, epoch=3, source="nobody"),
+    )
+"""
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in a directory of its own, offline, without the user's settings."""
+    for name in [key for key in os.environ if key.startswith(("REPRO_", "MLFLOW_TRACKING"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("REPRO_OFFLINE", "1")
+    monkeypatch.setenv("REPRO_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small() -> Experiment:
+    """A tiny fully connected experiment."""
+    return Experiment(
+        data=Data("mnist", holdout=5000),
+        model=VAE(encoder=(Dense(16),), latent=3, decoder=(Dense(16), Dense(784)), activation="softplus"),
+        optim=Adam(lr=1e-3),
+        training=Training(epochs=2, batch_size=100),
+    )
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    """The same as a user's own file."""
+    path = tmp_path / "small.py"
+    path.write_text(SMALL, encoding="utf-8")
+    return path

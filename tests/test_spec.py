@@ -1,0 +1,141 @@
+"""Specs, overrides and the registry: what is accepted, what is refused, and in what words."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repro import registry
+from repro.errors import UsageError
+from repro.overrides import apply
+from repro.spec import Conv, Dense, Experiment, from_dict
+
+FC = registry.get("mnist_fc").spec
+
+
+def test_the_three_setups_are_registered_with_what_was_reported() -> None:
+    costs = {name: registry.get(name).spec.reported.cost for name in registry.names()}
+    assert costs == {"mnist_fc": 96.2119372147, "mnist_conv": 99.1976605925, "cifar_conv": 1840.119207031}
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_spec_survives_its_own_dictionary(name: str) -> None:
+    spec = registry.get(name).spec
+    assert from_dict(spec.to_dict()) == spec
+
+
+def test_the_signature_covers_all_that_is_computed_and_nothing_else() -> None:
+    assert apply(FC, ["optim.epsilon=1e-7"]).signature != FC.signature
+    assert apply(FC, ["training.epochs=3"]).signature != FC.signature
+    assert apply(FC, ["optim.lr=0.001"]).signature == FC.signature
+    values = FC.to_dict() | {"reported": None}
+    assert from_dict(values).signature == FC.signature
+
+
+def test_overrides_take_the_type_of_their_field() -> None:
+    layers = '[{"kind": "conv", "kernel": 5, "channels": 8}, {"kind": "dense", "units": 7, "activation": "tanh"}]'
+    changed = apply(
+        FC,
+        [
+            "optim.lr=3e-4",
+            "model.latent=10",
+            "data.shuffle=false",
+            f"model.encoder={layers}",
+            "model.decoder.0.units=9",
+        ],
+    )
+    assert changed.optim.lr == 3e-4
+    assert changed.model.latent == 10
+    assert changed.data.shuffle is False
+    assert changed.model.encoder == (Conv(5, channels=8), Dense(7, activation="tanh"))
+    assert changed.model.decoder[0] == Dense(9)
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    wrong = ["optim.lrr=1", "model.latent=-3", "optim.lr=abc", "foo", "model=3", "data.name=mnst", "reported.cost=1"]
+    with pytest.raises(UsageError) as caught:
+        apply(FC, wrong)
+    said = str(caught.value)
+    for part in (
+        "unknown override 'optim.lrr', did you mean 'lr'?; optim has: lr, beta1, beta2, epsilon",
+        "model.latent='-3': should be greater than 0",
+        "optim.lr='abc': should be a valid number",
+        "override 'foo' should be written key=value",
+        "override 'model' names a group",
+        "data.name='mnst'",
+        "unknown override 'reported.cost'",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "", "1e999", "[1]", "null", "true", "1_0x"])
+def test_a_learning_rate_is_a_positive_finite_number(value: str) -> None:
+    if value == "true":
+        pytest.raises(UsageError, apply, FC, ["optim.lr=yes please"])
+        return
+    with pytest.raises(UsageError, match=r"optim\.lr"):
+        apply(FC, [f"optim.lr={value}"])
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_any_text_as_an_override_is_taken_or_refused_in_words(key: str, value: str) -> None:
+    try:
+        assert isinstance(apply(FC, [f"{key}={value}"]), Experiment)
+    except UsageError as fault:
+        assert str(fault)
+
+
+@given(
+    st.sampled_from(sorted(FC.flat())), st.one_of(st.text(max_size=20), st.integers().map(str), st.floats().map(str))
+)
+def test_any_value_for_a_real_key_is_taken_or_refused_in_words(key: str, value: str) -> None:
+    try:
+        changed = apply(FC, [f"{key}={value}"])
+        assert from_dict(changed.to_dict()) == changed
+    except UsageError as fault:
+        assert key.split(".")[0] in str(fault)
+
+
+@given(st.floats(1e-9, 999), st.integers(1, 1000))
+def test_what_is_set_is_what_is_got(lr: float, latent: int) -> None:
+    changed = apply(FC, [f"optim.lr={lr!r}", f"model.latent={latent}"])
+    assert (changed.optim.lr, changed.model.latent) == (lr, latent)
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(
+        UsageError, match=r"unknown experiment 'mnist_cf', did you mean 'mnist_fc'\?; there are: cifar_conv"
+    ):
+        registry.get("mnist_cf")
+
+
+def test_a_users_file_is_loaded_by_its_path_and_stays_out_of_the_registry(small_file: Path) -> None:
+    entry = registry.get(str(small_file))
+    assert entry.name == "small"
+    assert entry.spec.model.latent == 3
+    assert "small" not in registry.names()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1", "registers 0"),
+        ("x = = 1", "in line 1: SyntaxError"),
+        ("x = 1\ny = 1 / 0", "in line 2: ZeroDivisionError"),
+        ("from repro.spec import Adam\nAdam(lr=-1)", "lr"),
+        ("raise SystemExit(5)", "SystemExit"),
+    ],
+)
+def test_a_users_file_that_fails_says_where(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        registry.get(str(path))
+
+
+def test_a_users_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        registry.get(str(tmp_path / "none.py"))
+    with pytest.raises(UsageError, match="not a file"):
+        registry.get(f"{tmp_path}/")
