@@ -100,7 +100,7 @@ def load_state(path: Path, signature: str | None = None) -> State:
 
 def newest(directory: Path, signature: str) -> tuple[State | None, list[str]]:
     """The newest usable checkpoint of a directory, and what was wrong with any newer ones."""
-    faults = []
+    faults: list[str] = []
     for path in reversed(_files(directory)):
         try:
             return load_state(path, signature), faults
@@ -125,7 +125,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(tensor.flatten().view(torch.uint8).numpy())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

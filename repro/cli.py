@@ -15,7 +15,7 @@ from repro.spec import Experiment
 
 app = typer.Typer(
     name="python -m repro",
-    help="Rerun published variational-autoencoder results, track every run, and see whether the numbers are reproduced.",
+    help="Rerun published variational-autoencoder results, track every run, see whether the numbers are reproduced.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """The registered experiments and what was reported for them."""
-    from repro import registry  # noqa: PLC0415
+    from repro import registry
 
     rows = [_overview(registry.get(name)) for name in registry.names()]
     if as_json:
@@ -67,7 +67,7 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
     """One experiment: what it is, what was reported, and every setting that --set can change."""
-    from repro import registry  # noqa: PLC0415
+    from repro import registry
 
     entry = registry.get(name)
     overview = _overview(entry)
@@ -100,19 +100,57 @@ def run(
     summary: Annotated[Path | None, typer.Option(help="Write what came of it as JSON.", metavar="FILE")] = None,
 ) -> int:
     """Train an experiment and track it; exit 0 done, 1 failed, 2 wrong use, 3 no data, 130/143 interrupted."""
-    from repro import registry  # noqa: PLC0415
+    from repro import registry
 
     entry = registry.get(name)
     if epochs is not None:
         assignments = [*(assignments or []), f"training.epochs={epochs}"]
     spec = _checked_spec(entry, assignments or [], seed, threads, summary)
-    return _run(entry, spec, seed, device, threads, data, data_dir, summary)
+    place = _device(device)
+    dataset = _dataset(spec, data, data_dir)
+
+    from repro import progress, provenance, runner  # MLflow takes seconds to import; faults above do not wait for it
+
+    request = runner.Request(entry, spec, dataset, seed, place, threads or provenance.cores())
+    progress.announce(request)
+    with progress.reporter(spec) as reporter:
+        outcome = runner.run(request, reporter)
+    progress.conclude(outcome, spec)
+    if summary is not None:
+        summary.write_text(json.dumps(outcome.to_json(), indent=2) + "\n", encoding="utf-8")
+    return outcome.exit_code
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Experiments; all if none.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also draw cost curves and samples into this directory.")
+    ] = None,
+) -> None:
+    """The tracked runs against the reported costs."""
+    from repro import registry
+
+    entries = [registry.get(name) for name in names or registry.names()]
+
+    from repro.tracking import store
+
+    if not store.exists():
+        raise ReproError(f"no runs yet in {store.folder()}; start with: python -m repro run mnist_fc")
+
+    from analysis import compare as comparison
+
+    found = comparison.table(entries)
+    _table(found.astype(object).where(found.notna(), None).to_dict("records"))
+    for entry in entries if figures else []:
+        for path in comparison.draw(entry, Path(str(figures))):
+            print(f"wrote {path}")
 
 
 @app.command("ui")
 def ui_(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> int:
     """Open the MLflow UI on the tracked runs, on this machine only."""
-    from repro.tracking import ui  # noqa: PLC0415
+    from repro.tracking import ui
 
     return ui.serve(port)
 
@@ -120,7 +158,7 @@ def ui_(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.
 @app.command("data")
 def data_(data_dir: DataDir = None) -> None:
     """What data was found where, and whether it is the canonical one. Downloads nothing."""
-    from repro.data import survey  # noqa: PLC0415
+    from repro.data import survey
 
     _table([vars(finding) for finding in survey(data_dir)])
 
@@ -129,7 +167,7 @@ def _checked_spec(
     entry: Any, assignments: list[str], seed: int, threads: int | None, summary: Path | None
 ) -> Experiment:
     """The spec after overrides; every fault of the command line is in the one UsageError."""
-    from repro import overrides  # noqa: PLC0415
+    from repro import overrides
 
     faults: list[str] = []
     if not 0 <= seed < 2**63:
@@ -147,44 +185,27 @@ def _checked_spec(
     return spec
 
 
-def _run(
-    entry: Any,
-    spec: Experiment,
-    seed: int,
-    device: str,
-    threads: int | None,
-    choice: Any,
-    data_dir: Path | None,
-    summary_file: Path | None,
-) -> int:
-    import torch  # noqa: PLC0415
+def _device(name: str) -> Any:
+    import torch
 
-    from repro import data, model, progress, provenance  # noqa: PLC0415
-
-    if device == "cuda" and not torch.cuda.is_available():
+    if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no usable NVIDIA GPU here; use --device cpu")
-    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    model.check(spec.model, spec.data.shape)
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _dataset(spec: Experiment, choice: Any, data_dir: Path | None) -> Any:
+    from repro import data, model
+
+    model.check(spec.model, spec.data.shape)  # before any waiting for data
     dataset = data.load(spec.data, choice, data_dir)
-    if spec.training.batch_size > len(dataset.train):
-        raise UsageError(
-            f"training.batch_size={spec.training.batch_size}: should be at most the {len(dataset.train)} training images"
-        )
-
-    from repro import runner  # noqa: PLC0415 - MLflow takes seconds to import; faults above should not wait for it
-
-    request = runner.Request(entry, spec, dataset, seed, place, threads or provenance.cores())
-    progress.announce(request)
-    with progress.reporter(spec) as reporter:
-        summary = runner.run(request, reporter)
-    progress.conclude(summary, spec)
-    if summary_file is not None:
-        summary_file.write_text(json.dumps(summary.to_json(), indent=2) + "\n", encoding="utf-8")
-    return summary.exit_code
+    batch, images = spec.training.batch_size, len(dataset.train)
+    if batch > images:
+        raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")
+    return dataset
 
 
 def _overview(entry: Any) -> dict[str, Any]:
-    from repro.model import count_parameters  # noqa: PLC0415
+    from repro.model import count_parameters
 
     spec = entry.spec
     return {
@@ -200,15 +221,22 @@ def _overview(entry: Any) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for key, value in (rows[0] if rows else {}).items():
-        table.add_column(key.replace("_", " "), justify="right" if isinstance(value, int | float) else "left")
+    for key in rows[0] if rows else ():
+        numbers = all(isinstance(row[key], int | float | None) for row in rows)
+        table.add_column(key.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else "-" if v is None else str(v) for v in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        table.add_row(*map(_cell, row.values()))
+    Console(width=None if sys.stdout.isatty() else 220, highlight=False).print(table if rows else "no runs yet")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _unexpected(error: Exception) -> int:

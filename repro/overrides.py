@@ -17,7 +17,8 @@ def apply(spec: Experiment, assignments: Iterable[str]) -> Experiment:
     Values are typed by the field they go to; lists and objects are written as JSON. Raises UsageError with a line for
     every assignment that is not of that form, names no field, or has a value of the wrong type or range.
     """
-    values, faults = spec.to_dict(), []
+    values = spec.to_dict()
+    faults: list[str] = []
     for assignment in assignments:
         try:
             _assign(values, assignment)

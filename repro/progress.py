@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from repro.runner import Reporter, Request, Summary
+from repro.outcome import Summary
+from repro.runner import Reporter, Request
 from repro.spec import Experiment
 from repro.tracking import names
 

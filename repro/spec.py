@@ -62,6 +62,7 @@ class Data:
 
     @property
     def shape(self) -> Shape:
+        """Size of one image."""
         return DATASETS[self.name].shape
 
 

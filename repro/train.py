@@ -1,7 +1,7 @@
 """One step, one epoch, one evaluation. Knows nothing of tracking.
 
-Images come as uint8 [N, H, W, C] in memory; a batch becomes float [B, C, H, W] in [0, 1]. The order of an epoch's images
-and its noise depend on the seed and the epoch alone, so that any epoch can be run again.
+Images come as uint8 [N, H, W, C] in memory; a batch becomes float [B, C, H, W] in [0, 1]. The order of an epoch's
+images and its noise depend on the seed and the epoch alone, so that any epoch can be run again.
 """
 
 import math
@@ -28,10 +28,11 @@ class Costs(NamedTuple):
 
     @property
     def cost(self) -> float:
+        """The negative ELBO, nats per image."""
         return self.reconstruction + self.kl
 
 
-class NotFinite(ReproError):
+class NotFiniteError(ReproError):
     """The cost of a step was NaN or infinite."""
 
     def __init__(self, epoch: int, step: int, costs: Costs) -> None:
@@ -58,7 +59,7 @@ def losses(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     z = model.sample(mean, log_variance, noise)
     repeated = x.expand(len(noise), *x.shape).flatten(0, 1) if len(noise) > 1 else x
     reconstruction = objective.reconstruction(model.decode(z.flatten(0, 1)), repeated)
-    return reconstruction.unflatten(0, noise.shape[:2]).mean(0), objective.kl_to_standard_normal(mean, log_variance)
+    return reconstruction.view(noise.shape[:2]).mean(0), objective.kl_to_standard_normal(mean, log_variance)
 
 
 def train_epoch(
@@ -73,7 +74,7 @@ def train_epoch(
     """Train for one epoch; return the running means of the steps' costs, as the text computes its cost.
 
     Images left over after the last whole batch are not used in this epoch. `after_step` is called after every step and
-    may raise to end the epoch. Raises NotFinite at the first step whose cost is not a number.
+    may raise to end the epoch. Raises NotFiniteError at the first step whose cost is not a number.
     """
     batch, device = experiment.training.batch_size, images.device
     order = epoch_order(len(images), experiment.data.shuffle, seed, epoch).to(device)
@@ -89,7 +90,7 @@ def train_epoch(
         optimiser.step()
         costs = Costs(reconstruction.item(), kl.item())
         if not math.isfinite(costs.cost):
-            raise NotFinite(epoch, step + 1, costs)
+            raise NotFiniteError(epoch, step + 1, costs)
         sums += torch.tensor(costs, dtype=torch.float64)
         after_step()
     return Costs(*(sums / steps).tolist())
@@ -110,7 +111,7 @@ def epoch_noise(images: int, experiment: Experiment, seed: int, epoch: int) -> T
 def evaluate(model: VAE, images: Tensor, generator: torch.Generator, samples: int = 1) -> Costs:
     """Mean costs of a model that stands still, each image with `samples` draws of z. uint8 [N, H, W, C] -> Costs."""
     sums = torch.zeros(2, dtype=torch.float64)
-    for chunk in images.split(EVALUATION_BATCH):
+    for chunk in torch.split(images, EVALUATION_BATCH):
         x = to_batch(chunk)
         for _ in range(samples):
             noise = torch.randn((1, len(chunk), model.latent), generator=generator).to(images.device)

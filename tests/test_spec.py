@@ -69,11 +69,8 @@ def test_every_fault_is_reported_at_once() -> None:
         assert part in said
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "", "1e999", "[1]", "null", "true", "1_0x"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "", "1e999", "[1]", "null", "yes please", "1_0x"])
 def test_a_learning_rate_is_a_positive_finite_number(value: str) -> None:
-    if value == "true":
-        pytest.raises(UsageError, apply, FC, ["optim.lr=yes please"])
-        return
     with pytest.raises(UsageError, match=r"optim\.lr"):
         apply(FC, [f"optim.lr={value}"])
 
@@ -94,7 +91,7 @@ def test_any_value_for_a_real_key_is_taken_or_refused_in_words(key: str, value: 
         changed = apply(FC, [f"{key}={value}"])
         assert from_dict(changed.to_dict()) == changed
     except UsageError as fault:
-        assert key.split(".")[0] in str(fault)
+        assert key.split(".", maxsplit=1)[0] in str(fault)
 
 
 @given(st.floats(1e-9, 999), st.integers(1, 1000))

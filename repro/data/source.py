@@ -90,11 +90,11 @@ def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None)
     if choice == "real":
         raise DataError(
             "\n  ".join([f"{data.name}: real data found nowhere. Looked in", *tried])
-            + f"\nPut {PUBLISHED[data.name].files} into a directory and name that with --data-dir or REPRO_DATA_DIR."
+            + f"\nName a directory that holds {PUBLISHED[data.name].files}, with --data-dir or REPRO_DATA_DIR."
         )
     words, images = STAND_INS[data.name]
     train, test = images()
-    holdout = len(train) // 1000 * 100 if data.holdout else 0
+    holdout = len(train) // 1000 * 100 if data.holdout else 0  # whole hundreds, the usual batch
     return _dataset(data.name, f"stand-in: {words}", "stand-in", (train, test), holdout)
 
 
@@ -127,7 +127,11 @@ def _places(name: str, data_dir: Path | None) -> list[_Place]:
     directory = Path(named).absolute() if named else None
     cache = Path(os.environ.get("REPRO_CACHE_DIR") or user_cache_path("repro")).absolute()
     return [
-        _Place(f"directory {directory or ''}".strip(), "directory", partial(_in_directory, published, directory)),
+        _Place(
+            f"directory {directory}" if directory else "directory",
+            "directory",
+            partial(_in_directory, published, directory),
+        ),
         _Place(f"cache {cache}", "cache", partial(published.find, cache)),
         _Place("download", "downloaded to", partial(download, published, cache)),
     ]

@@ -15,7 +15,7 @@ Size = Shape | int
 
 
 class Flatten(nn.Module):
-    """Images to vectors in row, column, channel order: no copy where memory is channels-last. [B,C,H,W] -> [B,H*W*C]."""
+    """Images to vectors in row, column, channel order, a view where memory is so. [B, C, H, W] -> [B, H*W*C]."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten a batch."""
@@ -31,7 +31,8 @@ class Unflatten(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape a batch into images."""
-        return x.unflatten(1, (self.shape.height, self.shape.width, self.shape.channels)).permute(0, 3, 1, 2)
+        channels, height, width = self.shape
+        return x.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 class SameConv(nn.Conv2d):

@@ -1,9 +1,12 @@
 """Reading runs back from the tracking store."""
 
+import re
+import tempfile
 from dataclasses import dataclass
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from PIL import Image
 
 from repro.tracking import names
 from repro.tracking.store import StoreError, first_line, open_client
@@ -52,6 +55,22 @@ def history(run_id: str, metric: str) -> dict[int, float]:
         raise StoreError(f"metric {metric!r} of run {run_id} cannot be read: {first_line(error)}") from None
 
 
+def last_image(run_id: str, key: str) -> Image.Image | None:
+    """The newest image of a run's stepped gallery, or None if it has none. Raises StoreError."""
+    client = open_client()
+    try:
+        found = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
+        steps = {int(match[1]): path for path in found if (match := re.match(rf"images/{key}\W(?:step\W)?(\d+)", path))}
+        if not steps:
+            return None
+        with tempfile.TemporaryDirectory() as scratch:
+            image = Image.open(client.download_artifacts(run_id, steps[max(steps)], scratch))
+            image.load()
+            return image
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"the images of run {run_id} cannot be read: {first_line(error)}") from None
+
+
 def _record(run: Run, experiment: str) -> RunRecord:
     data, info = run.data, run.info
-    return RunRecord(info.run_id, experiment, info.status, dict(data.metrics), dict(data.params), dict(data.tags))
+    return RunRecord(info.run_id, experiment, info.status, data.metrics, data.params, data.tags)

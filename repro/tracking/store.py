@@ -127,7 +127,7 @@ def _mend_moved(database: Path) -> None:
             for table, column in _ARTIFACT_COLUMNS:
                 if table in tables:
                     connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '/%'",  # noqa: S608
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '/%'",
                         (here, len(old) + 1, old),
                     )
         connection.commit()

@@ -1,9 +1,12 @@
 """Starting the MLflow UI on the store, for this machine only."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from repro.errors import ReproError
 from repro.tracking.store import embedded, open_client, uri
@@ -29,9 +32,19 @@ def serve(port: int) -> int:
     print(f"MLflow UI: http://{HOST}:{port}/#/experiments?workflowType=machine_learning  (Ctrl-C ends it)", flush=True)
     server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri(), "--host", HOST]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen([*server, "--port", str(port), "--workers", "1"], env=environment)
+    command = [*server, "--port", str(port), "--workers", "1"]
+    with _terminated_as_interrupt(), subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGTERM)  # the server and the workers it started
+            return 130
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        return 130
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mlflow.pytorch
 import numpy as np
@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from repro.data import Dataset as Images
+from repro.outcome import Status
 from repro.spec import Experiment
 from repro.tracking import names
 from repro.tracking.store import StoreError, experiment_id, first_line, open_client
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class RunWriter:

@@ -1,0 +1,49 @@
+"""What a run came to, and whether it may be compared with the reported cost."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from repro.data import Dataset
+from repro.registry import Entry
+from repro.spec import Experiment
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass
+class Summary:
+    """What a run came to. Costs are nats per image; `cost` is the last epoch's training cost."""
+
+    run_id: str
+    status: Status
+    experiment: str
+    seed: int
+    epochs: int
+    cost: float | None
+    test_neg_elbo: float | None
+    seconds: float
+    data: dict[str, Any]
+    comparable: bool
+    reasons: list[str] = field(default_factory=list)  # why it is not comparable
+    error: str | None = None
+    exit_code: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that `--summary` writes."""
+        return {key: value for key, value in asdict(self).items() if key != "exit_code"}
+
+
+def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset) -> list[str]:
+    """Why the cost of such a run says nothing about the reported cost; empty if it does."""
+    reasons = []
+    if dataset.status == "stand-in":
+        reasons.append("it was trained on a stand-in, not on the real data")
+    if entry.spec.reported is None:
+        return [*reasons, "the experiment names no reported cost"]
+    epochs, reported = spec.training.epochs, entry.spec.reported.epoch
+    if epochs != reported:
+        reasons.append(f"it was set to {epochs} epoch{'s' * (epochs > 1)}; the reported cost is of epoch {reported}")
+    registered, values = entry.spec.flat(), spec.flat()
+    changed = [key for key in sorted(registered | values) if registered.get(key) != values.get(key)]
+    changed = [key for key in changed if key != "training.epochs"]
+    return reasons + ([f"it overrides {', '.join(changed)}"] if changed else [])

@@ -1,0 +1,72 @@
+"""The house's arrows: which room may import which. See CONTRIBUTING.md."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = {"errors", "spec", "objective", "randomness", "model", "train", "checkpoint"}
+MAY_IMPORT = {
+    "errors": set(),
+    "spec": {"errors"},
+    "registry": {"errors", "spec"},
+    "overrides": {"errors", "spec", "registry"},
+    "randomness": set(),
+    "objective": set(),
+    "model": {"errors", "spec", "randomness"},
+    "data": {"errors", "spec"},
+    "train": {"errors", "spec", "randomness", "objective", "model"},
+    "checkpoint": {"errors", "spec"},
+    "signals": set(),
+    "provenance": set(),
+    "figures": {"errors"},
+    "outcome": {"spec", "registry", "data"},
+    "tracking": {"errors", "spec", "data", "outcome"},
+    "experiments": {"spec", "registry"},
+    "analysis": {"registry", "figures", "tracking"},
+}
+COMPOSERS = {"runner", "progress", "cli", "__main__", "__init__"}
+
+
+def rooms_imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[0] == "repro":
+                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            elif parts[0] in ("analysis", "experiments"):
+                found.add(parts[0])
+    return found
+
+
+def files_by_room() -> list[tuple[str, Path]]:
+    rooms = []
+    for top in ("repro", "experiments", "analysis"):
+        for file in sorted((ROOT / top).rglob("*.py")):
+            relative = file.relative_to(ROOT / top)
+            rooms.append((relative.parts[0].removesuffix(".py") if top == "repro" else top, file))
+    return rooms
+
+
+@pytest.mark.parametrize(("room", "file"), files_by_room(), ids=lambda value: getattr(value, "name", value))
+def test_no_import_goes_against_the_arrows(room: str, file: Path) -> None:
+    if room in COMPOSERS:
+        assert "analysis" not in rooms_imported(file) or room == "cli"
+        return
+    assert room in MAY_IMPORT, f"{room} is a new room: say in this file, and in CONTRIBUTING.md, what it may import"
+    wrong = rooms_imported(file) - MAY_IMPORT[room] - {room}
+    assert not wrong, f"{file.name} imports {sorted(wrong)}; {room} may import only {sorted(MAY_IMPORT[room])}"
+
+
+def test_the_core_imports_without_mlflow_and_optuna() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('mlflow', 'optuna'): sys.modules[name] = None\n"
+        f"import {', '.join(f'repro.{room}' for room in sorted(CORE))}, repro.registry, repro.data\n"
+        "assert repro.registry.names()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

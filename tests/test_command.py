@@ -1,0 +1,316 @@
+"""The real command, as a process of its own, in an empty directory, offline, on the stand-in data."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow.pytorch
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from repro import checkpoint
+from repro.tracking import names
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "REPRO_OFFLINE": "1"}
+
+
+def repro(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "repro", *arguments]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], str]:
+    """One finished run of the first setup, shortened: its directory, its summary, and what it printed."""
+    folder = tmp_path_factory.mktemp("done")
+    options = ["--epochs", "3", "--seed", "7", "--threads", "1", "--data", "stand-in", "--summary", "summary.json"]
+    process = repro("run", "mnist_fc", *options, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder, json.loads((folder / "summary.json").read_text()), process.stdout
+
+
+def test_a_run_says_what_it_is_and_what_it_came_to(done: tuple[Path, dict[str, object], str]) -> None:
+    _, summary, printed = done
+    assert "STAND-IN DATA" in printed
+    assert "reported cost 96.21" in printed
+    assert sum(line.startswith("epoch ") for line in printed.splitlines()) == 3
+    assert "NOT COMPARABLE" in printed
+    assert "\x1b" not in printed, "no terminal codes in a pipe"
+    assert summary["status"] == "FINISHED"
+    assert (summary["experiment"], summary["seed"], summary["epochs"]) == ("mnist_fc", 7, 3)
+    assert summary["comparable"] is False
+    assert "stand-in" in str(summary["reasons"])
+    assert 100 < float(str(summary["test_neg_elbo"])) < 544
+    assert summary["data"]["canonical"] is False  # type: ignore[index]
+
+
+def test_a_run_is_tracked_in_full(done: tuple[Path, dict[str, object], str]) -> None:
+    folder, summary, _ = done
+    store = client(folder)
+    run = store.get_run(str(summary["run_id"]))
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optim.lr"] == "0.001"
+    assert run.data.params[names.SEED] == "7"
+    assert run.data.params["training.epochs"] == "3"
+    for tag in (names.SIGNATURE, "mlflow.source.git.commit", "repro.version.torch", "repro.cpu", names.WEIGHTS_SHA256):
+        assert run.data.tags[tag]
+    assert run.data.tags["repro.command"].startswith("python -m repro run mnist_fc --epochs 3 --seed 7")
+    assert run.data.tags[names.DATA_STATUS] == "stand-in"
+    assert run.inputs.dataset_inputs[0].dataset.name == "mnist"
+    assert str(summary["data"]["fingerprint"]).startswith(run.inputs.dataset_inputs[0].dataset.digest)  # type: ignore[index]
+    assert set(run.data.metrics) == set(names.METRICS), "the glossary has every metric, and every metric is logged"
+    history = store.get_metric_history(run.info.run_id, names.COST)
+    assert [point.step for point in history] == [1, 2, 3]
+    assert history[-1].value == summary["cost"]
+    assert history[0].value > history[-1].value
+    row = {
+        name: store.get_metric_history(run.info.run_id, name)[1].value for name in names.METRICS if "test" not in name
+    }
+    assert row[names.COST] == pytest.approx(row[names.RECONSTRUCTION] + row[names.KL])
+
+
+def test_a_run_leaves_its_artifacts(done: tuple[Path, dict[str, object], str]) -> None:
+    folder, summary, _ = done
+    store, run_id = client(folder), str(summary["run_id"])
+    found = {item.path for item in store.list_artifacts(run_id)}
+    assert {"spec.json", "cost_curve.png", "weights.safetensors", "checkpoints", "generator", "images"} <= found
+    pictures = [item.path for item in store.list_artifacts(run_id, "images") if item.path.endswith(".png")]
+    assert len(pictures) == 4, "two galleries, at the first and the last epoch"
+    kept = sorted(path.name for path in (folder / "mlruns" / "checkpoints" / run_id).iterdir())
+    assert kept == ["epoch-000002.safetensors", "epoch-000003.safetensors"]
+
+
+def test_the_logged_model_loads_and_draws(done: tuple[Path, dict[str, object], str]) -> None:
+    folder, summary, _ = done
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+    generator = mlflow.pyfunc.load_model(f"runs:/{summary['run_id']}/generator")
+    z = torch.randn(5, 20)
+    images = np.asarray(generator.predict(z.numpy()))
+    assert images.shape == (5, 1, 28, 28)
+    state = checkpoint.newest(
+        folder / "mlruns" / "checkpoints" / str(summary["run_id"]), signature_of(folder, summary)
+    )[0]
+    assert state is not None
+    hidden = torch.nn.functional.softplus(
+        z @ state.tensors["model/decoder.0.weight"].T + state.tensors["model/decoder.0.bias"]
+    )
+    hidden = torch.nn.functional.softplus(
+        hidden @ state.tensors["model/decoder.2.weight"].T + state.tensors["model/decoder.2.bias"]
+    )
+    logits = hidden @ state.tensors["model/outputs.0.0.weight"].T + state.tensors["model/outputs.0.0.bias"]
+    np.testing.assert_allclose(images.reshape(5, 784), torch.sigmoid(logits).numpy(), atol=1e-5)
+
+
+def signature_of(folder: Path, summary: dict[str, object]) -> str:
+    return str(client(folder).get_run(str(summary["run_id"])).data.tags[names.SIGNATURE])
+
+
+def test_compare_lists_runs_and_draws_them(done: tuple[Path, dict[str, object], str]) -> None:
+    folder, summary, _ = done
+    process = repro("compare", "mnist_fc", "--figures", "figures", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert str(summary["run_id"])[:8] in process.stdout
+    assert "stand-in" in process.stdout
+    assert not list((folder / "figures").iterdir()), "stand-ins are not drawn over the reported curve"
+
+
+def test_a_moved_project_still_finds_its_artifacts(
+    done: tuple[Path, dict[str, object], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repro.tracking.store import open_client  # noqa: PLC0415 - it sets MLflow's environment
+
+    folder, summary, _ = done
+    moved = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", folder, moved], check=True)
+    monkeypatch.chdir(moved)
+    run = open_client().get_run(str(summary["run_id"]))
+    assert run.info.artifact_uri.startswith(f"{moved.as_uri()}/mlruns/artifacts/")
+    assert open_client().list_artifacts(run.info.run_id)
+
+
+def test_the_ui_serves_the_runs_on_loopback_only(done: tuple[Path, dict[str, object], str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "repro", "ui", "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=done[0], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            assert f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning" in str(
+                server.stdout.readline()
+            )  # type: ignore[union-attr]
+            assert "MLflow" in fetched(f"http://127.0.0.1:{port}/", seconds=90)
+            again = repro("ui", "--port", str(port), cwd=done[0])
+            assert (again.returncode, "cannot be used" in again.stderr) == (1, True)
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+    assert server.returncode == 130
+
+
+def fetched(address: str, seconds: float) -> str:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_marked_killed_with_its_checkpoint(tmp_path: Path, number: int, code: int) -> None:
+    options = ["--epochs", "9999", "--threads", "1", "--data", "stand-in", "--summary", "summary.json"]
+    command = [sys.executable, "-m", "repro", "run", "mnist_fc", *options]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not str(process.stdout.readline()).startswith("epoch    2"):  # type: ignore[union-attr]
+            assert process.poll() is None
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "KILLED"
+    assert client(tmp_path).get_run(summary["run_id"]).info.status == "KILLED"
+    state, faults = checkpoint.newest(
+        tmp_path / "mlruns" / "checkpoints" / summary["run_id"], signature_of(tmp_path, summary)
+    )
+    assert state is not None
+    assert (state.epoch, faults) == (summary["epochs"], [])
+    assert [row["cost"] for row in state.history][-1] == summary["cost"]
+
+
+def test_a_cost_that_is_not_finite_fails_the_run(tmp_path: Path) -> None:
+    options = ["--set", "optim.lr=500", "--data", "stand-in", "--summary", "summary.json"]
+    process = repro("run", "mnist_conv", "--epochs", "40", *options, cwd=tmp_path)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "FAILED"
+    assert "not finite at epoch" in summary["error"]
+    run = client(tmp_path).get_run(summary["run_id"])
+    assert run.info.status == "FAILED"
+    assert run.data.tags[names.ERROR] == summary["error"]
+    state, _ = checkpoint.newest(tmp_path / "mlruns/checkpoints" / summary["run_id"], signature_of(tmp_path, summary))
+    assert state is not None
+    assert all(tensor.isfinite().all() for tensor in state.tensors.values())
+
+
+def test_a_users_own_file_with_a_gaussian_likelihood_runs(tmp_path: Path, small_file: Path) -> None:
+    options = ["--set", "model.likelihood=gaussian", "--set", "training.samples=2", "--summary", "s.json"]
+    process = repro("run", str(small_file), *options, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert summary["experiment"] == "small"
+    assert "it overrides model.likelihood, training.samples" in summary["reasons"]
+
+
+def test_the_cifar_setup_runs_on_its_stand_in(tmp_path: Path) -> None:
+    process = repro("run", "cifar_conv", "--epochs", "1", "--summary", "s.json", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "s.json").read_text())["cost"] == pytest.approx(2129, abs=40)
+
+
+def test_list_and_show_as_json(tmp_path: Path) -> None:
+    rows = json.loads(repro("list", "--json", cwd=tmp_path).stdout)
+    conv = next(row for row in rows if row["name"] == "mnist_conv")
+    assert conv == {
+        "name": "mnist_conv",
+        "dataset": "mnist",
+        "epochs": 150,
+        "batch_size": 100,
+        "learning_rate": 1e-4,
+        "latent": 20,
+        "parameters": 818_433,
+        "reported_cost": 99.1976605925,
+    }
+    shown = json.loads(repro("show", "mnist_conv", "--json", cwd=tmp_path).stdout)
+    assert {key: shown[key] for key in conv} == conv
+    assert not (tmp_path / "mlruns").exists(), "looking leaves nothing behind"
+
+
+def test_data_says_what_is_where(tmp_path: Path) -> None:
+    process = repro("data", "--data-dir", str(tmp_path), cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "absent" in process.stdout
+    assert "stand-in" in process.stdout
+
+
+WRONG = [
+    (["run", "mnist_cf"], 2, ["unknown experiment 'mnist_cf', did you mean 'mnist_fc'?"]),
+    (["run", "none.py"], 2, ["'none.py' does not exist"]),
+    (["run"], 2, ["Missing argument"]),
+    (["runn"], 2, ["No such command 'runn'"]),
+    (["run", "mnist_fc", "--sed", "1"], 2, ["No such option"]),
+    (["run", "mnist_fc", "--device", "tpu"], 2, ["tpu"]),
+    (["run", "mnist_fc", "--seed", "x"], 2, ["'x'"]),
+    (
+        ["run", "mnist_fc", "--seed", "-1", "--threads", "0", "--epochs", "none", "--set", "optim.lrr=1"],
+        2,
+        ["--seed -1", "--threads 0", "training.epochs='none'", "'optim.lrr', did you mean 'lr'"],
+    ),
+    (["run", "mnist_fc", "--set", "model.decoder.2.units=3"], 2, ["model.decoder.2 dense(units=3): gives 3", "784"]),
+    (["run", "mnist_fc", "--set", "training.batch_size=5000", "--data", "stand-in"], 2, ["training.batch_size=5000"]),
+    (["run", "mnist_fc", "--data", "real"], 3, ["REPRO_DATA_DIR"]),
+    (["run", "mnist_fc", "--data-dir", "nowhere"], 3, ["nowhere"]),
+    (["run", "mnist_fc", "--summary", "no/where.json"], 2, ["--summary no/where.json"]),
+    (["ui"], 1, ["no runs yet"]),
+    (["compare"], 1, ["no runs yet"]),
+    (["show", "mnist"], 2, ["did you mean"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), WRONG, ids=[" ".join(case[0])[:60] for case in WRONG])
+def test_wrong_use_gets_a_sentence_and_a_code(tmp_path: Path, arguments: list[str], code: int, said: list[str]) -> None:
+    process = repro(*arguments, cwd=tmp_path)
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
+    for part in said:
+        assert part in process.stderr
+    assert not (tmp_path / "mlruns").exists(), "nothing half-made is left"
+
+
+def test_a_store_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mlruns").write_text("not a directory")
+    process = repro("run", "mnist_fc", "--epochs", "1", "--data", "stand-in", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "the tracking store" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = "import sys; from repro import cli; print(sorted({'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules)))"
+    process = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"
