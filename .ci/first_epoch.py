@@ -31,7 +31,9 @@ def main(data: str) -> int:
             cost = first_cost(name, str(Path(data).resolve()), Path(folder))
         allowed = error + 3 * spread
         off += abs(cost - reported) > allowed
-        print(f"{name}: epoch 1 costs {cost:.2f}, reported {reported} +- {error}; {cost - reported:+.2f} of {allowed:.2f}")
+        print(
+            f"{name}: epoch 1 costs {cost:.2f}, reported {reported} +- {error}; {cost - reported:+.2f} of {allowed:.2f}"
+        )
     return int(off > 0)
 
 

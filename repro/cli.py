@@ -1,10 +1,14 @@
 """The command line: parses, calls, prints. Heavy imports are inside the commands, so that `--help` answers at once."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -197,11 +201,29 @@ def _dataset(spec: Experiment, choice: Any, data_dir: Path | None) -> Any:
     from repro import data, model
 
     model.check(spec.model, spec.data.shape)  # before any waiting for data
-    dataset = data.load(spec.data, choice, data_dir)
+    with _search_notes() as notes:
+        dataset = data.load(spec.data, choice, data_dir)
+        if dataset.status == "stand-in":
+            notes.flush()
     batch, images = spec.training.batch_size, len(dataset.train)
     if batch > images:
         raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")
     return dataset
+
+
+@contextmanager
+def _search_notes() -> Iterator[MemoryHandler]:
+    """Holds what the search for data says of each place; printed on stderr if it is flushed, else forgotten."""
+    log, printed = logging.getLogger("repro.data"), logging.StreamHandler()
+    printed.setFormatter(logging.Formatter("not found: %(message)s"))
+    notes = MemoryHandler(capacity=100, flushLevel=logging.CRITICAL, target=printed, flushOnClose=False)
+    log.addHandler(notes)
+    log.setLevel(logging.INFO)
+    try:
+        yield notes
+    finally:
+        log.removeHandler(notes)
+        notes.close()
 
 
 def _overview(entry: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def announce(request: Request) -> None:
     """Say what is about to run, on what data; a stand-in in words that nobody can miss."""
     spec, dataset = request.spec, request.dataset
     reported = f", reported cost {spec.reported.cost:.2f} nats at epoch {spec.reported.epoch}" if spec.reported else ""
-    print(f"{request.entry.name}, seed {request.seed}, {spec.training.epochs} epochs{reported}")
+    epochs = f"{spec.training.epochs} epoch{'s' * (spec.training.epochs > 1)}"
+    print(f"{request.entry.name}, seed {request.seed}, {epochs}{reported}")
     print(f"data: {dataset.name}, {dataset.status}; {dataset.origin}; {len(dataset.train):,} training images")
     if dataset.status == "stand-in":
         banner = "*** STAND-IN DATA: this is not the real data set. Nothing here compares with a reported cost. ***"

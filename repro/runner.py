@@ -27,7 +27,7 @@ from repro.tracking.store import folder
 from repro.tracking.write import RunWriter
 from repro.train import adam, evaluate, to_batch, train_epoch
 
-PICTURE_EVERY = 10  # epochs, besides the first and the last
+PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
 TEST_SAMPLES = 10  # draws of z for each test image
 
 
@@ -122,6 +122,7 @@ class _Run:
             check()
 
         self._checkpoint()
+        self._pictures(0)
         for epoch in range(1, self.spec.training.epochs + 1):
             row = self._epoch(epoch, after_step)
             self.history.append(row)

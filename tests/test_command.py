@@ -100,7 +100,7 @@ def test_a_run_leaves_its_artifacts(done: tuple[Path, dict[str, object], str]) -
     found = {item.path for item in store.list_artifacts(run_id)}
     assert {"spec.json", "cost_curve.png", "weights.safetensors", "checkpoints", "generator", "images"} <= found
     pictures = [item.path for item in store.list_artifacts(run_id, "images") if item.path.endswith(".png")]
-    assert len(pictures) == 4, "two galleries, at the first and the last epoch"
+    assert len(pictures) == 6, "two galleries: before training, at the first and at the last epoch"
     kept = sorted(path.name for path in (folder / "mlruns" / "checkpoints" / run_id).iterdir())
     assert kept == ["epoch-000002.safetensors", "epoch-000003.safetensors"]
 

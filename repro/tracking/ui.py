@@ -33,7 +33,7 @@ def serve(port: int) -> int:
     server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri(), "--host", HOST]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [*server, "--port", str(port), "--workers", "1"]
-    with _terminated_as_interrupt(), subprocess.Popen(command, env=environment, start_new_session=True) as process:
+    with _ended_by_signals(), subprocess.Popen(command, env=environment, start_new_session=True) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -42,9 +42,12 @@ def serve(port: int) -> int:
 
 
 @contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _ended_by_signals() -> Iterator[None]:
+    """KeyboardInterrupt for Ctrl-C and SIGTERM, also where a shell started this process with Ctrl-C ignored."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in both}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
