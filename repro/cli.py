@@ -27,11 +27,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Name = Annotated[str, typer.Argument(help="A registered experiment (see `list`), or the path of your own file.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A registered experiment (see `list`), or the path of your own file.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where to look for the data first; also read from REPRO_DATA_DIR.", metavar="DIR")
 ]
+SummaryFile = Annotated[Path | None, typer.Option(help="Write what came of it as JSON.", metavar="FILE")]
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="A run's id, or its beginning.")]
 
 
 def main(arguments: list[str]) -> int:
@@ -89,40 +93,70 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @app.command()
 def run(
     name: Name,
-    seed: Annotated[int, typer.Option(help="Decides the initial weights, the order and the noise.")] = 0,
+    seed: Annotated[str, typer.Option(help="Decides the initial weights, the order and the noise.", metavar="N")] = "0",
     epochs: Annotated[str | None, typer.Option(help="Same as --set training.epochs=N.", metavar="N")] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting, such as optim.lr=3e-4; may be repeated.", metavar="KEY=VALUE"),
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if not given.")] = None,
+    threads: Annotated[str | None, typer.Option(help="CPU threads; all cores if not given.", metavar="N")] = None,
     data: Annotated[
         Literal["auto", "real", "stand-in"], typer.Option(help="`real` refuses the stand-in; `stand-in` takes only it.")
     ] = "auto",
     data_dir: DataDir = None,
-    summary: Annotated[Path | None, typer.Option(help="Write what came of it as JSON.", metavar="FILE")] = None,
+    summary: SummaryFile = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the newest run of this spec and seed, if there is one.")
+    ] = False,
 ) -> int:
     """Train an experiment and track it; exit 0 done, 1 failed, 2 wrong use, 3 no data, 130/143 interrupted."""
-    from repro import registry
+    from repro import provenance, registry
 
     entry = registry.get(name)
     if epochs is not None:
         assignments = [*(assignments or []), f"training.epochs={epochs}"]
-    spec = _checked_spec(entry, assignments or [], seed, threads, summary)
+    with _all_faults() as faults:
+        seed_number = _whole(faults, "--seed", seed, 0, 2**63 - 1)
+        cores = _whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
+        if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
+            faults.append(f"--summary {summary}: should be a file in a directory that exists")
+        spec = _overridden(faults, entry.spec, assignments or [])
     place = _device(device)
+    run_id = _to_resume(name, spec, seed_number) if resume else None
+    if run_id is not None:
+        return _resume(run_id, data_dir, summary)
     dataset = _dataset(spec, data, data_dir)
 
-    from repro import progress, provenance, runner  # MLflow takes seconds to import; faults above do not wait for it
+    from repro import runner  # MLflow takes seconds to import; faults above do not wait for it
 
-    request = runner.Request(entry, spec, dataset, seed, place, threads or provenance.cores())
-    progress.announce(request)
-    with progress.reporter(spec) as reporter:
-        outcome = runner.run(request, reporter)
-    progress.conclude(outcome, spec)
-    if summary is not None:
-        summary.write_text(json.dumps(outcome.to_json(), indent=2) + "\n", encoding="utf-8")
-    return outcome.exit_code
+    request = runner.Request(entry, spec, dataset, seed_number, place, cores)
+    source = str(Path(data_dir).resolve()) if data_dir else None
+    run_id = runner.begin(
+        request, experiment=_reference(name), assignments=tuple(assignments or ()), data=data, data_dir=source
+    )
+    return _train(run_id, request, summary)
+
+
+@app.command("resume")
+def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None) -> int:
+    """Go on with a run that was cut off, as if nothing had happened; its id may be shortened."""
+    from repro import folder
+
+    return _resume(folder.find(run_id).run_id, data_dir, summary)
+
+
+@app.command()
+def sync(run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run; all if none.")] = "") -> int:
+    """Deliver to the tracking store what runs measured while it did not answer."""
+    from repro import folder
+    from repro.tracking import write
+
+    failed = 0
+    for each in [folder.find(run_id).run_id] if run_id else folder.every():
+        with folder.locked(each):
+            failed += not write.sync(each, folder.of(each), print)
+    return int(failed > 0)
 
 
 @app.command()
@@ -167,26 +201,105 @@ def data_(data_dir: DataDir = None) -> None:
     _table([vars(finding) for finding in survey(data_dir)])
 
 
-def _checked_spec(
-    entry: Any, assignments: list[str], seed: int, threads: int | None, summary: Path | None
-) -> Experiment:
-    """The spec after overrides; every fault of the command line is in the one UsageError."""
-    from repro import overrides
-
+@contextmanager
+def _all_faults() -> Iterator[list[str]]:
+    """Collects the faults of a command line; raises them all in one UsageError at the end."""
     faults: list[str] = []
-    if not 0 <= seed < 2**63:
-        faults.append(f"--seed {seed}: should be from 0 to {2**63 - 1}")
-    if threads is not None and not 1 <= threads <= 1024:
-        faults.append(f"--threads {threads}: should be from 1 to 1024")
-    if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
-        faults.append(f"--summary {summary}: should be a file in a directory that exists")
-    try:
-        spec: Experiment = overrides.apply(entry.spec, assignments)
-    except UsageError as fault:
-        raise UsageError(*faults, *fault.faults) from None
+    yield faults
     if faults:
         raise UsageError(*faults)
-    return spec
+
+
+def _whole(faults: list[str], option: str, text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        faults.append(f"{option} {text}: should be a whole number from {low} to {high}")
+    return number
+
+
+def _overridden(faults: list[str], spec: Experiment, assignments: list[str]) -> Experiment:
+    from repro import overrides
+
+    try:
+        return overrides.apply(spec, assignments)
+    except UsageError as fault:
+        faults += fault.faults
+        return spec
+
+
+def _reference(name: str) -> str:
+    """An experiment's name, or the whole path of a user's file, which holds from any directory."""
+    return str(Path(name).resolve()) if Path(name).suffix == ".py" else name
+
+
+def _to_resume(name: str, spec: Experiment, seed: int) -> str | None:
+    """The newest run of this experiment and seed, or None. Raises UsageError if it is of another spec."""
+    from repro import folder
+
+    for run_id in folder.every():
+        plan = folder.load(run_id)
+        if (plan.experiment, plan.seed) == (_reference(name), seed):
+            _refuse_changes(plan, spec)
+            return run_id
+    return None
+
+
+def _refuse_changes(plan: Any, spec: Experiment) -> None:
+    from repro.spec import from_dict
+
+    before, now = from_dict(plan.spec).flat(), spec.flat()
+    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    if changed:
+        differences = [f"  {key}: was {before.get(key, '-')}, is {now.get(key, '-')}" for key in changed]
+        raise UsageError(f"run {plan.run_id} was of another spec, and cannot go on with this one:", *differences)
+
+
+def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
+    from repro import folder
+
+    finished = folder.outcome(run_id)
+    if finished is not None:
+        print(f"run {run_id} is finished already: training cost {finished['cost']:.4f} nats per image")
+        if summary is not None:
+            summary.write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
+        return sync(run_id)
+    plan = folder.load(run_id)
+    return _train(run_id, _request(plan, data_dir), summary)
+
+
+def _request(plan: Any, data_dir: Path | None) -> Any:
+    """What a recorded run asked for, with its data. Raises UsageError if the spec or the data have changed since."""
+    from repro import overrides, registry
+
+    entry = registry.get(plan.experiment)
+    spec = overrides.apply(entry.spec, plan.assignments)
+    _refuse_changes(plan, spec)
+    device = _device(plan.device)
+    dataset = _dataset(spec, plan.data, data_dir or (Path(plan.data_dir) if plan.data_dir else None))
+    if dataset.fingerprint != plan.fingerprint:
+        raise UsageError(
+            f"run {plan.run_id} was trained on other data (fingerprint {plan.fingerprint[:12]}, here is "
+            f"{dataset.fingerprint[:12]}: {dataset.origin}); name the directory it used with --data-dir"
+        )
+
+    from repro import runner
+
+    return runner.Request(entry, spec, dataset, plan.seed, device, plan.threads)
+
+
+def _train(run_id: str, request: Any, summary: Path | None) -> int:
+    from repro import progress, runner
+
+    progress.announce(request)
+    with progress.reporter(request.spec) as reporter:
+        outcome = runner.run(run_id, request, reporter)
+    progress.conclude(outcome, request.spec)
+    if summary is not None:
+        summary.write_text(json.dumps(outcome.to_json(), indent=2) + "\n", encoding="utf-8")
+    return outcome.exit_code
 
 
 def _device(name: str) -> Any:

@@ -43,6 +43,7 @@ def conclude(summary: Summary, spec: Experiment) -> None:
     minutes = _duration(summary.seconds)
     if summary.status != "FINISHED":
         print(f"run {summary.run_id} {summary.status} after {summary.epochs} epochs and {minutes}: {summary.error}")
+        print(f"go on: python -m repro resume {summary.run_id}")
         return
     print(f"\nrun {summary.run_id} FINISHED in {minutes}")
     print(f"  training cost, last epoch  {summary.cost:10.4f} nats per image")
@@ -52,6 +53,8 @@ def conclude(summary: Summary, spec: Experiment) -> None:
     print(f"  test negative ELBO         {summary.test_neg_elbo:10.4f} nats per image")
     if not summary.comparable:
         print(f"  NOT COMPARABLE with the reported cost: {'; '.join(summary.reasons)}")
+    if summary.error:
+        print(f"error: {summary.error}", file=sys.stderr)
     print("see curves, samples and checkpoints: python -m repro ui")
 
 
@@ -59,17 +62,20 @@ class _Plain:
     """One line an epoch."""
 
     def __init__(self, spec: Experiment) -> None:
-        self.epochs, self.began = spec.training.epochs, time.perf_counter()
+        self.epochs, self.began, self.done = spec.training.epochs, time.perf_counter(), 0
 
-    def started(self, run_id: str, steps: int) -> None:
-        self.began = time.perf_counter()
-        print(f"run {run_id}: {steps:,} steps", flush=True)
+    def started(self, run_id: str, steps: int, done: int) -> None:
+        self.began, self.done = time.perf_counter(), self.epochs * done // steps
+        print(f"run {run_id}: {_steps(steps, done)}", flush=True)
+
+    def tell(self, text: str) -> None:
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
     def step(self) -> None:
         pass
 
     def epoch(self, number: int, row: dict[str, float]) -> None:
-        left = (time.perf_counter() - self.began) / number * (self.epochs - number)
+        left = (time.perf_counter() - self.began) / (number - self.done) * (self.epochs - number)
         print(f"epoch {number:4d}/{self.epochs}  {_figures(row)}  {_duration(left)} left", flush=True)
 
 
@@ -77,7 +83,7 @@ class _Live:
     """A bar over the steps, with the last epoch's figures."""
 
     def __init__(self, spec: Experiment, console: Console) -> None:
-        self.epochs, self.began = spec.training.epochs, time.perf_counter()
+        self.epochs, self.began, self.done = spec.training.epochs, time.perf_counter(), 0
         columns = TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn()
         self.progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, refresh_per_second=5)
         self.task: TaskID | None = None
@@ -89,10 +95,14 @@ class _Live:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def started(self, run_id: str, steps: int) -> None:
-        self.began = time.perf_counter()
-        self.progress.console.print(f"run {run_id}", highlight=False)
-        self.task = self.progress.add_task("", total=steps, epoch=f"1/{self.epochs}", figures="")
+    def started(self, run_id: str, steps: int, done: int) -> None:
+        self.began, self.done = time.perf_counter(), self.epochs * done // steps
+        self.progress.console.print(f"run {run_id}: {_steps(steps, done)}", highlight=False)
+        shown = f"{min(self.done + 1, self.epochs)}/{self.epochs}"
+        self.task = self.progress.add_task("", total=steps, completed=done, epoch=shown, figures="")
+
+    def tell(self, text: str) -> None:
+        self.progress.console.print(f"note: {text}", highlight=False, markup=False)
 
     def step(self) -> None:
         if self.task is not None:
@@ -101,10 +111,14 @@ class _Live:
     def epoch(self, number: int, row: dict[str, float]) -> None:
         if self.task is None:
             return
-        left = (time.perf_counter() - self.began) / number * (self.epochs - number)
+        left = (time.perf_counter() - self.began) / (number - self.done) * (self.epochs - number)
         figures = f"cost {row[names.COST]:.2f}  {row[names.IMAGES_PER_SECOND]:,.0f} img/s  {_duration(left)} left"
         shown = f"{min(number + 1, self.epochs)}/{self.epochs}"
         self.progress.update(self.task, epoch=shown, figures=figures)
+
+
+def _steps(steps: int, done: int) -> str:
+    return f"{steps:,} steps" + (f", {done:,} of them done before" if done else "")
 
 
 def _figures(row: dict[str, float]) -> str:

@@ -9,12 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
-import torch
 
 PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy")
 
 
-def describe(device: torch.device) -> dict[str, str]:
+def describe(gpu: str) -> dict[str, str]:
     """Tags that name the commit, the versions, the hardware and the command of this process."""
     tags = {
         "repro.command": command(),
@@ -23,7 +22,7 @@ def describe(device: torch.device) -> dict[str, str]:
         "repro.cpu": cpu(),
         "repro.cores": str(cores()),
         "repro.memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
-        "repro.gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
+        "repro.gpu": gpu,
         "mlflow.source.name": "python -m repro",
         "mlflow.source.type": "LOCAL",
     }

@@ -1,10 +1,10 @@
 """One run from its first step to its last artifact: trains, checkpoints and tracks."""
 
-import tempfile
+import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,18 +13,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repro import checkpoint, figures, provenance
+from repro import checkpoint, figures, folder, provenance
 from repro.data import Dataset
 from repro.errors import ReproError
-from repro.model import Generator, build
+from repro.folder import Plan
+from repro.model import Generator, build, check
 from repro.outcome import Status, Summary, not_comparable
 from repro.randomness import stream
 from repro.registry import Entry
 from repro.signals import Interrupted, interruptible
 from repro.spec import Experiment
 from repro.tracking import names
-from repro.tracking.store import folder
-from repro.tracking.write import RunWriter
+from repro.tracking.journal import Journal
+from repro.tracking.write import LAST_ATTEMPTS, RunWriter, start_run
 from repro.train import adam, evaluate, to_batch, train_epoch
 
 PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
@@ -33,7 +34,7 @@ TEST_SAMPLES = 10  # draws of z for each test image
 
 @dataclass(frozen=True)
 class Request:
-    """What to run: a registered experiment, its spec after overrides, and where and how to compute it."""
+    """What to run: an experiment, its spec after overrides, its data, and where and how to compute it."""
 
     entry: Entry
     spec: Experiment
@@ -42,12 +43,27 @@ class Request:
     device: torch.device
     threads: int
 
+    def plan(self, run_id: str, **asked: Any) -> Plan:
+        """The same as it is recorded; `asked` is what only the command line knows."""
+        return Plan(
+            run_id=run_id,
+            spec=self.spec.to_dict(),
+            seed=self.seed,
+            device=self.device.type,
+            threads=self.threads,
+            fingerprint=self.dataset.fingerprint,
+            **asked,
+        )
+
 
 class Reporter(Protocol):
     """Who is told how a run goes."""
 
-    def started(self, run_id: str, steps: int) -> None:
-        """A run of that many steps in all has begun."""
+    def started(self, run_id: str, steps: int, done: int) -> None:
+        """A run of that many steps in all has begun; `done` of them were trained before."""
+
+    def tell(self, text: str) -> None:
+        """Something that the user should know has happened."""
 
     def step(self) -> None:
         """A step was trained."""
@@ -56,38 +72,51 @@ class Reporter(Protocol):
         """An epoch was trained and logged."""
 
 
-def run(request: Request, reporter: Reporter) -> Summary:
-    """Train, track and checkpoint; return what came of it, also when the run failed or was interrupted.
+def begin(request: Request, **asked: Any) -> str:
+    """Start a run in the tracking store and record here what was asked for; return its id.
 
-    Raises UsageError for a model that cannot be built and StoreError when no run can be started; anything later is in
-    the summary's status and error.
+    Raises UsageError for a model that cannot be built and StoreError when the store does not answer.
+    """
+    check(request.spec.model, request.spec.data.shape)
+    name = request.entry.name
+    run_id = start_run(name, f"{name} seed {request.seed}")
+    folder.of(run_id).mkdir(parents=True, exist_ok=True)
+    request.plan(run_id, **asked).save(folder.of(run_id))
+    return run_id
+
+
+def run(run_id: str, request: Request, reporter: Reporter) -> Summary:
+    """Train from the newest sound checkpoint, or from the start, to the end; track all; return what came of it.
+
+    A run that was cut off at any instant goes on as if nothing had happened. Failures and interrupts are in the
+    summary's status and error. Raises ReproError if another process works on the same run.
     """
     began = time.perf_counter()
     torch.set_num_threads(request.threads)
-    work = _Run(request)
-    status: Status = "FINISHED"
-    error, code = None, 0
-    try:
-        with interruptible() as check:
-            work.describe()
-            reporter.started(work.writer.run_id, request.spec.training.epochs * work.steps_per_epoch)
-            work.train(reporter, check)
-            work.finish()
-    except Interrupted as interrupted:
-        status, error, code = "KILLED", f"interrupted by {interrupted}", interrupted.exit_code
-    except ReproError as failure:
-        status, error, code = "FAILED", str(failure), failure.exit_code
-    except BaseException as failure:
-        work.close("FAILED", repr(failure))
-        raise
-    return work.close(status, error, code, time.perf_counter() - began)
+    with folder.locked(run_id):
+        work = _Run(run_id, request, reporter)
+        status: Status = "FINISHED"
+        error, code = None, 0
+        try:
+            with interruptible() as interrupted:
+                work.open()
+                work.train(interrupted)
+                work.finish()
+        except Interrupted as stop:
+            status, error, code = "KILLED", f"interrupted by {stop}", stop.exit_code
+        except (ReproError, OSError) as failure:
+            status, error, code = "FAILED", str(failure), 1
+        except BaseException as failure:
+            work.close("FAILED", repr(failure))
+            raise
+        return work.close(status, error, code, time.perf_counter() - began)
 
 
 class _Run:
     """A run under way: what its phases share, and the phases in their order."""
 
-    def __init__(self, request: Request) -> None:
-        self.request, self.spec = request, request.spec
+    def __init__(self, run_id: str, request: Request, reporter: Reporter) -> None:
+        self.run_id, self.request, self.spec, self.reporter = run_id, request, request.spec, reporter
         self.model = build(request.spec, request.seed).to(request.device)
         self.optimiser = adam(self.model, request.spec.optim)
         self.train_images = request.dataset.train.to(request.device)
@@ -96,44 +125,40 @@ class _Run:
         self.reasons = not_comparable(request.entry, request.spec, request.dataset)
         self.history: list[dict[str, float]] = []  # each epoch's metrics
         self.test_neg_elbo: float | None = None
-        self.writer = RunWriter(request.entry.name, f"{request.entry.name} seed {request.seed}")
-        self.checkpoints = folder() / "checkpoints" / self.writer.run_id
+        self.journal = Journal(folder.of(run_id))
+        self.writer = RunWriter(run_id, self.journal, reporter.tell)
+        self.unsaved = ""  # why the last checkpoint could not be written
 
-    def describe(self) -> None:
-        request, dataset, reported = self.request, self.request.dataset, self.spec.reported
-        tags = provenance.describe(request.device) | {
-            names.SIGNATURE: self.spec.signature,
-            names.DATA_ORIGIN: dataset.origin,
-            names.DATA_STATUS: dataset.status,
-            names.DATA_FINGERPRINT: dataset.fingerprint,
-        }
-        if reported is not None:
-            tags |= {
-                names.REPORTED_COST: repr(reported.cost),
-                names.REPORTED_EPOCH: str(reported.epoch),
-                names.REPORTED_SOURCE: reported.source,
-            }
-        settings = {names.SEED: str(request.seed), "threads": str(request.threads), "device": request.device.type}
-        self.writer.describe(self.spec, settings, tags | self._comparability(), dataset)
+    def open(self) -> None:
+        """Begin, or take up what is there."""
+        if not self.journal.has("about"):
+            self._describe()
+        else:
+            self._restore()
+            self.writer.status("RUNNING")
+            self.writer.tags({names.ERROR: "-"})
+        steps = self.spec.training.epochs * self.steps_per_epoch
+        self.reporter.started(self.run_id, steps, len(self.history) * self.steps_per_epoch)
 
-    def train(self, reporter: Reporter, check: Callable[[], None]) -> None:
+    def train(self, check_interrupt: Callable[[], None]) -> None:
+        """All epochs that are left."""
+
         def after_step() -> None:
-            reporter.step()
-            check()
+            self.reporter.step()
+            check_interrupt()
 
-        self._checkpoint()
-        self._pictures(0)
-        for epoch in range(1, self.spec.training.epochs + 1):
-            row = self._epoch(epoch, after_step)
-            self.history.append(row)
+        if not self.history:
             self._checkpoint()
-            self.writer.metrics(row, step=epoch)
-            if epoch in (1, self.spec.training.epochs) or epoch % PICTURE_EVERY == 0:
-                self._pictures(epoch)
-            reporter.epoch(epoch, row)
-            check()
+        self._record(len(self.history))
+        for epoch in range(len(self.history) + 1, self.spec.training.epochs + 1):
+            self.history.append(self._epoch(epoch, after_step))
+            self._checkpoint()
+            self._record(epoch)
+            self.reporter.epoch(epoch, self.history[-1])
+            check_interrupt()
 
     def finish(self) -> None:
+        """Evaluate the final weights, and log them and what they draw."""
         images = self.request.dataset.test.to(self.request.device)
         test = evaluate(self.model, images, stream("test", self.request.seed), TEST_SAMPLES)
         self.test_neg_elbo = test.cost
@@ -142,28 +167,32 @@ class _Run:
             names.TEST_RECONSTRUCTION: test.reconstruction,
             names.TEST_KL: test.kl,
         }
-        self.writer.metrics(metrics, step=len(self.history))
+        if not self.journal.has("metrics", group="test"):
+            self.writer.metrics(metrics, len(self.history), "test")
         self.writer.tags({names.WEIGHTS_SHA256: checkpoint.digest(self.model.state_dict())})
-        with tempfile.TemporaryDirectory() as scratch:
-            weights, curve = Path(scratch) / "weights.safetensors", Path(scratch) / "cost_curve.png"
-            checkpoint.write_tensors(weights, self.model.state_dict(), {"signature": self.spec.signature})
-            self._cost_curve().savefig(curve)
-            self.writer.file(weights)
-            self.writer.file(curve)
+        weights, curve = "weights.safetensors", "cost_curve.png"
+        signature = {"signature": self.spec.signature}
+        checkpoint.write_tensors(self.journal.files / weights, self.model.state_dict(), signature)
+        self._cost_curve().savefig(self.journal.files / curve)
+        self.writer.file(weights)
+        self.writer.file(curve)
         example = np.zeros((2, self.spec.model.latent), np.float32)
         self.writer.model(Generator(self.model).cpu(), example, "generator")
 
     def close(self, status: Status, error: str | None, code: int = 1, seconds: float = 0.0) -> Summary:
-        """Set the run's end in the store and say what it came to."""
+        """Set the run's end, deliver what is left, and say what it came to."""
         if status != "FINISHED":
             self.reasons.append("it did not finish")
-        for newest in sorted(self.checkpoints.glob("epoch-*.safetensors"))[-1:]:
-            self.writer.file(newest, "checkpoints")
+        for newest in sorted(folder.checkpoints(self.run_id).glob("epoch-*.safetensors"))[-1:]:
+            shutil.copy2(newest, self.journal.files / newest.name)
+            self.writer.file(newest.name, "checkpoints")
         self.writer.tags(self._comparability() | ({names.ERROR: error} if error else {}))
-        self.writer.finish(status)
+        self.writer.status(status)
+        if not self.writer.deliver(LAST_ATTEMPTS):
+            error, code = f"{error + '; ' if error else ''}{self.writer.undelivered()}", code or 1
         dataset = self.request.dataset
-        return Summary(
-            run_id=self.writer.run_id,
+        summary = Summary(
+            run_id=self.run_id,
             status=status,
             experiment=self.request.entry.name,
             seed=self.request.seed,
@@ -181,6 +210,50 @@ class _Run:
             error=error,
             exit_code=code,
         )
+        (folder.of(self.run_id) / "summary.json").write_text(json.dumps(summary.to_json(), indent=2), encoding="utf-8")
+        return summary
+
+    def _describe(self) -> None:
+        request, dataset, reported = self.request, self.request.dataset, self.spec.reported
+        gpu = torch.cuda.get_device_name(request.device) if request.device.type == "cuda" else "none"
+        tags = provenance.describe(gpu) | {
+            names.SIGNATURE: self.spec.signature,
+            names.DATA_ORIGIN: dataset.origin,
+            names.DATA_STATUS: dataset.status,
+            names.DATA_FINGERPRINT: dataset.fingerprint,
+        }
+        if reported is not None:
+            tags |= {
+                names.REPORTED_COST: repr(reported.cost),
+                names.REPORTED_EPOCH: str(reported.epoch),
+                names.REPORTED_SOURCE: reported.source,
+            }
+        settings = {names.SEED: str(request.seed), "threads": str(request.threads), "device": request.device.type}
+        self.writer.describe(self.spec, settings, tags | self._comparability(), dataset)
+
+    def _restore(self) -> None:
+        """Take up the newest sound checkpoint; without any the run starts again from its first epoch."""
+        state, faults = checkpoint.newest(folder.checkpoints(self.run_id), self.spec.signature)
+        for fault in faults:
+            self.reporter.tell(f"{fault}; an older one is used")
+        if state is None:
+            if self.journal.has("metrics"):
+                raise checkpoint.CheckpointError(f"run {self.run_id} has no checkpoint left that can be used")
+            return
+        checkpoint.restore(state, self.model, self.optimiser)
+        self.history = state.history
+        for epoch in range(1, len(self.history)):
+            self._record_metrics(epoch)
+
+    def _record(self, epoch: int) -> None:
+        """Log what is known after an epoch, unless it is logged already; the weights must be the epoch's."""
+        self._record_metrics(epoch)
+        if epoch in (0, 1, self.spec.training.epochs) or epoch % PICTURE_EVERY == 0:
+            self._pictures(epoch)
+
+    def _record_metrics(self, epoch: int) -> None:
+        if epoch and not self.journal.has("metrics", step=epoch, group="epoch"):
+            self.writer.metrics(self.history[epoch - 1], epoch, "epoch")
 
     def _epoch(self, epoch: int, after_step: Callable[[], None]) -> dict[str, float]:
         began, seed = time.perf_counter(), self.request.seed
@@ -198,15 +271,26 @@ class _Run:
 
     def _checkpoint(self) -> None:
         state = checkpoint.snapshot(self.model, self.optimiser, self.spec, self.request.seed, self.history)
-        checkpoint.save_state(state, self.checkpoints)
+        try:
+            checkpoint.save_state(state, folder.checkpoints(self.run_id))
+            self.unsaved = ""
+        except OSError as error:
+            if not self.unsaved:
+                self.reporter.tell(f"no checkpoint can be written, training goes on: {error}")
+            self.unsaved = str(error)
 
     @torch.no_grad()
     def _pictures(self, epoch: int) -> None:
         z = torch.randn((100, self.spec.model.latent), generator=stream("samples", 0)).to(self.request.device)
         originals = to_batch(self.heldout_images[:50])
         copies = self.model.generate(self.model.encode(originals)[0])
-        self.writer.image(figures.grid(_numpy(self.model.generate(z)), columns=10), "samples", epoch)
-        self.writer.image(figures.pairs(_numpy(originals), _numpy(copies), columns=10), "reconstructions", epoch)
+        pictures = {
+            "samples": figures.grid(_numpy(self.model.generate(z)), columns=10),
+            "reconstructions": figures.pairs(_numpy(originals), _numpy(copies), columns=10),
+        }
+        for key, picture in pictures.items():
+            if not self.journal.has("image", key=key, step=epoch):
+                self.writer.image(picture, key, epoch)
 
     def _cost_curve(self) -> Figure:
         entry, reported, dataset = self.request.entry, self.spec.reported, self.request.dataset

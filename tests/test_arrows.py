@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "data": {"errors", "spec"},
     "train": {"errors", "spec", "randomness", "objective", "model"},
     "checkpoint": {"errors", "spec"},
+    "folder": {"errors", "registry"},
     "signals": set(),
     "provenance": set(),
     "figures": {"errors"},

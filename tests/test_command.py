@@ -101,7 +101,7 @@ def test_a_run_leaves_its_artifacts(done: tuple[Path, dict[str, object], str]) -
     assert {"spec.json", "cost_curve.png", "weights.safetensors", "checkpoints", "generator", "images"} <= found
     pictures = [item.path for item in store.list_artifacts(run_id, "images") if item.path.endswith(".png")]
     assert len(pictures) == 6, "two galleries: before training, at the first and at the last epoch"
-    kept = sorted(path.name for path in (folder / "mlruns" / "checkpoints" / run_id).iterdir())
+    kept = sorted(path.name for path in (folder / "mlruns" / "runs" / run_id / "checkpoints").iterdir())
     assert kept == ["epoch-000002.safetensors", "epoch-000003.safetensors"]
 
 
@@ -113,7 +113,7 @@ def test_the_logged_model_loads_and_draws(done: tuple[Path, dict[str, object], s
     images = np.asarray(generator.predict(z.numpy()))
     assert images.shape == (5, 1, 28, 28)
     state = checkpoint.newest(
-        folder / "mlruns" / "checkpoints" / str(summary["run_id"]), signature_of(folder, summary)
+        folder / "mlruns/runs" / str(summary["run_id"]) / "checkpoints", signature_of(folder, summary)
     )[0]
     assert state is not None
     hidden = torch.nn.functional.softplus(
@@ -203,7 +203,7 @@ def test_an_interrupted_run_is_marked_killed_with_its_checkpoint(tmp_path: Path,
     assert summary["status"] == "KILLED"
     assert client(tmp_path).get_run(summary["run_id"]).info.status == "KILLED"
     state, faults = checkpoint.newest(
-        tmp_path / "mlruns" / "checkpoints" / summary["run_id"], signature_of(tmp_path, summary)
+        tmp_path / "mlruns/runs" / summary["run_id"] / "checkpoints", signature_of(tmp_path, summary)
     )
     assert state is not None
     assert (state.epoch, faults) == (summary["epochs"], [])
@@ -221,7 +221,9 @@ def test_a_cost_that_is_not_finite_fails_the_run(tmp_path: Path) -> None:
     run = client(tmp_path).get_run(summary["run_id"])
     assert run.info.status == "FAILED"
     assert run.data.tags[names.ERROR] == summary["error"]
-    state, _ = checkpoint.newest(tmp_path / "mlruns/checkpoints" / summary["run_id"], signature_of(tmp_path, summary))
+    state, _ = checkpoint.newest(
+        tmp_path / "mlruns/runs" / summary["run_id"] / "checkpoints", signature_of(tmp_path, summary)
+    )
     assert state is not None
     assert all(tensor.isfinite().all() for tensor in state.tensors.values())
 
@@ -273,7 +275,7 @@ WRONG = [
     (["runn"], 2, ["No such command 'runn'"]),
     (["run", "mnist_fc", "--sed", "1"], 2, ["No such option"]),
     (["run", "mnist_fc", "--device", "tpu"], 2, ["tpu"]),
-    (["run", "mnist_fc", "--seed", "x"], 2, ["'x'"]),
+    (["run", "mnist_fc", "--seed", "x"], 2, ["--seed x: should be a whole number"]),
     (
         ["run", "mnist_fc", "--seed", "-1", "--threads", "0", "--epochs", "none", "--set", "optim.lrr=1"],
         2,

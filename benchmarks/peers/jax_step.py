@@ -14,7 +14,7 @@ try:
     import jax
     import jax.numpy as jnp
     import jaxlib
-except ImportError:
+except ModuleNotFoundError:
     protocol.not_installed("JAX")
 
 Array = Any  # JAX's arrays and trees of them; the library is optional, so its types are not at hand
@@ -29,7 +29,8 @@ class JaxStep:
         experiment = request.experiment
         layers, self.indices = plan(experiment), request.indices()
         self.key, key = jax.random.split(jax.random.key(request.seed))
-        weights = [initial(node, part) for node, part in zip(layers.nodes, jax.random.split(key, len(layers.nodes)))]
+        keys = jax.random.split(key, len(layers.nodes))
+        weights = [initial(node, part) for node, part in zip(layers.nodes, keys, strict=True)]
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
         zeros = partial(jax.tree.map, jnp.zeros_like, weights)
         self.state = (weights, zeros(), zeros(), jnp.zeros((), jnp.int32))
@@ -66,7 +67,7 @@ def cost(layers: Plan, weights: Array, x: Array, noise: Array) -> Array:
 
 
 def adam(settings: Adam, weights: Array, means: Array, squares: Array, count: Array, gradients: Array) -> Array:
-    """Adam's update, as Kingma and Ba write it. -> weights, means, squares."""
+    """Adam's update, both corrections in the rate as in TensorFlow. -> weights, means, squares."""
     beta1, beta2 = settings.beta1, settings.beta2
     means = jax.tree.map(lambda mean, g: beta1 * mean + (1 - beta1) * g, means, gradients)
     squares = jax.tree.map(lambda square, g: beta2 * square + (1 - beta2) * g * g, squares, gradients)

@@ -13,7 +13,7 @@ from repro.spec import Conv, Dense, MeanPool, Reshape, TConv
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its greetings are not errors
 try:
     import tensorflow as tf
-except ImportError:
+except ModuleNotFoundError:
     protocol.not_installed("TensorFlow")
 
 TensorLike = Any  # TensorFlow's tensors and variables; the library is optional, so its types are not at hand
