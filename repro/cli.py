@@ -1,21 +1,18 @@
 """The command line: parses, calls, prints. Heavy imports are inside the commands, so that `--help` answers at once."""
 
+import dataclasses
 import json
-import logging
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from repro.errors import ReproError, UsageError
-from repro.spec import Experiment
+from repro import folder, prepare, registry
+from repro.errors import ReproError
 
 app = typer.Typer(
     name="python -m repro",
@@ -63,8 +60,6 @@ def main(arguments: list[str]) -> int:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """The registered experiments and what was reported for them."""
-    from repro import registry
-
     rows = [_overview(registry.get(name)) for name in registry.names()]
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -75,8 +70,6 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
     """One experiment: what it is, what was reported, and every setting that --set can change."""
-    from repro import registry
-
     entry = registry.get(name)
     overview = _overview(entry)
     if as_json:
@@ -111,29 +104,29 @@ def run(
     ] = False,
 ) -> int:
     """Train an experiment and track it; exit 0 done, 1 failed, 2 wrong use, 3 no data, 130/143 interrupted."""
-    from repro import provenance, registry
+    from repro import provenance
 
     entry = registry.get(name)
     if epochs is not None:
         assignments = [*(assignments or []), f"training.epochs={epochs}"]
-    with _all_faults() as faults:
-        seed_number = _whole(faults, "--seed", seed, 0, 2**63 - 1)
-        cores = _whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
+    with prepare.all_faults() as faults:
+        seed_number = prepare.whole(faults, "--seed", seed, 0, 2**63 - 1)
+        cores = prepare.whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
         if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
             faults.append(f"--summary {summary}: should be a file in a directory that exists")
-        spec = _overridden(faults, entry.spec, assignments or [])
-    place = _device(device)
-    run_id = _to_resume(name, spec, seed_number) if resume else None
+        spec = prepare.overridden(faults, entry.spec, assignments or [])
+    place = prepare.pick_device(device)
+    run_id = prepare.to_resume(name, spec, seed_number) if resume else None
     if run_id is not None:
         return _resume(run_id, data_dir, summary)
-    dataset = _dataset(spec, data, data_dir)
+    dataset = prepare.load_data(spec, data, data_dir)
 
     from repro import runner  # MLflow takes seconds to import; faults above do not wait for it
 
     request = runner.Request(entry, spec, dataset, seed_number, place, cores)
     source = str(Path(data_dir).resolve()) if data_dir else None
     run_id = runner.begin(
-        request, experiment=_reference(name), assignments=tuple(assignments or ()), data=data, data_dir=source
+        request, experiment=prepare.reference(name), assignments=tuple(assignments or ()), data=data, data_dir=source
     )
     return _train(run_id, request, summary)
 
@@ -141,15 +134,45 @@ def run(
 @app.command("resume")
 def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None) -> int:
     """Go on with a run that was cut off, as if nothing had happened; its id may be shortened."""
-    from repro import folder
-
     return _resume(folder.find(run_id).run_id, data_dir, summary)
+
+
+@app.command("verify")
+def verify_(
+    run_id: RunId,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Only the first N epochs.")] = 1_000_000,
+    threads: Annotated[int | None, typer.Option(min=1, help="Other than the run had: then bits may differ.")] = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Train a run again from what it recorded: bit-identical, equal within tolerance, or different (exit 1)."""
+    plan = folder.find(run_id)
+    request = prepare.recorded(plan, data_dir)
+
+    from repro import verify
+    from repro.tracking import names, read
+
+    done = len(read.history(plan.run_id, names.COST))
+    if not done:
+        raise ReproError(f"run {plan.run_id} has no epoch to verify")
+    if threads:
+        request = dataclasses.replace(request, threads=threads)
+    count = min(epochs, done)
+
+    def tell(epoch: int, difference: float) -> None:
+        print(f"epoch {epoch:4d}/{count}  cost differs by {difference:+.3g} nats", flush=True)
+
+    verdict = verify.verify(read.run(plan.run_id), request.trainer(), count, tell)
+    print(f"run {plan.run_id}, {verdict.epochs} of {done} epochs: {verdict.agreement}")
+    if verdict.epoch is not None:
+        print(f"first epoch that differs: {verdict.epoch}; largest relative difference of a cost {verdict.largest:.2g}")
+        threads_changed = [f"threads: was {plan.threads}, is {threads}"] if threads not in (None, plan.threads) else []
+        print("what is not as it was:", *threads_changed, *verdict.reasons, sep="\n  ")
+    return int(verdict.agreement == "different")
 
 
 @app.command()
 def sync(run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run; all if none.")] = "") -> int:
     """Deliver to the tracking store what runs measured while it did not answer."""
-    from repro import folder
     from repro.tracking import write
 
     failed = 0
@@ -167,8 +190,6 @@ def compare(
     ] = None,
 ) -> None:
     """The tracked runs against the reported costs."""
-    from repro import registry
-
     entries = [registry.get(name) for name in names or registry.names()]
 
     from repro.tracking import store
@@ -201,65 +222,7 @@ def data_(data_dir: DataDir = None) -> None:
     _table([vars(finding) for finding in survey(data_dir)])
 
 
-@contextmanager
-def _all_faults() -> Iterator[list[str]]:
-    """Collects the faults of a command line; raises them all in one UsageError at the end."""
-    faults: list[str] = []
-    yield faults
-    if faults:
-        raise UsageError(*faults)
-
-
-def _whole(faults: list[str], option: str, text: str, low: int, high: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = low - 1
-    if not low <= number <= high:
-        faults.append(f"{option} {text}: should be a whole number from {low} to {high}")
-    return number
-
-
-def _overridden(faults: list[str], spec: Experiment, assignments: list[str]) -> Experiment:
-    from repro import overrides
-
-    try:
-        return overrides.apply(spec, assignments)
-    except UsageError as fault:
-        faults += fault.faults
-        return spec
-
-
-def _reference(name: str) -> str:
-    """An experiment's name, or the whole path of a user's file, which holds from any directory."""
-    return str(Path(name).resolve()) if Path(name).suffix == ".py" else name
-
-
-def _to_resume(name: str, spec: Experiment, seed: int) -> str | None:
-    """The newest run of this experiment and seed, or None. Raises UsageError if it is of another spec."""
-    from repro import folder
-
-    for run_id in folder.every():
-        plan = folder.load(run_id)
-        if (plan.experiment, plan.seed) == (_reference(name), seed):
-            _refuse_changes(plan, spec)
-            return run_id
-    return None
-
-
-def _refuse_changes(plan: Any, spec: Experiment) -> None:
-    from repro.spec import from_dict
-
-    before, now = from_dict(plan.spec).flat(), spec.flat()
-    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-    if changed:
-        differences = [f"  {key}: was {before.get(key, '-')}, is {now.get(key, '-')}" for key in changed]
-        raise UsageError(f"run {plan.run_id} was of another spec, and cannot go on with this one:", *differences)
-
-
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
-    from repro import folder
-
     finished = folder.outcome(run_id)
     if finished is not None:
         print(f"run {run_id} is finished already: training cost {finished['cost']:.4f} nats per image")
@@ -267,27 +230,7 @@ def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
             summary.write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
         return sync(run_id)
     plan = folder.load(run_id)
-    return _train(run_id, _request(plan, data_dir), summary)
-
-
-def _request(plan: Any, data_dir: Path | None) -> Any:
-    """What a recorded run asked for, with its data. Raises UsageError if the spec or the data have changed since."""
-    from repro import overrides, registry
-
-    entry = registry.get(plan.experiment)
-    spec = overrides.apply(entry.spec, plan.assignments)
-    _refuse_changes(plan, spec)
-    device = _device(plan.device)
-    dataset = _dataset(spec, plan.data, data_dir or (Path(plan.data_dir) if plan.data_dir else None))
-    if dataset.fingerprint != plan.fingerprint:
-        raise UsageError(
-            f"run {plan.run_id} was trained on other data (fingerprint {plan.fingerprint[:12]}, here is "
-            f"{dataset.fingerprint[:12]}: {dataset.origin}); name the directory it used with --data-dir"
-        )
-
-    from repro import runner
-
-    return runner.Request(entry, spec, dataset, plan.seed, device, plan.threads)
+    return _train(run_id, prepare.recorded(plan, data_dir), summary)
 
 
 def _train(run_id: str, request: Any, summary: Path | None) -> int:
@@ -300,43 +243,6 @@ def _train(run_id: str, request: Any, summary: Path | None) -> int:
     if summary is not None:
         summary.write_text(json.dumps(outcome.to_json(), indent=2) + "\n", encoding="utf-8")
     return outcome.exit_code
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch sees no usable NVIDIA GPU here; use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _dataset(spec: Experiment, choice: Any, data_dir: Path | None) -> Any:
-    from repro import data, model
-
-    model.check(spec.model, spec.data.shape)  # before any waiting for data
-    with _search_notes() as notes:
-        dataset = data.load(spec.data, choice, data_dir)
-        if dataset.status == "stand-in":
-            notes.flush()
-    batch, images = spec.training.batch_size, len(dataset.train)
-    if batch > images:
-        raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")
-    return dataset
-
-
-@contextmanager
-def _search_notes() -> Iterator[MemoryHandler]:
-    """Holds what the search for data says of each place; printed on stderr if it is flushed, else forgotten."""
-    log, printed = logging.getLogger("repro.data"), logging.StreamHandler()
-    printed.setFormatter(logging.Formatter("not found: %(message)s"))
-    notes = MemoryHandler(capacity=100, flushLevel=logging.CRITICAL, target=printed, flushOnClose=False)
-    log.addHandler(notes)
-    log.setLevel(logging.INFO)
-    try:
-        yield notes
-    finally:
-        log.removeHandler(notes)
-        notes.close()
 
 
 def _overview(entry: Any) -> dict[str, Any]:

@@ -77,6 +77,11 @@ def load(run_id: str) -> Plan:
         raise UsageError(f"{path} cannot be read: {error!r}") from None
 
 
+def save_outcome(run_id: str, summary: dict[str, Any]) -> None:
+    """Write `summary.json`."""
+    (of(run_id) / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+
+
 def outcome(run_id: str) -> dict[str, Any] | None:
     """What a finished run came to, as `run --summary` writes it; None if the run is not finished."""
     try:

@@ -1,9 +1,9 @@
 """One run from its first step to its last artifact: trains, checkpoints and tracks."""
 
-import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from repro import checkpoint, figures, folder, provenance
 from repro.data import Dataset
 from repro.errors import ReproError
 from repro.folder import Plan
-from repro.model import Generator, build, check
+from repro.model import Generator, check
 from repro.outcome import Status, Summary, not_comparable
 from repro.randomness import stream
 from repro.registry import Entry
@@ -26,10 +26,10 @@ from repro.spec import Experiment
 from repro.tracking import names
 from repro.tracking.journal import Journal
 from repro.tracking.write import LAST_ATTEMPTS, RunWriter, start_run
-from repro.train import adam, evaluate, to_batch, train_epoch
+from repro.train import to_batch
+from repro.trainer import Trainer
 
 PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
-TEST_SAMPLES = 10  # draws of z for each test image
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Request:
     seed: int
     device: torch.device
     threads: int
+
+    def trainer(self) -> Trainer:
+        """What trains it."""
+        return Trainer(self.spec, self.seed, self.dataset, self.device, self.threads)
 
     def plan(self, run_id: str, **asked: Any) -> Plan:
         """The same as it is recorded; `asked` is what only the command line knows."""
@@ -92,7 +96,6 @@ def run(run_id: str, request: Request, reporter: Reporter) -> Summary:
     summary's status and error. Raises ReproError if another process works on the same run.
     """
     began = time.perf_counter()
-    torch.set_num_threads(request.threads)
     with folder.locked(run_id):
         work = _Run(run_id, request, reporter)
         status: Status = "FINISHED"
@@ -117,17 +120,12 @@ class _Run:
 
     def __init__(self, run_id: str, request: Request, reporter: Reporter) -> None:
         self.run_id, self.request, self.spec, self.reporter = run_id, request, request.spec, reporter
-        self.model = build(request.spec, request.seed).to(request.device)
-        self.optimiser = adam(self.model, request.spec.optim)
-        self.train_images = request.dataset.train.to(request.device)
-        self.heldout_images = request.dataset.heldout.to(request.device)
-        self.steps_per_epoch = len(self.train_images) // request.spec.training.batch_size
+        self.trainer = request.trainer()
         self.reasons = not_comparable(request.entry, request.spec, request.dataset)
-        self.history: list[dict[str, float]] = []  # each epoch's metrics
         self.test_neg_elbo: float | None = None
         self.journal = Journal(folder.of(run_id))
         self.writer = RunWriter(run_id, self.journal, reporter.tell)
-        self.unsaved = ""  # why the last checkpoint could not be written
+        self.told: set[str] = set()  # what the disk refuses
 
     def open(self) -> None:
         """Begin, or take up what is there."""
@@ -137,8 +135,8 @@ class _Run:
             self._restore()
             self.writer.status("RUNNING")
             self.writer.tags({names.ERROR: "-"})
-        steps = self.spec.training.epochs * self.steps_per_epoch
-        self.reporter.started(self.run_id, steps, len(self.history) * self.steps_per_epoch)
+        steps = self.trainer.steps_per_epoch
+        self.reporter.started(self.run_id, self.spec.training.epochs * steps, len(self.trainer.history) * steps)
 
     def train(self, check_interrupt: Callable[[], None]) -> None:
         """All epochs that are left."""
@@ -147,20 +145,20 @@ class _Run:
             self.reporter.step()
             check_interrupt()
 
-        if not self.history:
+        done = len(self.trainer.history)
+        if not done:
             self._checkpoint()
-        self._record(len(self.history))
-        for epoch in range(len(self.history) + 1, self.spec.training.epochs + 1):
-            self.history.append(self._epoch(epoch, after_step))
+        self._record(done)
+        for epoch in range(done + 1, self.spec.training.epochs + 1):
+            row = self.trainer.epoch(after_step)
             self._checkpoint()
             self._record(epoch)
-            self.reporter.epoch(epoch, self.history[-1])
+            self.reporter.epoch(epoch, row)
             check_interrupt()
 
     def finish(self) -> None:
         """Evaluate the final weights, and log them and what they draw."""
-        images = self.request.dataset.test.to(self.request.device)
-        test = evaluate(self.model, images, stream("test", self.request.seed), TEST_SAMPLES)
+        test = self.trainer.test()
         self.test_neg_elbo = test.cost
         metrics = {
             names.TEST_NEG_ELBO: test.cost,
@@ -168,24 +166,25 @@ class _Run:
             names.TEST_KL: test.kl,
         }
         if not self.journal.has("metrics", group="test"):
-            self.writer.metrics(metrics, len(self.history), "test")
-        self.writer.tags({names.WEIGHTS_SHA256: checkpoint.digest(self.model.state_dict())})
+            self.writer.metrics(metrics, self.spec.training.epochs, "test")
+        self.writer.tags({names.WEIGHTS_SHA256: self.trainer.digest()})
         weights, curve = "weights.safetensors", "cost_curve.png"
         signature = {"signature": self.spec.signature}
-        checkpoint.write_tensors(self.journal.files / weights, self.model.state_dict(), signature)
+        checkpoint.write_tensors(self.journal.files / weights, self.trainer.model.state_dict(), signature)
         self._cost_curve().savefig(self.journal.files / curve)
         self.writer.file(weights)
         self.writer.file(curve)
         example = np.zeros((2, self.spec.model.latent), np.float32)
-        self.writer.model(Generator(self.model).cpu(), example, "generator")
+        self.writer.model(Generator(self.trainer.model).cpu(), example, "generator")
 
     def close(self, status: Status, error: str | None, code: int = 1, seconds: float = 0.0) -> Summary:
         """Set the run's end, deliver what is left, and say what it came to."""
         if status != "FINISHED":
             self.reasons.append("it did not finish")
         for newest in sorted(folder.checkpoints(self.run_id).glob("epoch-*.safetensors"))[-1:]:
-            shutil.copy2(newest, self.journal.files / newest.name)
-            self.writer.file(newest.name, "checkpoints")
+            with self._disk(f"the checkpoint {newest} cannot be logged"):
+                shutil.copy2(newest, self.journal.files / newest.name)
+                self.writer.file(newest.name, "checkpoints")
         self.writer.tags(self._comparability() | ({names.ERROR: error} if error else {}))
         self.writer.status(status)
         if not self.writer.deliver(LAST_ATTEMPTS):
@@ -196,8 +195,8 @@ class _Run:
             status=status,
             experiment=self.request.entry.name,
             seed=self.request.seed,
-            epochs=len(self.history),
-            cost=self.history[-1][names.COST] if self.history else None,
+            epochs=len(self.trainer.history),
+            cost=self.trainer.history[-1][names.COST] if self.trainer.history else None,
             test_neg_elbo=self.test_neg_elbo,
             seconds=seconds,
             data={
@@ -210,7 +209,8 @@ class _Run:
             error=error,
             exit_code=code,
         )
-        (folder.of(self.run_id) / "summary.json").write_text(json.dumps(summary.to_json(), indent=2), encoding="utf-8")
+        with self._disk("the summary cannot be kept"):
+            folder.save_outcome(self.run_id, summary.to_json())
         return summary
 
     def _describe(self) -> None:
@@ -240,9 +240,8 @@ class _Run:
             if self.journal.has("metrics"):
                 raise checkpoint.CheckpointError(f"run {self.run_id} has no checkpoint left that can be used")
             return
-        checkpoint.restore(state, self.model, self.optimiser)
-        self.history = state.history
-        for epoch in range(1, len(self.history)):
+        self.trainer.restore(state)
+        for epoch in range(1, len(state.history)):
             self._record_metrics(epoch)
 
     def _record(self, epoch: int) -> None:
@@ -253,39 +252,30 @@ class _Run:
 
     def _record_metrics(self, epoch: int) -> None:
         if epoch and not self.journal.has("metrics", step=epoch, group="epoch"):
-            self.writer.metrics(self.history[epoch - 1], epoch, "epoch")
-
-    def _epoch(self, epoch: int, after_step: Callable[[], None]) -> dict[str, float]:
-        began, seed = time.perf_counter(), self.request.seed
-        costs = train_epoch(self.model, self.optimiser, self.train_images, self.spec, seed, epoch, after_step)
-        seconds = time.perf_counter() - began
-        heldout = evaluate(self.model, self.heldout_images, stream("heldout", seed, epoch))
-        return {
-            names.COST: costs.cost,
-            names.RECONSTRUCTION: costs.reconstruction,
-            names.KL: costs.kl,
-            names.HELDOUT_NEG_ELBO: heldout.cost,
-            names.IMAGES_PER_SECOND: self.steps_per_epoch * self.spec.training.batch_size / seconds,
-            names.EPOCH_SECONDS: seconds,
-        }
+            self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
 
     def _checkpoint(self) -> None:
-        state = checkpoint.snapshot(self.model, self.optimiser, self.spec, self.request.seed, self.history)
+        with self._disk("no checkpoint can be written, training goes on"):
+            checkpoint.save_state(self.trainer.state(), folder.checkpoints(self.run_id))
+
+    @contextmanager
+    def _disk(self, fault: str) -> Iterator[None]:
+        """What is in the block may be refused by the disk: that is told, once for each fault, and survived."""
         try:
-            checkpoint.save_state(state, folder.checkpoints(self.run_id))
-            self.unsaved = ""
+            yield
+            self.told.discard(fault)
         except OSError as error:
-            if not self.unsaved:
-                self.reporter.tell(f"no checkpoint can be written, training goes on: {error}")
-            self.unsaved = str(error)
+            if fault not in self.told:
+                self.reporter.tell(f"{fault}: {error}")
+            self.told.add(fault)
 
     @torch.no_grad()
     def _pictures(self, epoch: int) -> None:
         z = torch.randn((100, self.spec.model.latent), generator=stream("samples", 0)).to(self.request.device)
-        originals = to_batch(self.heldout_images[:50])
-        copies = self.model.generate(self.model.encode(originals)[0])
+        model, originals = self.trainer.model, to_batch(self.trainer.heldout_images[:50])
+        copies = model.generate(model.encode(originals)[0])
         pictures = {
-            "samples": figures.grid(_numpy(self.model.generate(z)), columns=10),
+            "samples": figures.grid(_numpy(model.generate(z)), columns=10),
             "reconstructions": figures.pairs(_numpy(originals), _numpy(copies), columns=10),
         }
         for key, picture in pictures.items():
@@ -297,7 +287,7 @@ class _Run:
         curve = None
         if reported is not None and reported.curve is not None and dataset.status != "stand-in":
             curve = figures.read_curve(entry.file.parent / reported.curve)
-        costs = {epoch: row[names.COST] for epoch, row in enumerate(self.history, start=1)}
+        costs = {epoch: row[names.COST] for epoch, row in enumerate(self.trainer.history, start=1)}
         title = f"{entry.name}, seed {self.request.seed}, {dataset.name} ({dataset.status})"
         return figures.cost_curve(title, {"this run": costs}, curve)
 

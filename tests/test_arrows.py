@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "experiments": {"spec", "registry"},
     "analysis": {"registry", "figures", "tracking"},
 }
-COMPOSERS = {"runner", "progress", "cli", "__main__", "__init__"}
+COMPOSERS = {"prepare", "runner", "trainer", "verify", "progress", "cli", "__main__", "__init__"}
 
 
 def rooms_imported(file: Path) -> set[str]:

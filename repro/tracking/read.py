@@ -47,6 +47,16 @@ def runs(experiment: str) -> list[RunRecord]:
     return records
 
 
+def run(run_id: str) -> RunRecord:
+    """One run. Raises StoreError if the store has none of that id."""
+    client = open_client()
+    try:
+        found = client.get_run(run_id)
+        return _record(found, client.get_experiment(found.info.experiment_id).name)
+    except MlflowException as error:
+        raise StoreError(f"run {run_id} cannot be read: {first_line(error)}") from None
+
+
 def history(run_id: str, metric: str) -> dict[int, float]:
     """A metric's value at each epoch. Raises StoreError."""
     try:
