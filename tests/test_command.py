@@ -1,47 +1,19 @@
 """The real command, as a process of its own, in an empty directory, offline, on the stand-in data."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import mlflow.pytorch
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
+from process import ROOT, client, environment, fetched, free_port, repro
 
 from repro import checkpoint
 from repro.tracking import names
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "REPRO_OFFLINE": "1"}
-
-
-def repro(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "repro", *arguments]
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-
-
-def client(folder: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +126,7 @@ def test_a_moved_project_still_finds_its_artifacts(
 
 
 def test_the_ui_serves_the_runs_on_loopback_only(done: tuple[Path, dict[str, object], str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "repro", "ui", "--port", str(port)]
     with subprocess.Popen(
         command, cwd=done[0], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -172,18 +142,6 @@ def test_the_ui_serves_the_runs_on_loopback_only(done: tuple[Path, dict[str, obj
             server.send_signal(signal.SIGINT)
             server.wait(60)
     assert server.returncode == 130
-
-
-def fetched(address: str, seconds: float) -> str:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=5) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.5)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
