@@ -41,27 +41,18 @@ class State:
 
 
 def snapshot(
-    model: nn.Module, optimiser: torch.optim.Optimizer, spec: Experiment, seed: int, history: list[dict[str, float]]
+    model: nn.Module, optimiser: dict[str, Tensor], spec: Experiment, seed: int, history: list[dict[str, float]]
 ) -> State:
     """The present state of a run after the epochs in `history`, sharing memory with the model and the optimiser."""
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{_OPTIMISER}{name}/{key}"] = value
+    tensors |= {_OPTIMISER + name: tensor for name, tensor in optimiser.items()}
     return State(len(history), seed, spec.to_dict(), spec.signature, history, tensors)
 
 
-def restore(state: State, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put a state back into a model and an optimiser of the same spec."""
-    weights = {name.removeprefix(_MODEL): t for name, t in state.tensors.items() if name.startswith(_MODEL)}
-    model.load_state_dict(weights)
-    for name, parameter in model.named_parameters():
-        prefix = f"{_OPTIMISER}{name}/"
-        kept = {key.removeprefix(prefix): t for key, t in state.tensors.items() if key.startswith(prefix)}
-        if kept:
-            optimiser.state[parameter] = {
-                key: t.clone() if t.ndim == 0 else torch.empty_like(parameter).copy_(t) for key, t in kept.items()
-            }
+def restore(state: State, model: nn.Module) -> dict[str, Tensor]:
+    """Put a state's weights back into a model of the same spec; return the optimiser's."""
+    model.load_state_dict(_part(state, _MODEL))
+    return _part(state, _OPTIMISER)
 
 
 def save_state(state: State, directory: Path) -> Path:
@@ -139,6 +130,10 @@ def _metadata(state: State) -> dict[str, str]:
     }
     content = json.dumps(fields, sort_keys=True) + digest(state.tensors)
     return {**fields, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _part(state: State, prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
 
 
 def _files(directory: Path) -> list[Path]:

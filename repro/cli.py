@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ import typer
 
 from repro import folder, prepare, registry
 from repro.errors import ReproError
+from repro.tables import table
 
 app = typer.Typer(
     name="python -m repro",
@@ -38,17 +39,13 @@ RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="A run's id, or its
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use, 3 no data, 130 or 143 interrupted."""
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app(arguments, standalone_mode=False)  # an interrupt comes back as 130
         return result if isinstance(result, int) else 0
     except ReproError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
-    except typer.Abort:
-        print("interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
         return 1
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):  # what the parser has to say
@@ -64,7 +61,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        _table(rows)
+        table(rows)
 
 
 @app.command()
@@ -76,7 +73,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         print(json.dumps(overview | {"spec": entry.spec.to_dict(), "signature": entry.spec.signature}, indent=2))
         return
     print(entry.about or entry.name, end="\n\n")
-    _table([overview])
+    table([overview])
     print(f"\nsettings, spec {entry.spec.signature}:")
     for key, value in entry.spec.flat().items():
         if not key.startswith("reported."):
@@ -94,6 +91,9 @@ def run(
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     threads: Annotated[str | None, typer.Option(help="CPU threads; all cores if not given.", metavar="N")] = None,
+    precision: Annotated[
+        Literal["float32", "mixed"], typer.Option(help="`mixed` rounds products to bfloat16, and is not comparable.")
+    ] = "float32",
     data: Annotated[
         Literal["auto", "real", "stand-in"], typer.Option(help="`real` refuses the stand-in; `stand-in` takes only it.")
     ] = "auto",
@@ -123,7 +123,7 @@ def run(
 
     from repro import runner  # MLflow takes seconds to import; faults above do not wait for it
 
-    request = runner.Request(entry, spec, dataset, seed_number, place, cores)
+    request = runner.Request(entry, spec, dataset, seed_number, place, cores, precision)
     source = str(Path(data_dir).resolve()) if data_dir else None
     run_id = runner.begin(
         request, experiment=prepare.reference(name), assignments=tuple(assignments or ()), data=data, data_dir=source
@@ -177,8 +177,11 @@ def sync(run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run
 
     failed = 0
     for each in [folder.find(run_id).run_id] if run_id else folder.every():
-        with folder.locked(each):
-            failed += not write.sync(each, folder.of(each), print)
+        try:
+            with folder.locked(each):
+                failed += not write.sync(each, folder.of(each), print)
+        except folder.BusyError as busy:
+            print(busy)  # that process delivers for itself
     return int(failed > 0)
 
 
@@ -200,10 +203,41 @@ def compare(
     from analysis import compare as comparison
 
     found = comparison.table(entries)
-    _table(found.astype(object).where(found.notna(), None).to_dict("records"))
+    table(found.astype(object).where(found.notna(), None).to_dict("records"))
     for entry in entries if figures else []:
         for path in comparison.draw(entry, Path(str(figures))):
             print(f"wrote {path}")
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Setups; all if none.")] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(help="CPU threads; may be repeated. 1 and 2 if not given.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How often each takes its turn.")] = 7,
+    precision: Annotated[Literal["float32", "mixed"], typer.Option(help="Of this project's step.")] = "float32",
+    peer_python: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", envvar="REPRO_BENCH_PYTHON_TF", help="Python with TensorFlow and JAX."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A step or two each, to see that it works.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Training speed beside plain PyTorch, TensorFlow and JAX, which take turns on the same cores."""
+    from benchmarks import driver, report
+
+    chosen = driver.QUICK if quick else driver.Options(rounds=rounds)
+    options = dataclasses.replace(chosen, precision=precision, peer_python=peer_python)
+    found = report.bench(names or [], threads or [], options, lambda text: print(text, file=sys.stderr, flush=True))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    print(report.headline(found))
+    for title, rows, remarks in report.tables(found):
+        print(f"\n{title}")
+        table(rows)
+        print(remarks)
 
 
 @app.command("ui")
@@ -219,15 +253,14 @@ def data_(data_dir: DataDir = None) -> None:
     """What data was found where, and whether it is the canonical one. Downloads nothing."""
     from repro.data import survey
 
-    _table([vars(finding) for finding in survey(data_dir)])
+    table([vars(finding) for finding in survey(data_dir)])
 
 
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
     finished = folder.outcome(run_id)
     if finished is not None:
         print(f"run {run_id} is finished already: training cost {finished['cost']:.4f} nats per image")
-        if summary is not None:
-            summary.write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
+        _write_summary(summary, finished)
         return sync(run_id)
     plan = folder.load(run_id)
     return _train(run_id, prepare.recorded(plan, data_dir), summary)
@@ -240,9 +273,16 @@ def _train(run_id: str, request: Any, summary: Path | None) -> int:
     with progress.reporter(request.spec) as reporter:
         outcome = runner.run(run_id, request, reporter)
     progress.conclude(outcome, request.spec)
-    if summary is not None:
-        summary.write_text(json.dumps(outcome.to_json(), indent=2) + "\n", encoding="utf-8")
+    _write_summary(summary, outcome.to_json())
     return outcome.exit_code
+
+
+def _write_summary(file: Path | None, summary: dict[str, Any]) -> None:
+    try:
+        if file is not None:
+            file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ReproError(f"--summary {file} cannot be written: {error}") from None
 
 
 def _overview(entry: Any) -> dict[str, Any]:
@@ -261,28 +301,13 @@ def _overview(entry: Any) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for key in rows[0] if rows else ():
-        numbers = all(isinstance(row[key], int | float | None) for row in rows)
-        table.add_column(key.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row.values()))
-    Console(width=None if sys.stdout.isatty() else 220, highlight=False).print(table if rows else "no runs yet")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _unexpected(error: Exception) -> int:
-    with tempfile.NamedTemporaryFile("w", prefix="repro-error-", suffix=".txt", delete=False) as file:
-        traceback.print_exception(error, file=file)
     first = (str(error).strip() or "no message").splitlines()[0]
-    print(f"error: unexpected {type(error).__name__}: {first}\nerror: the details are in {file.name}", file=sys.stderr)
+    print(f"error: unexpected {type(error).__name__}: {first}", file=sys.stderr)
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile("w", prefix="repro-error-", suffix=".txt", delete=False) as file,
+    ):
+        traceback.print_exception(error, file=file)
+        print(f"error: the details are in {file.name}", file=sys.stderr)
     return 1

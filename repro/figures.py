@@ -5,13 +5,15 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from repro.errors import ReproError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Pixels = NDArray[np.uint8]
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # told apart by colour-blind readers too
@@ -63,8 +65,10 @@ def pairs(originals: NDArray[np.floating[Any]], copies: NDArray[np.floating[Any]
     return grid(np.concatenate(rows), columns)
 
 
-def cost_curve(title: str, runs: Mapping[str, Mapping[int, float]], reported: Curve | None) -> Figure:
+def cost_curve(title: str, runs: Mapping[str, Mapping[int, float]], reported: Curve | None) -> "Figure":
     """Training cost against epoch, each run over the reported curve and its reading error."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - a run should not wait for it before its first step
+
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=110)
     axes = figure.subplots()
     last = max((epoch for curve in runs.values() for epoch in curve), default=1)

@@ -13,6 +13,10 @@ from repro.errors import ReproError, UsageError
 from repro.registry import did_you_mean
 
 
+class BusyError(ReproError):
+    """Another process works on the run."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run was asked for, so that it can be taken up again, or run again to verify it."""
@@ -27,6 +31,9 @@ class Plan:
     data: Literal["auto", "real", "stand-in"]
     data_dir: str | None
     fingerprint: str  # of the data set
+    precision: Literal["float32", "mixed"]
+    engine: Literal["auto", "fast", "plain"]  # how steps are computed, as it was resolved when the run began
+    products: str  # the engine's matrix products, "" where it has no choice
 
     def save(self, folder: Path) -> None:
         """Write `run.json`."""
@@ -93,11 +100,11 @@ def outcome(run_id: str) -> dict[str, Any] | None:
 
 @contextmanager
 def locked(run_id: str) -> Iterator[None]:
-    """Hold a run's folder while it is worked on. Raises ReproError if another process does."""
+    """Hold a run's folder while it is worked on. Raises BusyError if another process does."""
     folder = of(run_id)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):
             yield
     except Timeout:
-        raise ReproError(f"run {run_id} is being worked on by another process") from None
+        raise BusyError(f"run {run_id} is being worked on by another process") from None

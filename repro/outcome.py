@@ -33,11 +33,13 @@ class Summary:
         return {key: value for key, value in asdict(self).items() if key != "exit_code"}
 
 
-def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset) -> list[str]:
+def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset, precision: str = "float32") -> list[str]:
     """Why the cost of such a run says nothing about the reported cost; empty if it does."""
     reasons = []
     if dataset.status == "stand-in":
         reasons.append("it was trained on a stand-in, not on the real data")
+    if precision != "float32":
+        reasons.append(f"it was computed in {precision} precision; the reported cost is of float32")
     if entry.spec.reported is None:
         return [*reasons, "the experiment names no reported cost"]
     epochs, reported = spec.training.epochs, entry.spec.reported.epoch

@@ -86,7 +86,8 @@ def recorded(plan: Plan, data_dir: Path | None) -> "Request":
 
     from repro import runner
 
-    return runner.Request(entry, spec, dataset, plan.seed, device, plan.threads)
+    how = (plan.precision, plan.engine, plan.products)
+    return runner.Request(entry, spec, dataset, plan.seed, device, plan.threads, *how)
 
 
 def pick_device(name: str) -> "torch.device":

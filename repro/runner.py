@@ -4,20 +4,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from repro import checkpoint, figures, folder, provenance
 from repro.data import Dataset
+from repro.engine import Engine, Precision, Settings, choose, to_batch
 from repro.errors import ReproError
 from repro.folder import Plan
-from repro.model import Generator, check
+from repro.model import Generator, build, check
 from repro.outcome import Status, Summary, not_comparable
 from repro.randomness import stream
 from repro.registry import Entry
@@ -26,8 +26,10 @@ from repro.spec import Experiment
 from repro.tracking import names
 from repro.tracking.journal import Journal
 from repro.tracking.write import LAST_ATTEMPTS, RunWriter, start_run
-from repro.train import to_batch
 from repro.trainer import Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
 
@@ -42,10 +44,25 @@ class Request:
     seed: int
     device: torch.device
     threads: int
+    precision: Precision = "float32"
+    engine: Engine = "auto"
+    products: str = ""
+
+    @property
+    def settings(self) -> Settings:
+        """How its steps are to be computed."""
+        return Settings(self.device.type, self.threads, self.precision, self.engine, self.products)
+
+    def resolved(self) -> "Request":
+        """The same with the engine and the products that this machine takes for it."""
+        torch.set_num_threads(self.threads)
+        model = build(self.spec, self.seed).to(self.device)
+        found = choose(self.spec, model, self.settings).settings
+        return replace(self, engine=found.engine, products=found.products)
 
     def trainer(self) -> Trainer:
         """What trains it."""
-        return Trainer(self.spec, self.seed, self.dataset, self.device, self.threads)
+        return Trainer(self.spec, self.seed, self.dataset, self.settings)
 
     def plan(self, run_id: str, **asked: Any) -> Plan:
         """The same as it is recorded; `asked` is what only the command line knows."""
@@ -55,6 +72,9 @@ class Request:
             seed=self.seed,
             device=self.device.type,
             threads=self.threads,
+            precision=self.precision,
+            engine=self.engine,
+            products=self.products,
             fingerprint=self.dataset.fingerprint,
             **asked,
         )
@@ -85,17 +105,19 @@ def begin(request: Request, **asked: Any) -> str:
     name = request.entry.name
     run_id = start_run(name, f"{name} seed {request.seed}")
     folder.of(run_id).mkdir(parents=True, exist_ok=True)
-    request.plan(run_id, **asked).save(folder.of(run_id))
+    request.resolved().plan(run_id, **asked).save(folder.of(run_id))
     return run_id
 
 
 def run(run_id: str, request: Request, reporter: Reporter) -> Summary:
     """Train from the newest sound checkpoint, or from the start, to the end; track all; return what came of it.
 
-    A run that was cut off at any instant goes on as if nothing had happened. Failures and interrupts are in the
-    summary's status and error. Raises ReproError if another process works on the same run.
+    Steps are computed as `begin` recorded it. A run that was cut off at any instant goes on as if nothing had happened.
+    Failures and interrupts are in the summary's status and error. Raises ReproError if another process works on it.
     """
     began = time.perf_counter()
+    plan = folder.load(run_id)
+    request = replace(request, precision=plan.precision, engine=plan.engine, products=plan.products)
     with folder.locked(run_id):
         work = _Run(run_id, request, reporter)
         status: Status = "FINISHED"
@@ -121,7 +143,7 @@ class _Run:
     def __init__(self, run_id: str, request: Request, reporter: Reporter) -> None:
         self.run_id, self.request, self.spec, self.reporter = run_id, request, request.spec, reporter
         self.trainer = request.trainer()
-        self.reasons = not_comparable(request.entry, request.spec, request.dataset)
+        self.reasons = not_comparable(request.entry, request.spec, request.dataset, request.precision)
         self.test_neg_elbo: float | None = None
         self.journal = Journal(folder.of(run_id))
         self.writer = RunWriter(run_id, self.journal, reporter.tell)
@@ -133,6 +155,7 @@ class _Run:
             self._describe()
         else:
             self._restore()
+            self._tell_of_other_engine()
             self.writer.status("RUNNING")
             self.writer.tags({names.ERROR: "-"})
         steps = self.trainer.steps_per_epoch
@@ -228,7 +251,8 @@ class _Run:
                 names.REPORTED_EPOCH: str(reported.epoch),
                 names.REPORTED_SOURCE: reported.source,
             }
-        settings = {names.SEED: str(request.seed), "threads": str(request.threads), "device": request.device.type}
+        settings = {names.SEED: str(request.seed)}
+        settings |= {key: str(value) or "-" for key, value in asdict(self.trainer.step.settings).items()}
         self.writer.describe(self.spec, settings, tags | self._comparability(), dataset)
 
     def _restore(self) -> None:
@@ -243,6 +267,14 @@ class _Run:
         self.trainer.restore(state)
         for epoch in range(1, len(state.history)):
             self._record_metrics(epoch)
+
+    def _tell_of_other_engine(self) -> None:
+        before, now = self.request.settings, self.trainer.step.settings
+        if now != before:
+            self.reporter.tell(
+                f"run {self.run_id} was computed by {before.engine} {before.products}, which this machine cannot do; "
+                f"it goes on with {now.engine} {now.products}, whose results differ in their last digits"
+            )
 
     def _record(self, epoch: int) -> None:
         """Log what is known after an epoch, unless it is logged already; the weights must be the epoch's."""
@@ -282,7 +314,7 @@ class _Run:
             if not self.journal.has("image", key=key, step=epoch):
                 self.writer.image(picture, key, epoch)
 
-    def _cost_curve(self) -> Figure:
+    def _cost_curve(self) -> "Figure":
         entry, reported, dataset = self.request.entry, self.spec.reported, self.request.dataset
         curve = None
         if reported is not None and reported.curve is not None and dataset.status != "stand-in":

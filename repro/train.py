@@ -1,6 +1,6 @@
-"""One step, one epoch, one evaluation. Knows nothing of tracking.
+"""One epoch, one evaluation. Knows nothing of tracking, nor how a step is computed.
 
-Images come as uint8 [N, H, W, C] in memory; a batch becomes float [B, C, H, W] in [0, 1]. The order of an epoch's
+Images come as uint8 [N, H, W, C] in memory. The order of an epoch's
 images and its noise depend on the seed and the epoch alone, so that any epoch can be run again.
 """
 
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repro import objective
+from repro.engine import Step, losses, to_batch
 from repro.errors import ReproError
 from repro.model import VAE
 from repro.randomness import stream
-from repro.spec import Adam, Experiment
+from repro.spec import Experiment
 
 EVALUATION_BATCH = 500
 
@@ -42,29 +42,8 @@ class NotFiniteError(ReproError):
         )
 
 
-def adam(model: VAE, settings: Adam) -> torch.optim.Adam:
-    """The optimiser that an experiment asks for."""
-    betas = (settings.beta1, settings.beta2)
-    return torch.optim.Adam(model.parameters(), lr=settings.lr, betas=betas, eps=settings.epsilon, fused=True)
-
-
-def to_batch(images: Tensor) -> Tensor:
-    """Bytes to pixels in [0, 1]. uint8 [B, H, W, C] -> float [B, C, H, W], channels last in memory."""
-    return images.float().div_(255).permute(0, 3, 1, 2)
-
-
-def losses(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction, averaged over the L draws, and KL, nats per image. [B, C, H, W], [L, B, D] -> [B], [B]."""
-    mean, log_variance = model.encode(x)
-    z = model.sample(mean, log_variance, noise)
-    repeated = x.expand(len(noise), *x.shape).flatten(0, 1) if len(noise) > 1 else x
-    reconstruction = objective.reconstruction(model.decode(z.flatten(0, 1)), repeated)
-    return reconstruction.view(noise.shape[:2]).mean(0), objective.kl_to_standard_normal(mean, log_variance)
-
-
 def train_epoch(
-    model: VAE,
-    optimiser: torch.optim.Optimizer,
+    step: Step,
     images: Tensor,
     experiment: Experiment,
     seed: int,
@@ -73,27 +52,29 @@ def train_epoch(
 ) -> Costs:
     """Train for one epoch; return the running means of the steps' costs, as the text computes its cost.
 
-    Images left over after the last whole batch are not used in this epoch. `after_step` is called after every step and
-    may raise to end the epoch. Raises NotFiniteError at the first step whose cost is not a number.
+    Images left over after the last whole batch are not used in this epoch. `after_step` is called once for every step,
+    on a GPU some steps later, and may raise to end the epoch. Raises NotFiniteError naming the first step whose cost
+    is not a number: after that step, on a GPU at the end of the epoch.
     """
-    batch, device = experiment.training.batch_size, images.device
-    order = epoch_order(len(images), experiment.data.shuffle, seed, epoch).to(device)
-    noise = epoch_noise(len(images), experiment, seed, epoch).to(device)
-    sums = torch.zeros(2, dtype=torch.float64)
-    steps = len(images) // batch
-    for step in range(steps):
-        chosen = slice(step * batch, (step + 1) * batch)
-        x = to_batch(images[order[chosen]])
-        reconstruction, kl = (each.mean() for each in losses(model, x, noise[:, chosen]))
-        optimiser.zero_grad(set_to_none=True)
-        (reconstruction + kl).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        costs = Costs(reconstruction.item(), kl.item())
-        if not math.isfinite(costs.cost):
-            raise NotFiniteError(epoch, step + 1, costs)
-        sums += torch.tensor(costs, dtype=torch.float64)
-        after_step()
-    return Costs(*(sums / steps).tolist())
+    order = epoch_order(len(images), experiment.data.shuffle, seed, epoch).to(images.device)
+    noise = epoch_noise(len(images), experiment, seed, epoch).to(images.device)
+    done: list[Tensor] = []
+    for costs in step.epoch(images, order, noise):
+        if costs.device.type == "cpu":  # to look at a GPU's would be to wait for it
+            require_finite(costs, epoch, first=len(done) + 1)
+        done.append(costs)
+        for _ in range(len(costs)):
+            after_step()
+    every = torch.cat(done).cpu()
+    require_finite(every, epoch)
+    return Costs(*every.mean(0).tolist())
+
+
+def require_finite(costs: Tensor, epoch: int, first: int = 1) -> None:
+    """Raise NotFiniteError for the first of these costs, of step `first` and on, that is not finite. [n, 2]."""
+    for number, parts in enumerate(costs.tolist(), start=first):
+        if not math.isfinite(sum(parts)):
+            raise NotFiniteError(epoch, number, Costs(*parts))
 
 
 def epoch_order(images: int, shuffle: bool, seed: int, epoch: int) -> Tensor:

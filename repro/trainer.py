@@ -1,4 +1,4 @@
-"""A model in training: weights, optimiser and images on their device, epoch after epoch. Nothing is tracked here."""
+"""A model in training: weights, step and images on their device, epoch after epoch. Nothing is tracked here."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,12 @@ import torch
 
 from repro import checkpoint
 from repro.data import Dataset
+from repro.engine import Settings, choose
 from repro.model import build
 from repro.randomness import stream
 from repro.spec import Experiment
 from repro.tracking import names
-from repro.train import Costs, adam, evaluate, train_epoch
+from repro.train import Costs, evaluate, train_epoch
 
 TEST_SAMPLES = 10  # draws of z for each test image
 
@@ -19,12 +20,13 @@ TEST_SAMPLES = 10  # draws of z for each test image
 class Trainer:
     """What trains. `history` has each epoch's metrics, by the names of the glossary."""
 
-    def __init__(self, spec: Experiment, seed: int, dataset: Dataset, device: torch.device, threads: int) -> None:
+    def __init__(self, spec: Experiment, seed: int, dataset: Dataset, settings: Settings) -> None:
         """Build the model with its initial weights. Raises UsageError if its layers do not fit."""
-        torch.set_num_threads(threads)
-        self.spec, self.seed, self.device = spec, seed, device
+        torch.set_num_threads(settings.threads)  # what the weights are drawn from depends on it
+        self.spec, self.seed, self.device = spec, seed, torch.device(settings.device)
+        device = self.device
         self.model = build(spec, seed).to(device)
-        self.optimiser = adam(self.model, spec.optim)
+        self.step = choose(spec, self.model, settings)
         self.train_images, self.heldout_images = dataset.train.to(device), dataset.heldout.to(device)
         self.test_images = dataset.test
         self.steps_per_epoch = len(self.train_images) // spec.training.batch_size
@@ -33,7 +35,7 @@ class Trainer:
     def epoch(self, after_step: Callable[[], None]) -> dict[str, float]:
         """Train the next epoch, measure it on the held-out images, and return its metrics, now in the history."""
         began, number = time.perf_counter(), len(self.history) + 1
-        costs = train_epoch(self.model, self.optimiser, self.train_images, self.spec, self.seed, number, after_step)
+        costs = train_epoch(self.step, self.train_images, self.spec, self.seed, number, after_step)
         seconds = time.perf_counter() - began
         heldout = evaluate(self.model, self.heldout_images, stream("heldout", self.seed, number))
         row = {
@@ -57,9 +59,9 @@ class Trainer:
 
     def state(self) -> checkpoint.State:
         """What a checkpoint holds."""
-        return checkpoint.snapshot(self.model, self.optimiser, self.spec, self.seed, self.history)
+        return checkpoint.snapshot(self.model, self.step.state(), self.spec, self.seed, self.history)
 
     def restore(self, state: checkpoint.State) -> None:
         """Go on from a checkpoint of the same spec and seed."""
-        checkpoint.restore(state, self.model, self.optimiser)
+        self.step.load_state(checkpoint.restore(state, self.model))
         self.history = state.history

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = {"errors", "spec", "objective", "randomness", "model", "train", "checkpoint"}
+CORE = {"errors", "spec", "objective", "randomness", "model", "engine", "train", "checkpoint"}
 MAY_IMPORT = {
     "errors": set(),
     "spec": {"errors"},
@@ -18,10 +18,12 @@ MAY_IMPORT = {
     "objective": set(),
     "model": {"errors", "spec", "randomness"},
     "data": {"errors", "spec"},
-    "train": {"errors", "spec", "randomness", "objective", "model"},
+    "engine": {"spec", "objective", "model"},
+    "train": {"errors", "spec", "randomness", "engine", "model"},
     "checkpoint": {"errors", "spec"},
     "folder": {"errors", "registry"},
     "signals": set(),
+    "tables": set(),
     "provenance": set(),
     "figures": {"errors"},
     "outcome": {"spec", "registry", "data"},

@@ -40,8 +40,12 @@ def recorded(store: MlflowClient, run_id: str) -> dict[str, Any]:
     }
 
 
+def run_ids(folder: Path) -> list[str]:
+    return [path.name for path in (folder / "mlruns" / "runs").iterdir()]
+
+
 def only_run(folder: Path) -> str:
-    (run_id,) = os.listdir(folder / "mlruns" / "runs")
+    (run_id,) = run_ids(folder)
     return run_id
 
 
@@ -211,7 +215,7 @@ def test_eight_runs_at_once_share_a_fresh_store(tmp_path: Path) -> None:
     running = [started(*options, "--seed", str(seed), cwd=folder) for seed, folder in enumerate(folders)]
     assert [process.wait(600) for process in running] == [0] * 8, (tmp_path / "output.txt").read_text()
     store = client(tmp_path)
-    runs = [store.get_run(run_id) for run_id in os.listdir(tmp_path / "mlruns" / "runs")]
+    runs = [store.get_run(run_id) for run_id in run_ids(tmp_path)]
     assert sorted(run.data.params[names.SEED] for run in runs) == [str(seed) for seed in range(8)]
     for run in runs:
         found = recorded(store, run.info.run_id)

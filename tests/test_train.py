@@ -7,20 +7,24 @@ import torch
 
 from repro import checkpoint, train
 from repro.checkpoint import CheckpointError
-from repro.model import build
+from repro.engine import Settings, Step, choose, losses, to_batch
+from repro.model import VAE, build
 from repro.objective import bernoulli_reconstruction, kl_to_standard_normal
 from repro.overrides import apply
 from repro.randomness import stream
-from repro.spec import Adam, Experiment
+from repro.spec import Experiment
 
 IMAGES = torch.randint(0, 256, (230, 28, 28, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
 
-def trained(spec: Experiment, epochs: int, seed: int = 0) -> tuple[torch.nn.Module, torch.optim.Optimizer, list[float]]:
+def step_of(spec: Experiment, seed: int = 0) -> tuple[VAE, Step]:
     model = build(spec, seed)
-    optimiser = train.adam(model, spec.optim)
-    costs = [train.train_epoch(model, optimiser, IMAGES, spec, seed, e).cost for e in range(1, epochs + 1)]
-    return model, optimiser, costs
+    return model, choose(spec, model, Settings())
+
+
+def trained(spec: Experiment, epochs: int, seed: int = 0) -> tuple[VAE, Step, list[float]]:
+    model, step = step_of(spec, seed)
+    return model, step, [train.train_epoch(step, IMAGES, spec, seed, e).cost for e in range(1, epochs + 1)]
 
 
 def test_the_epoch_cost_is_the_running_mean_of_the_costs_before_each_update(small: Experiment) -> None:
@@ -77,10 +81,10 @@ def test_noise_is_standard_normal_and_differs_by_epoch_and_seed(small: Experimen
 
 def test_more_samples_of_z_average_the_reconstruction(small: Experiment) -> None:
     model = build(apply(small, ["model.init=pytorch"]), 0)
-    x = train.to_batch(IMAGES[:5])
+    x = to_batch(IMAGES[:5])
     noise = torch.randn(4, 5, 3)
-    reconstruction, kl = train.losses(model, x, noise)
-    one_by_one = [train.losses(model, x, noise[i : i + 1]) for i in range(4)]
+    reconstruction, kl = losses(model, x, noise)
+    one_by_one = [losses(model, x, noise[i : i + 1]) for i in range(4)]
     torch.testing.assert_close(reconstruction, torch.stack([r for r, _ in one_by_one]).mean(0))
     torch.testing.assert_close(kl, one_by_one[0][1])
 
@@ -103,31 +107,31 @@ def test_evaluation_is_the_mean_over_images_whatever_the_chunks(
 
 def test_a_cost_that_is_not_finite_stops_at_its_step(small: Experiment) -> None:
     spec = apply(small, ["optim.lr=1000", "model.activation=relu"])
-    model = build(spec, 0)
-    with pytest.raises(train.NotFiniteError, match=r"epoch \d+, step \d+"):
+    step, taken = step_of(spec)[1], []
+    with pytest.raises(train.NotFiniteError, match=r"epoch \d+, step \d+") as caught:
         for epoch in range(1, 50):
-            train.train_epoch(model, train.adam(model, spec.optim), IMAGES, spec, 0, epoch)
+            taken.clear()
+            train.train_epoch(step, IMAGES, spec, 0, epoch, lambda: taken.append(1))
+    assert f"epoch {epoch}, step {len(taken) + 1}:" in str(caught.value)
 
 
 def test_a_checkpoint_goes_on_bit_for_bit(small: Experiment, tmp_path: Path) -> None:
-    model, optimiser, _ = trained(small, 1)
-    path = checkpoint.save_state(checkpoint.snapshot(model, optimiser, small, 0, [{"cost": 0.1}]), tmp_path)
-    expected = train.train_epoch(model, optimiser, IMAGES, small, 0, 2)
+    model, step, _ = trained(small, 1)
+    path = checkpoint.save_state(checkpoint.snapshot(model, step.state(), small, 0, [{"cost": 0.1}]), tmp_path)
+    expected = train.train_epoch(step, IMAGES, small, 0, 2)
 
-    other = build(small, 9)
-    other_optimiser = train.adam(other, small.optim)
+    other, other_step = step_of(small, 9)
     state = checkpoint.load_state(path, small.signature)
-    checkpoint.restore(state, other, other_optimiser)
+    other_step.load_state(checkpoint.restore(state, other))
     assert (state.epoch, state.seed, state.history) == (1, 0, [{"cost": 0.1}])
-    assert train.train_epoch(other, other_optimiser, IMAGES, small, 0, 2) == expected
+    assert train.train_epoch(other_step, IMAGES, small, 0, 2) == expected
     assert checkpoint.digest(other.state_dict()) == checkpoint.digest(model.state_dict())
 
 
 def test_two_checkpoints_are_kept_and_the_newest_sound_one_is_found(small: Experiment, tmp_path: Path) -> None:
-    model = build(small, 0)
-    optimiser = torch.optim.Adam(model.parameters(), Adam(lr=1).lr)
+    model, step = step_of(small)
     for epoch in range(1, 5):
-        checkpoint.save_state(checkpoint.snapshot(model, optimiser, small, 0, [{}] * epoch), tmp_path)
+        checkpoint.save_state(checkpoint.snapshot(model, step.state(), small, 0, [{}] * epoch), tmp_path)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["epoch-000003.safetensors", "epoch-000004.safetensors"]
     newest = tmp_path / "epoch-000004.safetensors"
     content = bytearray(newest.read_bytes())
@@ -142,8 +146,8 @@ def test_two_checkpoints_are_kept_and_the_newest_sound_one_is_found(small: Exper
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -1])
 def test_a_damaged_checkpoint_is_recognised(small: Experiment, tmp_path: Path, cut: int) -> None:
-    model = build(small, 0)
-    path = checkpoint.save_state(checkpoint.snapshot(model, train.adam(model, small.optim), small, 0, []), tmp_path)
+    model, step = step_of(small)
+    path = checkpoint.save_state(checkpoint.snapshot(model, step.state(), small, 0, []), tmp_path)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(CheckpointError, match="epoch-000000"):
         checkpoint.load_state(path)

@@ -3,7 +3,8 @@
     python -m benchmarks.peers.keras_tf mnist_fc --threads 1 --steps 200 --warmup 50
 
 With `--serve` a peer warms up, then reads numbers of steps from standard input, a line each, and answers each with a
-line of JSON, until end of file: so a driver can take turns between programs that stay warm.
+line of JSON, until end of file: so a driver can take turns between programs that stay warm. A peer that can do its
+matrix products alone does so for a line like `floor 200`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 SETUPS = ("mnist_fc", "mnist_conv", "cifar_conv")
 WEIGHT_STD = 0.01  # of the normal, before it is cut at two of these
 NOT_INSTALLED = 3
+T = TypeVar("T")
 
 
 class Peer(Protocol):
@@ -39,14 +41,28 @@ class Peer(Protocol):
         """Train for so many steps; return each step's cost, nats per image, when all are done."""
 
 
+@runtime_checkable
+class WithFloor(Protocol):
+    """A peer that can do the matrix products of its steps and nothing else; `facts` says how it computes."""
+
+    facts: dict[str, str]
+
+    def floor(self, steps: int) -> None:
+        """Do the products of so many steps."""
+
+
 @dataclass(frozen=True)
 class Request:
-    """What is to be trained, on which images, [N, H, W, C] in file order, with how many threads."""
+    """What is to be trained, on which images, [N, H, W, C] in file order, with how many threads.
+
+    `options` holds what a peer's own options say.
+    """
 
     experiment: Experiment
     images: Pixels
     threads: int
     seed: int
+    options: argparse.Namespace
 
     def pixels(self) -> npt.NDArray[np.float32]:
         """All images as numbers in [0, 1]. -> float32 [N, H, W, C]."""
@@ -58,14 +74,21 @@ class Request:
         return _indices(len(self.images), training.batch_size, shuffle, self.seed)
 
 
-def main(name: str, make: Callable[[Request], Peer], versions: dict[str, str]) -> None:
+def main(
+    name: str,
+    make: Callable[[Request], Peer],
+    versions: dict[str, str],
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda _: None,
+) -> None:
     """Do what the command line asks of the peer called `name`. `make` is called once the threads are limited."""
     parser = _parser(name)
+    add_options(parser)
     arguments = parser.parse_args()
     limit_threads(arguments.threads, parser)
     experiment = registry.get(arguments.setup).spec
     facts = {"peer": name, "setup": arguments.setup, "threads": arguments.threads, "versions": versions}
-    peer = make(Request(experiment, _images(arguments, experiment, parser), arguments.threads, arguments.seed))
+    images = _images(arguments, experiment, parser)
+    peer = make(Request(experiment, images, arguments.threads, arguments.seed, arguments))
     try:
         warm = peer.run(arguments.warmup) if arguments.warmup else []
         if arguments.serve:
@@ -168,16 +191,16 @@ def _images(arguments: argparse.Namespace, experiment: Experiment, parser: argpa
     return images
 
 
-def _timed(peer: Peer, steps: int) -> tuple[dict[str, float], list[float]]:
-    """Train. -> steps, wall seconds and processor seconds (the two show how many threads worked), and the costs."""
+def _timed(work: Callable[[int], T], steps: int) -> tuple[dict[str, float], T]:
+    """Do steps. -> steps, wall seconds and processor seconds (the two show how many threads worked), and the result."""
     wall, processor = time.perf_counter(), time.process_time()
-    costs = peer.run(steps)
+    result = work(steps)
     taken = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
-    return {"steps": steps} | taken, costs
+    return {"steps": steps} | taken, result
 
 
 def _once(peer: Peer, experiment: Experiment, arguments: argparse.Namespace, warm: list[float]) -> dict[str, Any]:
-    taken, timed = _timed(peer, arguments.steps)
+    taken, timed = _timed(peer.run, arguments.steps)
     costs = warm + timed
     return {
         **taken,
@@ -190,14 +213,20 @@ def _once(peer: Peer, experiment: Experiment, arguments: argparse.Namespace, war
 
 
 def _serve(peer: Peer, facts: dict[str, Any]) -> None:
+    floor = peer if isinstance(peer, WithFloor) else None
+    facts = facts | (floor.facts if floor else {})
     for line in sys.stdin:
+        alone = line.startswith("floor ") and floor is not None
         try:
-            steps = _count(line)
+            steps = _count(line.removeprefix("floor ") if alone else line)
         except argparse.ArgumentTypeError as error:
             print(f"--serve: {error}", file=sys.stderr)
             sys.exit(2)
-        taken, costs = _timed(peer, steps)
-        _answer(facts | taken | {"cost": math.fsum(costs) / steps, "peak_rss_mib": peak_memory()})
+        if alone and floor:
+            _answer(facts | _timed(floor.floor, steps)[0])
+        else:
+            taken, costs = _timed(peer.run, steps)
+            _answer(facts | taken | {"cost": math.fsum(costs) / steps, "peak_rss_mib": peak_memory()})
 
 
 def peak_memory() -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+KINDS = ("about", "metrics", "tags", "image", "file", "status")
 
 
 class Journal:
@@ -83,7 +84,7 @@ def _read(path: Path) -> tuple[list[Record], int]:
             record = json.loads(line)
         except ValueError:
             break
-        if not line.endswith(b"\n") or not isinstance(record, dict):
+        if not line.endswith(b"\n") or not isinstance(record, dict) or record.get("kind") not in KINDS:
             break
         records.append(record)
         sound += len(line)

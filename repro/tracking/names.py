@@ -23,6 +23,15 @@ METRICS = {
 }
 
 SEED = "seed"
+SETTINGS = {
+    "device": "where it was computed: cpu or cuda",
+    "threads": "CPU threads",
+    "precision": "float32, or mixed: matrix products in bfloat16, weights and costs in float32",
+    "engine": "how steps were computed: fast, or plain where that does not cover the experiment or the machine",
+    "products": "the library of the fast engine's matrix products: mkl, onednn or bfloat16; - where there is no choice",
+}
+"""How a run's steps were computed, logged as params beside the spec's; the same settings give the same bits."""
+
 SIGNATURE = "repro.signature"
 COMPARABLE = "repro.comparable"
 NOT_COMPARABLE_BECAUSE = "repro.not_comparable_because"

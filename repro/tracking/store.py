@@ -21,7 +21,7 @@ for _key, _value in {
 }.items():
     os.environ.setdefault(_key, _value)
 for _name in ("mlflow.store.db.utils", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what goes wrong is an exception, and said in our words
 
 from mlflow import MlflowClient  # noqa: E402 - after its environment is set
 from mlflow.exceptions import MlflowException  # noqa: E402

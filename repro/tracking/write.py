@@ -8,14 +8,11 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import mlflow.pytorch
 import numpy as np
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
@@ -90,6 +87,10 @@ class RunWriter:
 
     def model(self, module: nn.Module, example: NDArray[np.float32], name: str) -> None:
         """Log a module of one input and one output, exported, as an MLflow model. `example` is a batch of two."""
+        import mlflow.pytorch  # noqa: PLC0415 - these take a second, which the first step should not wait for
+        from mlflow.models import ModelSignature  # noqa: PLC0415
+        from mlflow.types import Schema, TensorSpec  # noqa: PLC0415
+
         signature = ModelSignature(inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]))
         requirements = [f"torch=={torch.__version__.split('+')[0]}"]
         path = self.journal.files / name

@@ -1,0 +1,158 @@
+"""What was measured, as JSON and as tables. The keys are listed in the README under `bench`."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from benchmarks import work
+from benchmarks.driver import ENGINE, FLOOR, ONE_THREAD, PEERS, Options, Turns, measure, middle, paired
+from benchmarks.peers.protocol import SETUPS, steps_per_epoch
+from repro import provenance, registry
+from repro.errors import UsageError
+from repro.spec import Experiment
+
+BUSY = 0.5  # load for each core used, above which the machine has other things to do
+Json = dict[str, Any]
+
+
+def bench(names: Sequence[str], threads: Sequence[int], options: Options, note: Callable[[str], None]) -> Json:
+    """Measure setups, all if none is named, each with several numbers of threads. Raises UsageError, ReproError."""
+    experiments = {name: registry.get(name).spec for name in names or SETUPS}
+    cores = provenance.cores()
+    threads = sorted(set(threads)) or list(range(1, min(cores, 2) + 1))
+    faults = [f"--threads {each}: this process may use {cores}" for each in threads if not 1 <= each <= cores]
+    faults += [f"{name}: bench has peers for {', '.join(SETUPS)} only" for name in experiments if name not in SETUPS]
+    if options.peer_python and not os.access(options.peer_python, os.X_OK):
+        faults.append(f"--peer-python {options.peer_python}: is not a program")
+    if faults:
+        raise UsageError(*faults)
+    found: Json = {"machine": machine(max(threads)), "precision": options.precision, "rounds": options.rounds}
+    for name, experiment in experiments.items():
+        done = {each: session(experiment, measure(name, each, options, note)) for each in threads}
+        found.setdefault("setups", {})[name] = {
+            "batch_size": experiment.training.batch_size,
+            "steps_per_epoch": steps_per_epoch(experiment),
+            "dense_flop_per_step": work.of_step(experiment).dense,
+            "conv_flop_per_step": work.of_step(experiment).conv,
+            "floor_covers": work.of_step(experiment).covered,
+            "threads": {str(each): result for each, result in done.items()},
+        }
+    return found
+
+
+def machine(threads: int) -> Json:
+    """What this is measured on, and whether others were using it."""
+    load = os.getloadavg()
+    return {
+        "cpu": provenance.cpu(),
+        "cores": provenance.cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "load_average": load,
+        "busy": load[0] > BUSY * threads,
+    }
+
+
+def session(experiment: Experiment, turns: dict[str, Turns]) -> Json:
+    """The figures of one setup on one number of threads; medians over rounds."""
+    engine, floor, of_step = turns[ENGINE], turns[FLOOR], work.of_step(experiment)
+    above = paired(engine.times, floor.times)
+    return {
+        "engine": _trained(experiment, engine)
+        | {key: engine.last[key] for key in ("engine", "products", "precision")}
+        | {"gflop_per_second": (of_step.dense + of_step.conv) / middle(engine.times) / 1e9},
+        "floor": {
+            "step_ms": middle(floor.times) * 1e3,
+            "gflop_per_second": of_step.dense / middle(floor.times) / 1e9,
+            "engine_over_floor": middle(above),
+            "share_reached": 1 / middle(above),
+        },
+        "speed_up_over_one_thread": _speed_up(turns),
+        "peers": {peer: _peer(experiment, turns[peer], engine) for peer in PEERS},
+    }
+
+
+def _trained(experiment: Experiment, turns: Turns) -> Json:
+    step = middle(turns.times)
+    return {
+        "images_per_second": experiment.training.batch_size / step,
+        "seconds_per_epoch": step * steps_per_epoch(experiment),
+        "step_ms": step * 1e3,
+        "step_ms_by_round": [time * 1e3 for time in turns.times],
+        "cores_busy": middle([answer.values["cpu_seconds"] / answer.seconds for answer in turns.answers]),
+        "peak_rss_mib": turns.last["peak_rss_mib"],
+        "versions": turns.last["versions"],
+    }
+
+
+def _peer(experiment: Experiment, turns: Turns, engine: Turns) -> Json:
+    if turns.fault:
+        return {"status": turns.fault.status, "message": str(turns.fault)}
+    ratios = paired(turns.times, engine.times)
+    ratio = {"time_over_engine": middle(ratios), "time_over_engine_range": [min(ratios), max(ratios)]}
+    return {"status": "measured"} | ratio | _trained(experiment, turns)
+
+
+def _speed_up(turns: dict[str, Turns]) -> float | None:
+    return middle(paired(turns[ONE_THREAD].times, turns[ENGINE].times)) if ONE_THREAD in turns else None
+
+
+def headline(found: Json) -> str:
+    """The machine, and a warning if it was busy."""
+    here = found["machine"]
+    load = ", ".join(f"{each:.2f}" for each in here["load_average"])
+    text = (
+        f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB; Python {here['python']}, "
+        f"PyTorch {here['torch']}; load average {load}\n"
+        f"precision {found['precision']}, medians of {found['rounds']} rounds"
+    )
+    warning = "\nWARNING: the machine was busy with other things at the start, so these ratios mean little"
+    return text + warning if here["busy"] else text
+
+
+def tables(found: Json) -> Iterator[tuple[str, list[Json], str]]:
+    """A title, rows and remarks for each setup and number of threads."""
+    for name, setup in found["setups"].items():
+        for threads, result in setup["threads"].items():
+            title = f"{name}, threads {threads}, batch {setup['batch_size']}, {setup['steps_per_epoch']} steps an epoch"
+            yield title, _rows(result), _remarks(setup, result)
+
+
+def _rows(result: Json) -> list[Json]:
+    entries = {"engine": result["engine"] | {"time_over_engine": 1.0}} | result["peers"]
+    return [
+        {
+            "": name,
+            "images/s": _rounded(entry.get("images_per_second"), 0),
+            "s/epoch": _rounded(entry.get("seconds_per_epoch"), 2),
+            "ms/step": _rounded(entry.get("step_ms"), 2),
+            "peak MiB": _rounded(entry.get("peak_rss_mib"), 0),
+            "cores busy": _rounded(entry.get("cores_busy"), 2),
+            "time over engine": _rounded(entry.get("time_over_engine"), 2),
+            "with": entry.get("message") or ", ".join(map(" ".join, entry["versions"].items())),
+        }
+        for name, entry in entries.items()
+    ]
+
+
+def _remarks(setup: Json, result: Json) -> str:
+    engine, floor, operations = result["engine"], result["floor"], setup["dense_flop_per_step"]
+    total = (operations + setup["conv_flop_per_step"]) / 1e9
+    text = (
+        f"{engine['engine']} step, {total:.3f} GFLOP of products each, {engine['gflop_per_second']:.0f} GFLOP/s\n"
+        f"floor ({setup['floor_covers']}): {operations / 1e9:.3f} GFLOP by {engine['products']} at "
+        f"{floor['gflop_per_second']:.0f} GFLOP/s take {floor['step_ms']:.2f} ms, {floor['share_reached']:.0%} of the "
+        f"step's time; the step takes {floor['engine_over_floor']:.2f} times as long"
+    )
+    speed_up = result["speed_up_over_one_thread"]
+    return text if speed_up is None else f"{text}\nspeed-up over one thread: {speed_up:.2f}"
+
+
+def _rounded(value: float | None, digits: int) -> float | int | None:
+    return value if value is None else round(value, digits) if digits else round(value)

@@ -1,0 +1,225 @@
+"""Convolutions with hand-written gradients, through oneDNN. See layers.py for the conventions.
+
+oneDNN's direct convolution works on 16 output channels at once, so that 8 leave half of the processor idle. Two
+neighbouring pixels of 8 channels are in memory one pixel of 16: computing pixels in pairs, with a kernel one column
+wider, is up to twice as fast although it multiplies some zeros.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from repro.engine.activations import activation
+from repro.engine.layers import Trained, Weights, nchw, nhwc, padded, sum_pixels
+from repro.engine.step import Unsupported
+
+LANES = 16  # float32 numbers in one AVX-512 register
+
+
+def convolve(
+    x: Tensor, w: Tensor, b: Tensor | None, padding: list[int], stride: list[int], act: str = "none"
+) -> Tensor:
+    """[B, H, W, I] with weight [O, I, h, w] -> [B, H', W', O]."""
+    return nhwc(torch.ops.mkldnn._convolution_pointwise(nchw(x), w, b, padding, stride, [1, 1], 1, act, [], ""))
+
+
+def weight_gradient(grad: Tensor, x: Tensor, w: Tensor, padding: list[int], stride: list[int]) -> Tensor:
+    """The gradient by the weight of `convolve`."""
+    mask = [False, True, False]
+    back = torch.ops.aten.convolution_backward
+    found: Tensor = back(nchw(grad), nchw(x), w, None, stride, padding, [1, 1], False, [0, 0], 1, mask)[1]
+    return found
+
+
+class Same:
+    """The plain convolution with an odd or even kernel, and its weight's gradient. [B, H, W, I] -> [B, H, W, O]."""
+
+    x: Tensor
+
+    def __init__(self, weight: Tensor, size: tuple[int, int, int]) -> None:
+        self.weight, k = weight, weight.shape[2]
+        before, after = (k - 1) // 2, k // 2
+        self.padding = [before, before] if before == after else [0, 0]
+        self.buffer: Tensor | None = None
+        if before != after:
+            self.buffer, self.inside = padded(*size, weight.shape[1], before=before, after=after)
+
+    def forward(self, x: Tensor, bias: Tensor, act: str) -> Tensor:
+        """See the class."""
+        if self.buffer is not None:
+            self.inside.copy_(x)
+            x = self.buffer
+        self.x = x
+        return convolve(x, self.weight, bias, self.padding, [1, 1], act)
+
+    def weight_gradient(self, grad: Tensor) -> Tensor:
+        """[B, H, W, O] -> [O, I, k, k]."""
+        return weight_gradient(grad, self.x, self.weight, self.padding, [1, 1])
+
+
+class PairedSame:
+    """The same for odd kernels up to 5 and an even width, with pairs of pixels on both sides. See above."""
+
+    x: Tensor
+    paired: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        o, i, k, _ = weight.shape
+        self.padding = [k // 2, 1]
+        self.wide = torch.zeros(2, o, i, k, 6)  # a pair sees three pairs: the columns from 2 before it to 3 after it
+        self.parts = [self.wide[n, ..., n + 2 - k // 2 : n + 2 - k // 2 + k] for n in (0, 1)]
+        self.shape = (2 * o, 2 * i, k, 3)
+
+    def forward(self, x: Tensor, bias: Tensor, act: str) -> Tensor:
+        """See the class."""
+        for part in self.parts:
+            part.copy_(self.weight)
+        w = self.wide.view(*self.wide.shape[:4], 3, 2).permute(0, 1, 5, 2, 3, 4).reshape(self.shape)
+        self.x, self.paired = pairs(x), w
+        y = convolve(self.x, w, torch.cat((bias, bias)), self.padding, [1, 1], act)
+        return y.view(*x.shape[:3], -1)
+
+    def weight_gradient(self, grad: Tensor) -> Tensor:
+        """[B, H, W, O] -> [O, I, k, k]."""
+        paired = weight_gradient(pairs(grad), self.x, self.paired, self.padding, [1, 1])
+        o, i, k, _ = self.weight.shape
+        wide = paired.view(2, o, 2, i, k, 3).permute(0, 1, 3, 4, 5, 2).reshape(2, o, i, k, 6)
+        start = 2 - k // 2
+        return wide[0, ..., start : start + k] + wide[1, ..., start + 1 : start + 1 + k]
+
+
+def pairs(x: Tensor) -> Tensor:
+    """Two neighbouring pixels of a row as one with twice the channels: the same memory."""
+    return x.view(x.shape[0], x.shape[1], x.shape[2] // 2, -1)
+
+
+class InputGradient:
+    """The gradient by the input: a convolution of the output's gradient with the kernel turned round."""
+
+    def __init__(self, weight: Tensor, width: int) -> None:
+        o, i, k, _ = weight.shape
+        self.weight, self.padding = weight, [k // 2, k // 2]
+        self.pixels = 2 if i < LANES and width % 2 == 0 else 1
+        self.turned = torch.zeros(self.pixels, i, o, k, k + self.pixels - 1)
+
+    def __call__(self, grad: Tensor) -> Tensor:
+        """[B, H, W, O] -> [B, H, W, I]."""
+        k = self.weight.shape[2]
+        turned = self.weight.flip(2, 3).transpose(0, 1)
+        for n in range(self.pixels):
+            self.turned[n, ..., n : n + k].copy_(turned)
+        found = convolve(grad, self.turned.flatten(0, 1), None, self.padding, [1, self.pixels])
+        height, width = grad.shape[1:3]
+        return found.reshape(grad.shape[0], found.shape[1], -1, self.weight.shape[1])[:, :height, :width]
+
+
+class Convolution(Trained):
+    """What both directions share: small weights, whose gradients every share of the batch takes by itself."""
+
+    gradients: Weights
+
+    @staticmethod
+    def weight_gradients(shares: "Sequence[Convolution]", rows: slice) -> Weights:  # type: ignore[override]
+        """See `Trained`; always of all rows."""
+        weight, bias = shares[0].gradients
+        for layer in shares[1:]:
+            weight, bias = weight + layer.gradients[0], bias + layer.gradients[1]
+        return weight, bias
+
+
+class Conv(Convolution):
+    """[B, H, W, I] -> [B, H, W, O] with weight [O, I, k, k]; the odd one of an even kernel's padding goes after."""
+
+    size: torch.Size
+
+    def __init__(
+        self, weights: Weights, act: str, size: tuple[int, int, int], needs_input_gradient: bool = True
+    ) -> None:
+        weight, self.bias = weights
+        o, _, k, _ = weight.shape
+        self.weight, self.activation = weight, activation(act)
+        paired = o < LANES and k in (3, 5) and size[2] % 2 == 0
+        self.core = PairedSame(weight) if paired else Same(weight, size)
+        self.input_gradient = InputGradient(weight, size[2]) if needs_input_gradient else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        self.size = x.shape
+        return self.activation.forward(self.core.forward(x, self.bias, self.activation.fused))
+
+    def backward(self, grad: Tensor) -> Tensor | None:
+        """From the gradient by the output, of any shape of its memory, to that by the input."""
+        out = grad if grad.is_contiguous() else torch.empty(grad.shape)
+        grad = self.activation.backward(grad, out).view(*self.size[:3], -1)
+        self.gradients = self.core.weight_gradient(grad), sum_pixels(grad)
+        return self.input_gradient(grad) if self.input_gradient else None
+
+
+class TConv(Convolution):
+    """[B, H, W, I] -> [B, sH, sW, O] with weight [I, O, k, k]; what is beyond is cut, half before, the rest after.
+
+    Forward, each of the s x s output pixels of an input pixel has its own small kernel: one convolution with s*s*O
+    channels, whose result is then put in order. Backward, both gradients are those of the strided convolution.
+    """
+
+    x: Tensor
+
+    def __init__(
+        self, weights: Weights, act: str, size: tuple[int, int, int], stride: int, needs_input_gradient: bool = True
+    ) -> None:
+        self.weight, self.bias = weights
+        i, o, k, _ = self.weight.shape
+        images, height, width = size
+        if k < stride:
+            raise Unsupported(f"tconv with kernel {k} below its stride {stride}")
+        self.stride, self.activation = stride, activation(act)
+        self.needs_input_gradient = needs_input_gradient
+        cut = (k - stride) // 2
+        self.taps, first, last = sub_pixel_taps(k, stride, cut)
+        self.buffer, self.inside = padded(images, height, width, i, before=last, after=-first)
+        self.with_zero = torch.zeros(i, o, k * k + 1)  # the last is the tap that a sub-pixel does not have
+        self.ordered = torch.empty(images, height, stride, width, stride, o)
+        self.grad_buffer = torch.zeros(images, stride * (height - 1) + k, stride * (width - 1) + k, o)
+        self.grad_inside = self.grad_buffer[:, cut : cut + stride * height, cut : cut + stride * width]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        (i, o, _, _), s = self.weight.shape, self.stride
+        images, height, _, width, _, _ = self.ordered.shape
+        self.x = x
+        self.inside.copy_(x)
+        self.with_zero[..., :-1].copy_(self.weight.flatten(2))
+        n = self.buffer.shape[1] - height + 1
+        w = self.with_zero[:, :, self.taps].view(i, o, s * s, n, n).permute(2, 1, 0, 3, 4).reshape(-1, i, n, n)
+        y = convolve(self.buffer, w, self.bias.repeat(s * s), [0, 0], [1, 1], self.activation.fused)
+        self.ordered.copy_(y.view(images, height, width, s, s, o).transpose(2, 3))
+        return self.activation.forward(self.ordered.view(images, s * height, s * width, o))
+
+    def backward(self, grad: Tensor) -> Tensor | None:
+        """From the gradient by the output, of any shape of its memory, to that by the input."""
+        grad = self.activation.backward(grad.reshape(self.grad_inside.shape), self.grad_inside)
+        stride = [self.stride, self.stride]
+        weight = weight_gradient(self.x, self.grad_buffer, self.weight, [0, 0], stride)
+        self.gradients = weight, sum_pixels(self.grad_buffer)
+        return convolve(self.grad_buffer, self.weight, None, [0, 0], stride) if self.needs_input_gradient else None
+
+
+def sub_pixel_taps(k: int, stride: int, cut: int) -> tuple[Tensor, int, int]:
+    """Which tap of a k x k kernel joins an output sub-pixel to a neighbour of its input pixel; k*k where none does.
+
+    Sub-pixel a of pixel j sees pixel j - d through tap stride * d + a + cut. Returns the taps, [s * s * n * n] for
+    stride s and n x n neighbours, and the least and the greatest d.
+    """
+    first, last = -((stride - 1 + cut) // stride), (k - 1 - cut) // stride
+    line = [[stride * d + a + cut for d in range(last, first - 1, -1)] for a in range(stride)]
+    within = [[t if 0 <= t < k else None for t in row] for row in line]
+    taps = [
+        k * k if r is None or c is None else r * k + c
+        for rows in within
+        for columns in within
+        for r in rows
+        for c in columns
+    ]
+    return torch.tensor(taps), first, last

@@ -1,0 +1,112 @@
+"""Training on a GPU: images and an epoch's noise are there, and a step is replayed as a CUDA graph.
+
+The host waits for the device once an epoch, when the costs are read. All but the capture itself runs on a CPU as well.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from repro.engine.plain import PlainStep
+from repro.engine.step import Settings
+from repro.model import VAE
+from repro.spec import Experiment
+
+CHUNK = 50  # steps from one look at the host's affairs (progress, interrupts) to the next
+WARM_UPS = 3  # steps before a capture, in which libraries choose their kernels and take their memory
+
+
+class Desk:
+    """An epoch's images, order, noise and costs in memory that stays where it is, and where in the epoch it is.
+
+    Images uint8 [N, H, W, C] (shared), order int64 [N], noise [L, N, D], costs float64 [steps, 2], position int64 [1].
+    """
+
+    def __init__(self, images: Tensor, order: Tensor, noise: Tensor, batch_size: int) -> None:
+        device = images.device
+        self.images, self.order, self.noise = images, order.clone(), noise.clone()
+        self.steps = len(images) // batch_size
+        self.costs = torch.zeros((self.steps, 2), dtype=torch.float64, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        self.within = torch.arange(batch_size, device=device)
+        self.batch_size = batch_size
+
+    def begin(self, order: Tensor, noise: Tensor) -> None:
+        """Lay out an epoch and go to its first step."""
+        self.order.copy_(order)
+        self.noise.copy_(noise)
+        self.position.zero_()
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Images and noise of the present position, looked up on the device. -> uint8 [B, H, W, C], [L, B, D]."""
+        rows = self.position * self.batch_size + self.within
+        return self.images.index_select(0, self.order.index_select(0, rows)), self.noise.index_select(1, rows)
+
+    def note(self, costs: tuple[Tensor, Tensor]) -> None:
+        """Keep the costs of the present position and go to the next."""
+        self.costs.index_copy_(0, self.position, torch.stack(costs).double()[None])
+        self.position += 1
+
+
+class GraphStep(PlainStep):
+    """The plain step, captured once and then replayed without the host. See `Step` for the interface."""
+
+    def __init__(self, experiment: Experiment, model: VAE, settings: Settings) -> None:
+        super().__init__(experiment, model, settings)
+        self.settings = replace(self.settings, engine="fast")
+        self.desk: Desk | None = None
+        self.advance: Callable[[], None] = self._advance
+
+    def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
+        """An epoch, fifty steps at a time; the costs that are handed out are still being computed."""
+        if self.desk is None or self.desk.images is not images:
+            self.desk = Desk(images, order, noise, self.batch_size)
+            self.advance = self._captured()
+        desk = self.desk
+        desk.begin(order, noise)
+        for first in range(0, desk.steps, CHUNK):
+            last = min(first + CHUNK, desk.steps)
+            for _ in range(first, last):
+                self.advance()
+            yield desk.costs[first:last]
+
+    def _advance(self) -> None:
+        """The step at the desk's position: what is captured. No TF32, and no sums whose order changes."""
+        assert self.desk is not None
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            self.desk.note(self.step(*self.desk.batch()))
+
+    def _captured(self) -> Callable[[], None]:
+        """A replay of `_advance`, or itself where that cannot be captured; model and state are as before."""
+        assert self.desk is not None
+        trained = [*self.parameters.values(), *self.state().values()]
+        before = [tensor.detach().clone() for tensor in trained]
+        try:
+            return capture(self._advance, self.desk.position)
+        except RuntimeError:
+            return self._advance
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(trained, before, strict=True):
+                    tensor.copy_(value)
+
+
+def capture(advance: Callable[[], None], position: Tensor) -> Callable[[], None]:
+    """`advance` as a CUDA graph, after some warm-up calls at position 0. Raises RuntimeError where there is no CUDA."""
+    if position.device.type != "cuda":
+        raise RuntimeError("only work on a GPU can be captured")
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UPS):
+            position.zero_()
+            advance()
+    torch.cuda.current_stream().wait_stream(aside)
+    position.zero_()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        advance()
+    replay: Callable[[], None] = graph.replay
+    return replay

@@ -1,0 +1,139 @@
+"""Layers with hand-written gradients. Images are [B, H, W, C], contiguous, so that flattening them copies nothing.
+
+`forward` keeps what `backward` needs. `backward` may overwrite a contiguous gradient that it is given, and returns the
+gradient by its input, or None where `needs_input_gradient` is false. Several layer objects may share one weight and
+each work on a share of the batch; `weight_gradients` then takes the gradient of all shares, added in their order.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from repro.engine.activations import activation
+from repro.engine.products import Mkl
+from repro.engine.step import Unsupported
+
+Weights = tuple[Tensor, Tensor]
+"""Weight and bias of a layer, or their gradients."""
+
+
+class Layer(ABC):
+    """One layer, for one worker's share of the batch."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Its output."""
+
+    @abstractmethod
+    def backward(self, grad: Tensor) -> Tensor | None:
+        """From the gradient by its output to that by its input."""
+
+
+class Trained(Layer):
+    """A layer with weights."""
+
+    weight: Tensor
+
+    @staticmethod
+    @abstractmethod
+    def weight_gradients(shares: "Sequence[Trained]", rows: slice) -> Weights:
+        """Gradients of some rows of weight and bias, from the same layer of every share of the batch."""
+
+
+class Dense(Trained):
+    """[B, I] -> [B, O] with weight [O, I]. Its own gradients are taken later: see `weight_gradients`."""
+
+    x: Tensor
+    grad: Tensor
+
+    def __init__(self, weights: Weights, act: str, products: Mkl, needs_input_gradient: bool = True) -> None:
+        self.weight, self.bias = weights
+        self.products = products
+        self.activation, self.needs_input_gradient = activation(act), needs_input_gradient
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] -> [B, O]."""
+        self.x = x.view(x.shape[0], -1)
+        y = self.products.forward(self.x, self.weight, self.bias, self.activation.fused)
+        return self.activation.forward(y)
+
+    def backward(self, grad: Tensor) -> Tensor | None:
+        """[B, O] -> [B, I]."""
+        self.grad = self.activation.backward(grad, grad)
+        return self.products.input_gradient(self.grad, self.weight) if self.needs_input_gradient else None
+
+    @staticmethod
+    def weight_gradients(shares: "Sequence[Dense]", rows: slice) -> Weights:  # type: ignore[override]
+        """See `Trained`."""
+        x = _together([layer.x for layer in shares])
+        grad = _together([layer.grad for layer in shares])[:, rows]
+        return shares[0].products.weight_gradient(grad, x), grad.sum(0)
+
+
+class Reshape(Layer):
+    """Between vectors and images: a view of the same memory."""
+
+    before: torch.Size
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] -> [B, *shape]."""
+        self.before = x.shape
+        return x.view(x.shape[0], *self.shape)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """The inverse."""
+        return grad.reshape(self.before)
+
+
+class MeanPool(Layer):
+    """[B, H, W, C] -> [B, H/n, W/n, C], as a convolution of each channel by itself: twice as fast as pooling."""
+
+    def __init__(self, size: int, image: tuple[int, int, int]) -> None:
+        height, width, channels = image
+        if height % size or width % size:
+            raise Unsupported(f"mean pooling by {size} of {height} x {width}")
+        self.size, self.image = size, image
+        self.weight = torch.full((channels, 1, size, size), 1 / size**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        stride, groups = [self.size, self.size], self.weight.shape[0]
+        pool = torch.ops.mkldnn._convolution_pointwise
+        return nhwc(pool(nchw(x), self.weight, None, [0, 0], stride, [1, 1], groups, "none", [], ""))
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """-> [B, H/n, n, W, C]: whole rows, repeated without a copy, for the layer before to read as they are."""
+        height, width, channels = self.image
+        n = self.size
+        columns = grad.reshape(-1, height // n, width // n, 1, channels).mul(1 / n**2).expand(-1, -1, -1, n, -1)
+        return columns.reshape(-1, height // n, 1, width, channels).expand(-1, -1, n, -1, -1)
+
+
+def nchw(x: Tensor) -> Tensor:
+    """The same memory as torch's convolutions name it: channels-last."""
+    return x.permute(0, 3, 1, 2)
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """The inverse."""
+    return x.permute(0, 2, 3, 1)
+
+
+def sum_pixels(grad: Tensor) -> Tensor:
+    """Sum over all but the last axis, first the batch: long rows are added much faster than short ones."""
+    return grad.sum(0).flatten(0, -2).sum(0)
+
+
+def padded(images: int, height: int, width: int, channels: int, *, before: int, after: int) -> tuple[Tensor, Tensor]:
+    """A buffer with a border of zeros, and the view of its inside."""
+    whole = torch.zeros(images, height + before + after, width + before + after, channels)
+    return whole, whole[:, before : before + height, before : before + width]
+
+
+def _together(shares: list[Tensor]) -> Tensor:
+    return shares[0] if len(shares) == 1 else torch.cat(shares)

@@ -1,0 +1,121 @@
+"""Matrix products of a dense layer: oneDNN where it is at hand and faster, MKL (what `F.linear` uses) otherwise.
+
+Which one was taken is part of what a run records, and asks for again when it is resumed: they round differently.
+`Bfloat16` is taken only where mixed precision is asked for.
+"""
+
+import functools
+import time
+
+import torch
+from torch import Tensor
+
+from repro.engine.crew import one_thread
+from repro.engine.step import Precision, Unsupported
+
+THIN = 64  # below this width MKL is faster everywhere: oneDNN's set-up outweighs the product
+
+
+class Mkl:
+    """y = x w^T + b and its two gradients, with x [B, I], w [O, I], y and grad [B, O]."""
+
+    name = "mkl"
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor, activation: str = "none") -> Tensor:
+        """The layer's output, under an activation that torch has an in-place function for."""
+        y = torch.addmm(b, x, w.t())
+        if activation == "none":
+            return y
+        activated: Tensor = getattr(y, activation + "_")()
+        return activated
+
+    def input_gradient(self, grad: Tensor, w: Tensor) -> Tensor:
+        """-> [B, I]."""
+        return torch.mm(grad, w)
+
+    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """-> [O, I]."""
+        return torch.mm(grad.t(), x)
+
+
+class OneDnn(Mkl):
+    """The same through oneDNN, which takes transposed views as they are: nothing is copied.
+
+    Raises what torch raises for a missing operator.
+    """
+
+    name = "onednn"
+
+    def __init__(self) -> None:
+        self.linear = torch.ops.mkldnn._linear_pointwise.default
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor, activation: str = "none") -> Tensor:
+        """See `Mkl`."""
+        if min(w.shape) < THIN:
+            return super().forward(x, w, b, activation)
+        return self._product(x, w, b, activation)
+
+    def input_gradient(self, grad: Tensor, w: Tensor) -> Tensor:
+        """See `Mkl`."""
+        return super().input_gradient(grad, w) if min(w.shape) < THIN else self._product(grad, w.t())
+
+    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """See `Mkl`."""
+        if min(grad.shape[1], x.shape[1]) < THIN:
+            return super().weight_gradient(grad, x)
+        return self._product(grad.t(), x.t())
+
+    def _product(self, x: Tensor, w: Tensor, b: Tensor | None = None, activation: str = "none") -> Tensor:
+        y: Tensor = self.linear(x, w, b, activation, [], "")
+        return y
+
+
+class Bfloat16(OneDnn):
+    """Inputs and results of the wide products rounded to bfloat16, sums inside in float32; weights stay float32."""
+
+    name = "bfloat16"
+
+    def _product(self, x: Tensor, w: Tensor, b: Tensor | None = None, activation: str = "none") -> Tensor:
+        bias = None if b is None else b.bfloat16()
+        return super()._product(x.bfloat16(), w.bfloat16(), bias, activation).float()
+
+
+_PRODUCTS = {"mkl": Mkl, "onednn": OneDnn, "bfloat16": Bfloat16}
+
+
+def products_for(name: str, precision: Precision) -> Mkl:
+    """Those of that name; without one those that the precision asks for. Raises Unsupported for a name that is none."""
+    if not name:
+        return Bfloat16() if precision == "mixed" else fastest()
+    if name not in _PRODUCTS or (name == "bfloat16") != (precision == "mixed"):
+        raise Unsupported(f"products {name} for {precision}")
+    return _PRODUCTS[name]()
+
+
+@functools.cache
+def fastest() -> Mkl:
+    """oneDNN where its operator exists, is right and is not slower than MKL on a layer of 500 by 500; MKL otherwise.
+
+    It is twice as fast on some processors and equal on others. Half of slack, and the least of interleaved times,
+    keep the choice the same from run to run.
+    """
+    mkl, generator = Mkl(), torch.Generator().manual_seed(0)
+    x, w, b = (torch.rand(shape, generator=generator) for shape in ((100, 500), (500, 500), (500,)))
+    try:
+        with one_thread():
+            onednn = OneDnn()
+            if not torch.allclose(onednn.forward(x, w, b, "relu"), mkl.forward(x, w, b, "relu"), rtol=1e-4):
+                return mkl
+            times = [(_seconds(mkl, x, w, b), _seconds(onednn, x, w, b)) for _ in range(20)]
+    except (AttributeError, RuntimeError):
+        return mkl
+    of_mkl, of_onednn = map(min, zip(*times, strict=True))
+    return onednn if of_onednn < 1.5 * of_mkl else mkl
+
+
+def _seconds(products: Mkl, x: Tensor, w: Tensor, b: Tensor) -> float:
+    start = time.perf_counter()
+    y = products.forward(x, w, b)
+    products.input_gradient(y, w)
+    products.weight_gradient(y, x)
+    return time.perf_counter() - start

@@ -1,0 +1,193 @@
+"""The benchmark: the real command for a step or two; peers that are missing, crash or hang; work counted by hand."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmarks import contestant, report, work
+from benchmarks.contestant import Contestant, PeerError
+from repro import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = {
+    "images_per_second", "seconds_per_epoch", "step_ms", "step_ms_by_round", "cores_busy", "peak_rss_mib", "versions",
+}  # fmt: skip
+FAKE = """#!/bin/sh
+case "$2" in
+*keras_tf) echo "TensorFlow is not installed" >&2; exit 3 ;;
+*jax_step) read line; echo '{"seconds": 0.01, "steps": 2}'; read line; printf 'Traceback\\nboom\\n' >&2; exit 7 ;;
+*silent) exec sleep 60 ;;
+esac
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "repro", "bench", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def fake_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As if another Python had no TensorFlow, and a JAX that dies in its second turn."""
+    path = tmp_path_factory.mktemp("fake") / "python"
+    path.write_text(FAKE, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, fake_python: Path) -> dict[str, Any]:
+    done = bench(tmp_path_factory.mktemp("bench"), "mnist_fc", "--quick", "--json", "--peer-python", str(fake_python))
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_the_json_has_the_documented_keys(found: dict[str, Any]) -> None:
+    assert set(found) == {"machine", "precision", "rounds", "setups"}
+    assert set(found["machine"]) == {
+        "cpu", "cores", "memory_gib", "platform", "python", "torch", "load_average", "busy",
+    }  # fmt: skip
+    (setup,) = found["setups"].values()
+    assert set(setup) == {
+        "batch_size", "steps_per_epoch", "dense_flop_per_step", "conv_flop_per_step", "floor_covers", "threads",
+    }  # fmt: skip
+    assert list(setup["threads"]) == ["1", "2"][: found["machine"]["cores"]]
+    for result in setup["threads"].values():
+        assert set(result) == {"engine", "floor", "speed_up_over_one_thread", "peers"}
+        assert set(result["engine"]) == MEASURED | {"engine", "products", "precision", "gflop_per_second"}
+        assert set(result["floor"]) == {"step_ms", "gflop_per_second", "engine_over_floor", "share_reached"}
+        assert set(result["peers"]["plain_pytorch"]) == MEASURED | {
+            "status", "time_over_engine", "time_over_engine_range",
+        }  # fmt: skip
+
+
+def test_its_figures_agree_with_each_other(found: dict[str, Any]) -> None:
+    setup = found["setups"]["mnist_fc"]
+    assert setup["dense_flop_per_step"] == 710_000_000
+    assert setup["conv_flop_per_step"] == 0
+    assert setup["floor_covers"] == "all matrix products"
+    for threads, result in setup["threads"].items():
+        engine, floor, plain = result["engine"], result["floor"], result["peers"]["plain_pytorch"]
+        assert (result["speed_up_over_one_thread"] is None) == (threads == "1")
+        assert engine["engine"] in ("fast", "plain")
+        for each in (engine, plain):
+            assert len(each["step_ms_by_round"]) == found["rounds"] == 2
+            assert min(each["step_ms_by_round"]) <= each["step_ms"] <= max(each["step_ms_by_round"])
+            assert each["images_per_second"] == pytest.approx(100 / each["step_ms"] * 1e3)
+            assert each["seconds_per_epoch"] == pytest.approx(550 * each["step_ms"] / 1e3)
+            assert 100 < each["peak_rss_mib"] < 4000
+            assert 0 < each["cores_busy"] <= int(threads) + 0.5
+        assert engine["gflop_per_second"] == pytest.approx(0.71 / engine["step_ms"] * 1e3)
+        assert floor["gflop_per_second"] == pytest.approx(0.71 / floor["step_ms"] * 1e3)
+        assert floor["share_reached"] * floor["engine_over_floor"] == pytest.approx(1)
+        pairs = zip(plain["step_ms_by_round"], engine["step_ms_by_round"], strict=True)
+        ratios = [ours / theirs for ours, theirs in pairs]
+        assert plain["time_over_engine"] == pytest.approx(sum(ratios) / 2)
+        assert plain["time_over_engine_range"] == pytest.approx(sorted(ratios))
+
+
+def test_a_missing_peer_is_listed_and_a_crashing_one_survived(found: dict[str, Any]) -> None:
+    for result in found["setups"]["mnist_fc"]["threads"].values():
+        peers = result["peers"]
+        assert peers["plain_pytorch"]["status"] == "measured"
+        assert peers["keras_tf"] == {"status": "not installed", "message": "not installed: pip install '.[bench]'"}
+        assert peers["jax_step"] == {"status": "failed", "message": "boom"}
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_the_tables_say_what_the_json_says(
+    found: dict[str, Any], busy: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from repro.cli import _table  # noqa: PLC0415
+
+    assert (
+        "WARNING: the machine was busy" in report.headline(found | {"machine": found["machine"] | {"busy": busy}})
+    ) == busy
+    for title, rows, remarks in report.tables(found):
+        assert title.startswith("mnist_fc, threads ")
+        assert [row[""] for row in rows] == ["engine", "plain_pytorch", "keras_tf", "jax_step"]
+        assert "0.710 GFLOP" in remarks
+        assert ("speed-up over one thread" in remarks) == ("threads 2" in title)
+        _table(rows)
+        assert "not installed: pip install '.[bench]'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "busy"), [(0.4, 1, False), (0.6, 1, True), (0.9, 2, False), (1.1, 2, True)]
+)
+def test_half_a_core_of_load_is_busy(load: float, threads: int, busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert report.machine(threads)["busy"] is busy
+
+
+def test_work_is_what_a_count_by_hand_gives() -> None:
+    def counted(name: str) -> tuple[int, int]:
+        found = work.of_step(registry.get(name).spec)
+        return found.dense, found.conv
+
+    wide, square, heads, back = 784 * 500, 500 * 500, 2 * 500 * 20, 20 * 500
+    every = wide + square + heads + back + square + wide
+    assert counted("mnist_fc") == (6 * 100 * every - 2 * 100 * wide, 0)
+    dense = 7 * 7 * 16 * 500 + heads + back + 500 * 784
+    first, second = 28 * 28 * 25 * 1 * 8, 28 * 28 * 9 * 8 * 16
+    up, out = 7 * 7 * 9 * 16 * 8, 14 * 14 * 9 * 8 * 1
+    assert counted("mnist_conv") == (600 * dense, 600 * (first + second + up + out) - 200 * first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mnist_fx"], "unknown experiment 'mnist_fx', did you mean 'mnist_fc'?"),
+        (["--threads", "100000"], "--threads 100000: this process may use "),
+        (["--threads", "0"], "--threads 0: this process may use "),
+        (["--peer-python", "/nowhere"], "--peer-python /nowhere: is not a program"),
+    ],
+)
+def test_wrong_use_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = bench(tmp_path, *arguments, "--quick")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {said}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_peer_that_hangs_is_ended(fake_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contestant, "DEADLINE", 0.2)
+    silent = Contestant("silent", [], str(fake_python))
+    try:
+        with pytest.raises(PeerError, match="no answer within") as ended:
+            silent.ask("1")
+        assert ended.value.status == "failed"
+    finally:
+        silent.close()
+
+
+def test_an_interrupt_ends_every_peer(tmp_path: Path) -> None:
+    arguments = command("mnist_fc", "--threads", "1", "--rounds", "1000")
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    assert "1000 rounds of engine, floor, plain_pytorch" in process.stderr.readline()
+    peers = psutil.Process(process.pid).children(recursive=True)
+    assert len(peers) >= 2
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "Traceback" not in process.stderr.read()
+    assert not [peer for peer in peers if peer.is_running()]
