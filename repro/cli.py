@@ -91,9 +91,6 @@ def run(
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     threads: Annotated[str | None, typer.Option(help="CPU threads; all cores if not given.", metavar="N")] = None,
-    precision: Annotated[
-        Literal["float32", "mixed"], typer.Option(help="`mixed` rounds products to bfloat16, and is not comparable.")
-    ] = "float32",
     data: Annotated[
         Literal["auto", "real", "stand-in"], typer.Option(help="`real` refuses the stand-in; `stand-in` takes only it.")
     ] = "auto",
@@ -123,7 +120,7 @@ def run(
 
     from repro import runner  # MLflow takes seconds to import; faults above do not wait for it
 
-    request = runner.Request(entry, spec, dataset, seed_number, place, cores, precision)
+    request = runner.Request(entry, spec, dataset, seed_number, place, cores)
     source = str(Path(data_dir).resolve()) if data_dir else None
     run_id = runner.begin(
         request, experiment=prepare.reference(name), assignments=tuple(assignments or ()), data=data, data_dir=source

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from repro import checkpoint, figures, folder, provenance
 from repro.data import Dataset
-from repro.engine import Engine, Precision, Settings, choose, to_batch
+from repro.engine import Engine, Precision, Settings, resolve, to_batch
 from repro.errors import ReproError
 from repro.folder import Plan
-from repro.model import Generator, build, check
+from repro.model import Generator, check
 from repro.outcome import Status, Summary, not_comparable
 from repro.randomness import stream
 from repro.registry import Entry
@@ -55,9 +55,7 @@ class Request:
 
     def resolved(self) -> "Request":
         """The same with the engine and the products that this machine takes for it."""
-        torch.set_num_threads(self.threads)
-        model = build(self.spec, self.seed).to(self.device)
-        found = choose(self.spec, model, self.settings).settings
+        found = resolve(self.spec, self.settings)
         return replace(self, engine=found.engine, products=found.products)
 
     def trainer(self) -> Trainer:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from repro import checkpoint, registry, spec, train
+from repro import checkpoint, engine, registry, spec, train
 from repro.engine import Settings, Step, Unsupported, choose, cuda, fast, losses, products, to_batch
 from repro.engine.activations import Softplus
 from repro.engine.chain import BernoulliFromLogits
@@ -21,6 +21,7 @@ from repro.engine.cuda import GraphStep
 from repro.engine.fast import FastStep, workers_for
 from repro.engine.plain import PlainStep
 from repro.model import VAE, build
+from repro.outcome import not_comparable
 from repro.overrides import apply
 from repro.spec import Adam, Conv, Data, Dense, Experiment, MeanPool, Reshape, TConv, Training
 
@@ -262,9 +263,12 @@ def wrong(x: Tensor, w: Tensor, *_: object) -> Tensor:
 
 @pytest.fixture
 def fresh_choice() -> Iterator[None]:
-    products.fastest.cache_clear()
+    caches = products.fastest, engine.trial
+    for each in caches:
+        each.cache_clear()
     yield
-    products.fastest.cache_clear()
+    for each in caches:
+        each.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")
@@ -284,6 +288,7 @@ def test_without_onednn_products_mkl_is_taken(
     assert not recwarn.list
 
 
+@pytest.mark.usefixtures("fresh_choice")
 @pytest.mark.parametrize("operator", [absent, wrong])
 def test_without_the_convolution_the_plain_step_is_taken(
     operator: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
@@ -457,3 +462,18 @@ def test_threads_are_as_before_after_an_epoch_that_was_cut_off(small: Experiment
 )
 def test_workers_depend_on_threads_and_batch_alone(threads: int, batch: int, workers: int) -> None:
     assert workers_for(threads, batch) == workers
+
+
+def test_a_run_records_what_was_chosen_and_mixed_precision_is_not_comparable(small: Experiment) -> None:
+    from repro.runner import Request  # noqa: PLC0415 - imports MLflow
+
+    dataset = SimpleNamespace(fingerprint="f", status="canonical")
+    entry = SimpleNamespace(spec=registry.get("mnist_fc").spec, name="mnist_fc")
+    request = Request(entry, small, dataset, 0, torch.device("cpu"), 2, "mixed")
+    about = {"experiment": "mnist_fc", "assignments": (), "data": "auto", "data_dir": None}
+    plan = request.resolved().plan("0" * 32, **about)
+    assert (plan.threads, plan.precision, plan.engine, plan.products) == (2, "mixed", "fast", "bfloat16")
+    assert request.resolved().resolved() == request.resolved()
+    exact = apply(entry.spec, [])
+    assert not_comparable(entry, exact, dataset) == not_comparable(entry, exact, dataset, "float32") == []
+    assert "mixed precision" in not_comparable(entry, exact, dataset, "mixed")[0]

@@ -101,7 +101,8 @@ class InputGradient:
     def __init__(self, weight: Tensor, width: int) -> None:
         o, i, k, _ = weight.shape
         self.weight, self.padding = weight, [k // 2, k // 2]
-        self.pixels = 2 if i < LANES and width % 2 == 0 else 1
+        # A single pair would be an output one pixel wide, which oneDNN gets wrong for one channel and strides 1 and 2.
+        self.pixels = 2 if i < LANES and width % 2 == 0 and width > 2 else 1
         self.turned = torch.zeros(self.pixels, i, o, k, k + self.pixels - 1)
 
     def __call__(self, grad: Tensor) -> Tensor:
