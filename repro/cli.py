@@ -119,8 +119,9 @@ def run(
     dataset = prepare.load_data(spec, data, data_dir)
 
     from repro import runner  # MLflow takes seconds to import; faults above do not wait for it
+    from repro.request import Request
 
-    request = runner.Request(entry, spec, dataset, seed_number, place, cores)
+    request = Request(entry, spec, dataset, seed_number, place, cores)
     source = str(Path(data_dir).resolve()) if data_dir else None
     run_id = runner.begin(
         request, experiment=prepare.reference(name), assignments=tuple(assignments or ()), data=data, data_dir=source

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from repro.data import Choice, Dataset
-    from repro.runner import Request
+    from repro.request import Request
 
 
 @contextmanager
@@ -84,10 +84,10 @@ def recorded(plan: Plan, data_dir: Path | None) -> "Request":
             f"{dataset.fingerprint[:12]}: {dataset.origin}); name the directory it used with --data-dir"
         )
 
-    from repro import runner
+    from repro.request import Request
 
     how = (plan.precision, plan.engine, plan.products)
-    return runner.Request(entry, spec, dataset, plan.seed, device, plan.threads, *how)
+    return Request(entry, spec, dataset, plan.seed, device, plan.threads, *how)
 
 
 def pick_device(name: str) -> "torch.device":

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from repro.outcome import Summary
-from repro.runner import Reporter, Request
+from repro.request import Request
+from repro.runner import Reporter
 from repro.spec import Experiment
 from repro.tracking import names
 

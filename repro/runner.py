@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,69 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro import checkpoint, figures, folder, provenance
-from repro.data import Dataset
-from repro.engine import Engine, Precision, Settings, resolve, to_batch
+from repro.engine import to_batch
 from repro.errors import ReproError
-from repro.folder import Plan
 from repro.model import Generator, check
 from repro.outcome import Status, Summary, not_comparable
 from repro.randomness import stream
-from repro.registry import Entry
+from repro.request import Request
 from repro.signals import Interrupted, interruptible
-from repro.spec import Experiment
 from repro.tracking import names
 from repro.tracking.journal import Journal
 from repro.tracking.write import LAST_ATTEMPTS, RunWriter, start_run
-from repro.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to run: an experiment, its spec after overrides, its data, and where and how to compute it."""
-
-    entry: Entry
-    spec: Experiment
-    dataset: Dataset
-    seed: int
-    device: torch.device
-    threads: int
-    precision: Precision = "float32"
-    engine: Engine = "auto"
-    products: str = ""
-
-    @property
-    def settings(self) -> Settings:
-        """How its steps are to be computed."""
-        return Settings(self.device.type, self.threads, self.precision, self.engine, self.products)
-
-    def resolved(self) -> "Request":
-        """The same with the engine and the products that this machine takes for it."""
-        found = resolve(self.spec, self.settings)
-        return replace(self, engine=found.engine, products=found.products)
-
-    def trainer(self) -> Trainer:
-        """What trains it."""
-        return Trainer(self.spec, self.seed, self.dataset, self.settings)
-
-    def plan(self, run_id: str, **asked: Any) -> Plan:
-        """The same as it is recorded; `asked` is what only the command line knows."""
-        return Plan(
-            run_id=run_id,
-            spec=self.spec.to_dict(),
-            seed=self.seed,
-            device=self.device.type,
-            threads=self.threads,
-            precision=self.precision,
-            engine=self.engine,
-            products=self.products,
-            fingerprint=self.dataset.fingerprint,
-            **asked,
-        )
 
 
 class Reporter(Protocol):

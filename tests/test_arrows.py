@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "experiments": {"spec", "registry"},
     "analysis": {"registry", "figures", "tracking"},
 }
-COMPOSERS = {"prepare", "runner", "trainer", "verify", "progress", "cli", "__main__", "__init__"}
+COMPOSERS = {"prepare", "request", "runner", "trainer", "verify", "progress", "cli", "__main__", "__init__"}
 
 
 def rooms_imported(file: Path) -> set[str]:
