@@ -14,6 +14,7 @@ import pytest
 from benchmarks import contestant, report, work
 from benchmarks.contestant import Contestant, PeerError
 from repro import registry
+from repro.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = {
@@ -115,8 +116,6 @@ def test_a_missing_peer_is_listed_and_a_crashing_one_survived(found: dict[str, A
 def test_the_tables_say_what_the_json_says(
     found: dict[str, Any], busy: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from repro.cli import _table  # noqa: PLC0415
-
     assert (
         "WARNING: the machine was busy" in report.headline(found | {"machine": found["machine"] | {"busy": busy}})
     ) == busy
@@ -125,7 +124,7 @@ def test_the_tables_say_what_the_json_says(
         assert [row[""] for row in rows] == ["engine", "plain_pytorch", "keras_tf", "jax_step"]
         assert "0.710 GFLOP" in remarks
         assert ("speed-up over one thread" in remarks) == ("threads 2" in title)
-        _table(rows)
+        table(rows)
         assert "not installed: pip install '.[bench]'" in capsys.readouterr().out
 
 

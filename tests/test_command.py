@@ -268,6 +268,19 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "postgresql://u:secret@127.0.0.1:1/x", "nonsense://u:secret@x"])
+def test_a_store_that_is_not_there_is_one_sentence_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    process = repro("run", "mnist_fc", "--epochs", "1", "--data", "stand-in", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "unset it to use mlruns here" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert "unexpected" not in process.stderr
+    assert "secret" not in process.stderr
+
+
 def test_help_needs_no_heavy_import() -> None:
     code = "import sys; from repro import cli; print(sorted({'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules)))"
     process = subprocess.run(

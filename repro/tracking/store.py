@@ -5,6 +5,7 @@ Importing this module sets MLflow's environment before MLflow itself is imported
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,7 @@ for _name in ("mlflow.store.db.utils", "alembic"):
 from mlflow import MlflowClient  # noqa: E402 - after its environment is set
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
+from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
 _ARTIFACT_COLUMNS = (
     ("experiments", "artifact_location"),
@@ -53,6 +55,11 @@ def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder() / 'mlflow.db'}"
 
 
+def shown_uri() -> str:
+    """The address without a password, to be printed."""
+    return _without_password(uri())
+
+
 def exists() -> bool:
     """Whether there is anything to read: an embedded store that no run has made yet does not exist."""
     database = embedded()
@@ -67,8 +74,9 @@ def open_client() -> MlflowClient:
             _prepare(database)
         client = MlflowClient(tracking_uri=uri())
         client.search_experiments(max_results=1)
-    except (OSError, sqlite3.Error, MlflowException) as error:
-        raise StoreError(f"the tracking store {uri()} cannot be opened: {first_line(error)}") from None
+    except (OSError, ImportError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
+        remedy = "" if embedded() else "; correct MLFLOW_TRACKING_URI, or unset it to use mlruns here"
+        raise StoreError(f"the tracking store {shown_uri()} cannot be opened: {first_line(error)}{remedy}") from None
     return client
 
 
@@ -90,8 +98,12 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's text without passwords, or its type."""
+    return _without_password((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)
 
 
 def _prepare(database: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from repro.errors import ReproError
-from repro.tracking.store import embedded, open_client, uri
+from repro.tracking.store import embedded, open_client, shown_uri, uri
 
 HOST = "127.0.0.1"
 
@@ -18,7 +18,7 @@ def serve(port: int) -> int:
     """Serve the UI until it is interrupted; return the server's exit code. Raises ReproError if it cannot start."""
     database = embedded()
     if database is None and uri().startswith(("http://", "https://")):
-        print(f"the runs are on the server that MLFLOW_TRACKING_URI names: open {uri()}")
+        print(f"the runs are on the server that MLFLOW_TRACKING_URI names: open {shown_uri()}")
         return 0
     if database is not None and not database.exists():
         raise ReproError(f"no runs yet: {database} does not exist; start with: python -m repro run mnist_fc")

@@ -23,7 +23,7 @@ from repro.outcome import Status
 from repro.spec import Experiment
 from repro.tracking import names
 from repro.tracking.journal import Journal, Record
-from repro.tracking.store import StoreError, experiment_id, first_line, open_client, uri
+from repro.tracking.store import StoreError, experiment_id, first_line, open_client, shown_uri
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
 LAST_ATTEMPTS = 3  # when the run has ended
@@ -37,7 +37,7 @@ def start_run(experiment: str, run_name: str) -> str:
     try:
         return str(client.create_run(experiment_id(client, experiment), run_name=run_name).info.run_id)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise StoreError(f"no run can be started in {uri()}: {first_line(error)}") from None
+        raise StoreError(f"no run can be started in {shown_uri()}: {first_line(error)}") from None
 
 
 class RunWriter:
@@ -127,9 +127,8 @@ class RunWriter:
         """What the store has not got and where it is kept, in a sentence."""
         count = len(self.journal.pending())
         kept = self.journal.folder if not self.journal.unwritten else "memory only, since the disk refuses it"
-        return (
-            f"{count} records are not in {uri()} ({self._away}); they are kept in {kept}; later: python -m repro sync"
-        )
+        there = f"{count} records are not in {shown_uri()} ({self._away})"
+        return f"{there}; they are kept in {kept}; later: python -m repro sync"
 
     def _log(self, record: Record) -> None:
         self.journal.append(record)
