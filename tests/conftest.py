@@ -1,6 +1,7 @@
 """What the tests share: no network, no store or data outside a test's own directory, small experiments."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRO_OFFLINE", "1")
     monkeypatch.setenv("REPRO_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Where the suite runs in the background, Ctrl-C is ignored there, and by every process that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
