@@ -124,7 +124,7 @@ def _look(name: str, place: _Place) -> Finding:
 def _places(name: str, data_dir: Path | None) -> list[_Place]:
     published = PUBLISHED[name]
     named = data_dir or os.environ.get("REPRO_DATA_DIR")
-    directory = Path(named).resolve() if named else None
+    directory = Path(named).absolute() if named else None
     cache = Path(os.environ.get("REPRO_CACHE_DIR") or user_cache_path("repro")).absolute()
     return [
         _Place(
