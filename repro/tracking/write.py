@@ -48,6 +48,7 @@ class RunWriter:
         self.run_id, self.journal, self._tell = run_id, journal, tell
         self._client: MlflowClient | None = None
         self._in_doubt = bool(journal.pending())  # the store may have the next record, though it is not marked so
+        self._images: list[tuple[NDArray[np.uint8], str, int]] = []  # what the disk has not taken yet
         self._pause, self._next_try, self._away = FIRST_PAUSE, 0.0, ""
 
     def describe(self, spec: Experiment, settings: dict[str, str], tags: dict[str, str], dataset: Images) -> None:
@@ -64,6 +65,7 @@ class RunWriter:
 
     def metrics(self, values: dict[str, float], step: int, group: str) -> None:
         """Log metrics that belong together, which the store takes in one transaction."""
+        self._keep_images()
         now = int(time.time() * 1000)
         self._log({"kind": "metrics", "values": values, "step": step, "group": group, "time": now})
 
@@ -72,14 +74,9 @@ class RunWriter:
         self._log({"kind": "tags", "tags": values})
 
     def image(self, pixels: NDArray[np.uint8], key: str, step: int) -> None:
-        """Log one image of a stepped gallery. uint8 [H, W, 1 or 3]. A disk that refuses it is told of, no more."""
-        name = f"{key}-{step:06d}.png"
-        try:
-            Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(self.journal.files / name)
-        except OSError as error:
-            self._tell(f"the picture {name} cannot be kept: {error}")
-            return
-        self._log({"kind": "image", "file": name, "key": key, "step": step})
+        """Log one image of a stepped gallery. uint8 [H, W, 1 or 3]. It waits in memory while the disk refuses it."""
+        self._images.append((pixels, key, step))
+        self._keep_images()
 
     def file(self, name: str, folder: str | None = None) -> None:
         """Log a file, or all of a directory, that lies in the journal's `files`, as artifacts."""
@@ -129,6 +126,17 @@ class RunWriter:
         kept = self.journal.folder if not self.journal.unwritten else "memory only, since the disk refuses it"
         there = f"{count} records are not in {shown_uri()} ({self._away})"
         return f"{there}; they are kept in {kept}; later: python -m repro sync"
+
+    def _keep_images(self) -> None:
+        while self._images:
+            pixels, key, step = self._images[0]
+            name = f"{key}-{step:06d}.png"
+            try:
+                Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(self.journal.files / name)
+            except OSError:
+                return
+            self._images.pop(0)
+            self._log({"kind": "image", "file": name, "key": key, "step": step})
 
     def _log(self, record: Record) -> None:
         self.journal.append(record)
