@@ -40,6 +40,21 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1)
 
 
+def kl_as_printed(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """What the text prints for the KL, nats per image: right for a variance of exp(2 s), where its q has exp(s).
+
+    Kept to measure what this erratum does. It may be negative: -0.077 a dimension where exp(2 s) is 1/2.
+    [B, D], [B, D] -> [B].
+    """
+    return -0.5 * (1 + log_variance - mean.square() - (2 * log_variance).exp()).sum(1)
+
+
+def log_normal(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(z; mean, exp(log_variance)), diagonal, nats. [..., D] three times -> [...]."""
+    squared = (z - mean).square() * torch.exp(-log_variance)
+    return -0.5 * (math.log(2 * math.pi) + log_variance + squared).sum(-1)
+
+
 def neg_elbo(reconstruction: Tensor, kl: Tensor) -> Tensor:
     """Negative ELBO, nats per image: falls as models improve. [B], [B] -> [B]."""
     return reconstruction + kl

@@ -8,7 +8,7 @@ from repro.errors import UsageError
 from repro.registry import did_you_mean
 from repro.spec import Experiment, from_dict
 
-FIXED = ("reported",)  # what was published is not ours to override
+FIXED = ("reported", "variant_of")  # what was published is not ours to override
 
 
 def apply(spec: Experiment, assignments: Iterable[str]) -> Experiment:

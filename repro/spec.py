@@ -146,32 +146,48 @@ class Adam:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Training:
-    """How long and in what steps. `samples` is L, the Monte Carlo samples of z per image and step."""
+    """How long, in what steps, and of what the gradient is taken.
+
+    `samples` is L, the Monte Carlo samples of z per image and step. `kl` is the closed form for q's variance exp(s), or
+    the one that the text prints, which has (exp(s))^2 in its place. `estimator` is how the encoder's gradient of the
+    reconstruction is estimated: through z = mean + deviation * noise, or by the score function, grad log q(z|x).
+    """
 
     epochs: Count
     batch_size: Count = 100
     samples: Annotated[int, Field(gt=0, le=10_000)] = 1
+    kl: Literal["closed_form", "as_printed"] = "closed_form"
+    estimator: Literal["pathwise", "score_function"] = "pathwise"
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Reported:
-    """The published result: training cost of epoch `epoch`, nats per image. `curve` is a CSV beside the experiment."""
+    """The published result: training cost of epoch `epoch`, nats per image. `curve` is a CSV beside the experiment.
+
+    `margin` is the difference of the mean cost, nats per image, up to which a result counts as reproduced: fixed here
+    before the runs, as 2% of the reported cost's excess over the entropy floor of the training images.
+    """
 
     cost: float
     epoch: Count
     source: str
     curve: str | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Experiment:
-    """Everything that decides what a run computes, and what was reported for it."""
+    """Everything that decides what a run computes, and what was reported for it.
+
+    `variant_of` names the registered experiment that this one differs from in one factor, to see what that does.
+    """
 
     data: Data
     model: VAE
     optim: Adam
     training: Training
     reported: Reported | None = None
+    variant_of: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The whole spec as plain lists and dictionaries, ready for JSON."""
@@ -187,9 +203,9 @@ class Experiment:
         """Twelve hexadecimal digits of the SHA-256 of everything that decides what is computed.
 
         All of data, model, optim and training enters, defaults too, so that a changed default changes the signature.
-        What was reported does not.
+        What was reported, or whose variant it is, does not.
         """
-        computed = {key: value for key, value in self.to_dict().items() if key != "reported"}
+        computed = {key: value for key, value in self.to_dict().items() if key not in ("reported", "variant_of")}
         return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -40,21 +40,28 @@ class Latent:
 
     mean: Tensor
     deviation: Tensor
-    excess: Tensor
+    slope: Tensor  # twice the derivative of the KL by the log-variance
     noise: Tensor
+
+    def __init__(self, kl_as_printed: bool = False) -> None:
+        self.as_printed = kl_as_printed
 
     def forward(self, heads: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 2D], [B, D] -> z [B, D], sum of the KL over the batch in nats."""
         self.mean, log_variance = heads.chunk(2, dim=1)
         self.deviation, self.noise = torch.mul(log_variance, 0.5).exp_(), noise
-        self.excess = self.deviation.square().sub_(1)  # variance - 1, of which few digits are lost in the sum
-        kl = (self.excess - log_variance).addcmul_(self.mean, self.mean).sum().mul_(0.5)
+        excess = self.deviation.square().sub_(1)  # variance - 1, of which few digits are lost in the sum
+        self.slope = excess
+        if self.as_printed:
+            excess = self.deviation.pow(4).sub_(1)
+            self.slope = excess.mul(2).add_(1)
+        kl = (excess - log_variance).addcmul_(self.mean, self.mean).sum().mul_(0.5)
         return torch.addcmul(self.mean, self.deviation, noise), kl
 
     def backward(self, grad: Tensor, scale: float) -> Tensor:
         """Gradient by the heads, of the reconstruction through z and of the KL times `scale`. [B, D] -> [B, 2D]."""
         mean = torch.add(grad, self.mean, alpha=scale)
-        log_variance = (grad * self.noise).mul_(self.deviation).add_(self.excess, alpha=scale).mul_(0.5)
+        log_variance = (grad * self.noise).mul_(self.deviation).add_(self.slope, alpha=scale).mul_(0.5)
         return torch.cat((mean, log_variance), dim=1)
 
 
@@ -65,6 +72,8 @@ class Chain:
         model, shape = experiment.model, experiment.data.shape
         if model.likelihood != "bernoulli" or experiment.training.samples != 1:
             raise Unsupported("the fast step has only the Bernoulli likelihood with one sample")
+        if experiment.training.estimator != "pathwise":
+            raise Unsupported("the fast step has only the pathwise estimator")
         self.images, self.products, rest = images, products, iter(weights)
         size: tuple[int, ...] = (shape.height, shape.width, shape.channels)
         self.encoder, _ = self._layers(model.encoder, size, model.activation, rest, first=True)
@@ -72,7 +81,8 @@ class Chain:
         self.heads = Dense(next(rest), "identity", products, needs_input_gradient=trained)
         self.decoder, size = self._layers(model.decoder[:-1], (model.latent,), model.activation, rest)
         self.decoder += self._layers(model.decoder[-1:], size, "identity", rest)[0]
-        self.latent, self.likelihood = Latent(), BernoulliFromLogits()
+        self.latent = Latent(kl_as_printed=experiment.training.kl == "as_printed")
+        self.likelihood = BernoulliFromLogits()
 
     @property
     def trained(self) -> list[Trained]:

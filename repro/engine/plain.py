@@ -10,7 +10,7 @@ from repro import objective
 from repro.engine.adam import Adam, load_state, named_state
 from repro.engine.step import Settings, in_turn
 from repro.model import VAE
-from repro.spec import Experiment
+from repro.spec import Experiment, Training
 
 
 def to_batch(images: Tensor) -> Tensor:
@@ -18,20 +18,42 @@ def to_batch(images: Tensor) -> Tensor:
     return images.float().div_(255).permute(0, 3, 1, 2)
 
 
-def losses(model: VAE, x: Tensor, noise: Tensor, mixed: bool = False) -> tuple[Tensor, Tensor]:
-    """Reconstruction, averaged over the L draws, and KL, nats per image. [B, C, H, W], [L, B, D] -> [B], [B].
+def losses(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstruction, averaged over the L draws, and KL, nats per image. [B, C, H, W], [L, B, D] -> [B], [B]."""
+    mean, log_variance = model.encode(x)
+    by_draw = _decoded(model, model.sample(mean, log_variance, noise), x)
+    return by_draw.mean(0), objective.kl_to_standard_normal(mean, log_variance)
 
-    With `mixed` the layers' products are in bfloat16; z and the costs stay in x's own precision.
+
+def training_losses(
+    model: VAE, x: Tensor, noise: Tensor, training: Training, mixed: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reconstruction and KL as `training` asks for them, nats per image, and what to differentiate.
+
+    [B, C, H, W], [L, B, D] -> [B], [B], [B]. The third's gradient estimates that of the sum of the other two. By the
+    score function the encoder's share in that of the reconstruction is E_q[-log p(x|z) grad log q(z|x)]. With `mixed`
+    the layers' products are in bfloat16; z and the costs stay in x's own precision.
     """
+    pathwise, closed_form = training.estimator == "pathwise", training.kl == "closed_form"
     bfloat16 = torch.autocast(x.device.type, torch.bfloat16, enabled=mixed, cache_enabled=False)
     with bfloat16:
         mean, log_variance = (each.to(x.dtype) for each in model.encode(x))
     z = model.sample(mean, log_variance, noise)
+    z = z if pathwise else z.detach()
     with bfloat16:
-        parameters = tuple(each.to(x.dtype) for each in model.decode(z.flatten(0, 1)))
-    repeated = x.expand(len(noise), *x.shape).flatten(0, 1) if len(noise) > 1 else x
-    reconstruction = objective.reconstruction(parameters, repeated)
-    return reconstruction.view(noise.shape[:2]).mean(0), objective.kl_to_standard_normal(mean, log_variance)
+        by_draw = _decoded(model, z, x)
+    kl = (objective.kl_to_standard_normal if closed_form else objective.kl_as_printed)(mean, log_variance)
+    estimate = by_draw if pathwise else by_draw + by_draw.detach() * objective.log_normal(z, mean, log_variance)
+    return by_draw.mean(0), kl, estimate.mean(0) + kl
+
+
+def _decoded(model: VAE, z: Tensor, x: Tensor) -> Tensor:
+    """-log p(x|z) of each draw of z, nats per image, in x's own precision. [L, B, D], [B, ...] -> [L, B]."""
+    draws = len(z)
+    parameters = tuple(each.to(x.dtype) for each in model.decode(z.flatten(0, 1)))
+    with torch.autocast(x.device.type, enabled=False):
+        repeated = x.expand(draws, *x.shape).flatten(0, 1) if draws > 1 else x
+        return objective.reconstruction(parameters, repeated).view(draws, len(x))
 
 
 class PlainStep:
@@ -39,7 +61,8 @@ class PlainStep:
 
     def __init__(self, experiment: Experiment, model: VAE, settings: Settings) -> None:
         self.settings = replace(settings, engine="plain", products="")
-        self.model, self.batch_size = model, experiment.training.batch_size
+        self.model, self.training = model, experiment.training
+        self.batch_size = self.training.batch_size
         self.parameters = dict(model.named_parameters())
         values = list(self.parameters.values())
         self.adam = Adam(experiment.optim, values)
@@ -47,9 +70,10 @@ class PlainStep:
 
     def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One step. uint8 [B, H, W, C], [L, B, D] -> mean reconstruction and KL, nats per image."""
-        parts = losses(self.model, to_batch(images), noise, self.settings.precision == "mixed")
-        reconstruction, kl = (each.mean() for each in parts)
-        gradients = torch.autograd.grad(reconstruction + kl, list(self.parameters.values()))
+        mixed = self.settings.precision == "mixed"
+        parts = training_losses(self.model, to_batch(images), noise, self.training, mixed)
+        reconstruction, kl, differentiated = (each.mean() for each in parts)
+        gradients = torch.autograd.grad(differentiated, list(self.parameters.values()))
         self.steps += 1
         self.adam.update(gradients, self.steps)
         return reconstruction.detach(), kl.detach()
