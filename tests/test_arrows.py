@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = {"errors", "spec", "objective", "randomness", "model", "engine", "train", "checkpoint"}
+CORE = {"errors", "spec", "objective", "randomness", "model", "engine", "train", "checkpoint", "measure"}
 MAY_IMPORT = {
     "errors": set(),
     "spec": {"errors"},
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "data": {"errors", "spec"},
     "engine": {"spec", "objective", "model"},
     "train": {"errors", "spec", "randomness", "engine", "model"},
+    "measure": {"errors", "spec", "randomness", "objective", "engine", "model", "train", "figures"},
     "checkpoint": {"errors", "spec"},
     "folder": {"errors", "registry"},
     "signals": set(),
@@ -31,7 +32,20 @@ MAY_IMPORT = {
     "experiments": {"spec", "registry"},
     "analysis": {"registry", "figures", "tracking"},
 }
-COMPOSERS = {"prepare", "request", "runner", "trainer", "verify", "progress", "cli", "__main__", "__init__"}
+COMPOSERS = {
+    "studies",
+    "finished",
+    "seeds",
+    "prepare",
+    "request",
+    "runner",
+    "trainer",
+    "verify",
+    "progress",
+    "cli",
+    "__main__",
+    "__init__",
+}
 
 
 def rooms_imported(file: Path) -> set[str]:
