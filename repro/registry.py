@@ -17,7 +17,7 @@ Builder = Callable[[], Experiment]
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered experiment: its name, what it is, its docstring, and the file that describes it."""
+    """A registered experiment: its name, what it is, what its file (a variant's function) says, and that file."""
 
     name: str
     spec: Experiment
@@ -99,7 +99,9 @@ def _entry(name: str) -> Entry:
     build = _builders[name]
     module = sys.modules[build.__module__]
     file = Path(str(module.__file__))
-    return Entry(name, checked(build), (module.__doc__ or "").strip(), file)
+    spec = checked(build)
+    about = build.__doc__ if spec.variant_of else module.__doc__
+    return Entry(name, spec, (about or "").strip(), file)
 
 
 def _line_of(error: BaseException, path: Path) -> str:

@@ -15,8 +15,17 @@ FC = registry.get("mnist_fc").spec
 
 
 def test_the_three_setups_are_registered_with_what_was_reported() -> None:
-    costs = {name: registry.get(name).spec.reported.cost for name in registry.names()}
+    specs = {name: registry.get(name).spec for name in registry.names()}
+    costs = {name: spec.reported.cost for name, spec in specs.items() if spec.reported}
     assert costs == {"mnist_fc": 96.2119372147, "mnist_conv": 99.1976605925, "cifar_conv": 1840.119207031}
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names() if registry.get(name).spec.variant_of])
+def test_a_variant_differs_from_its_experiment_in_one_setting(name: str) -> None:
+    spec = registry.get(name).spec
+    base, varied = registry.get(str(spec.variant_of)).spec.flat(), spec.flat()
+    keys = {key for key in base | varied if not key.startswith(("reported.", "variant_of"))}
+    assert len([key for key in keys if base.get(key) != varied.get(key)]) == 1
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -30,7 +30,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     table([overview])
     print(f"\nsettings, spec {entry.spec.signature}:")
     for key, value in entry.spec.flat().items():
-        if not key.startswith("reported."):
+        if not key.startswith(("reported.", "variant_of")):
             print(f"  {key} = {value}")
 
 
@@ -55,4 +55,5 @@ def _overview(entry: Any) -> dict[str, Any]:
         "latent": spec.model.latent,
         "parameters": count_parameters(spec),
         "reported_cost": spec.reported.cost if spec.reported else None,
+        "variant_of": spec.variant_of,
     }

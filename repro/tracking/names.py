@@ -9,6 +9,7 @@ TEST_RECONSTRUCTION = "test_reconstruction"
 TEST_KL = "test_kl"
 IMAGES_PER_SECOND = "images_per_second"
 EPOCH_SECONDS = "epoch_seconds"
+ENTROPY_FLOOR = "entropy_floor"
 
 METRICS = {
     COST: "nats per image; mean over the epoch's training steps of reconstruction + KL, while the weights move",
@@ -19,6 +20,7 @@ METRICS = {
     TEST_RECONSTRUCTION: "nats per image; its first part",
     TEST_KL: "nats per image; its second part",
     IMAGES_PER_SECOND: "training images per second of the epoch's training, evaluation and logging left out",
+    ENTROPY_FLOOR: "nats per image; mean summed pixel entropy of the training images, below which no Bernoulli cost falls",
     EPOCH_SECONDS: "seconds of the epoch's training, evaluation and logging left out",
 }
 

@@ -3,6 +3,7 @@
 import re
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -22,6 +23,7 @@ class RunRecord:
     metrics: dict[str, float]
     params: dict[str, str]
     tags: dict[str, str]
+    started: str  # UTC, ISO 8601 to the second
 
     @property
     def comparable(self) -> bool:
@@ -83,4 +85,5 @@ def last_image(run_id: str, key: str) -> Image.Image | None:
 
 def _record(run: Run, experiment: str) -> RunRecord:
     data, info = run.data, run.info
-    return RunRecord(info.run_id, experiment, info.status, data.metrics, data.params, data.tags)
+    started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="seconds")
+    return RunRecord(info.run_id, experiment, info.status, data.metrics, data.params, data.tags, started)

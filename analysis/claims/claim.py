@@ -1,0 +1,127 @@
+"""A claim of the text, and the evidence that it is judged by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import pandas as pd
+
+from analysis import curves, verdicts
+from analysis.frames import Frames
+from analysis.verdicts import Verdict
+from repro import registry
+from repro.errors import ReproError
+
+Word = Literal["holds", "does not hold", "undecided", "not measured"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of a claim: a word, the evidence in a sentence or two, its figures, and the runs they are from."""
+
+    verdict: Word
+    evidence: str
+    figures: dict[str, float] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+
+
+class MissingError(Exception):
+    """A run or a measurement that a claim needs is not there; the message is the command that makes it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the text. `criterion` decides, and was fixed before anything was measured."""
+
+    name: str
+    sentence: str  # as the text has it
+    measurement: str  # what is measured, on what
+    criterion: str
+    decide: Callable[["Evidence"], Finding]
+
+    def finding(self, evidence: "Evidence") -> Finding:
+        """Judge the claim; `not measured`, with the command, where something is missing."""
+        try:
+            return self.decide(evidence)
+        except MissingError as missing:
+            return Finding("not measured", str(missing))
+        except ReproError as error:
+            return Finding("not measured", f"its evidence cannot be read: {error}")
+
+
+class Evidence:
+    """The tables, with what several claims ask of them."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict on each experiment that has a reported cost."""
+        entries = [registry.get(name) for name in registry.names()]
+        return {e.name: verdicts.verdict(e, self.frames.runs) for e in entries if e.spec.reported}
+
+    def runs(self, experiment: str, at_least: int = 1) -> pd.DataFrame:
+        """The runs of an experiment that count, one a seed. Raises MissingError if they are fewer than that."""
+        found, _ = verdicts.pooled(self.frames.runs[self.frames.runs["experiment"] == experiment])
+        if len(found) < at_least:
+            seeds = "" if at_least == 1 else f" --seeds 0-{at_least - 1}"
+            raise MissingError(f"python -m repro run {experiment}{seeds}")
+        return found
+
+    def curves(self, experiment: str) -> pd.DataFrame:
+        """Their curves. Raises MissingError if there are none."""
+        wanted = self.runs(experiment)["run_id"]
+        return self.frames.curves[self.frames.curves["run_id"].isin(wanted)]
+
+    def mean_at(self, experiment: str, epoch: int, metric: str = "cost") -> float:
+        """Mean over seeds of a metric after an epoch, nats per image. Raises MissingError if no run got there."""
+        table = curves.table_of(self.curves(experiment), metric)
+        if epoch not in table.index or table.loc[epoch].isna().all():
+            raise MissingError(f"python -m repro run {experiment}")
+        return float(table.loc[epoch].mean())
+
+    def measured(self, experiment: str, study: str) -> "Measured":
+        """A study of the newest run of an experiment that has one. Raises MissingError if none has."""
+        rows = self.frames.measurements
+        runs = self.frames.runs[self.frames.runs["experiment"] == experiment].sort_values("started", ascending=False)
+        runs = runs[runs["comparable"].astype(bool)]
+        for run_id in runs["run_id"]:
+            mine = rows[(rows["run_id"] == run_id) & (rows["study"] == study)]
+            if len(mine):
+                return Measured(run_id, study, mine)
+        which = runs["run_id"].iloc[0] if len(runs) else "RUN_ID"
+        first = "" if len(runs) else f"python -m repro run {experiment}, then "
+        raise MissingError(f"{first}python -m repro evaluate {which} --study {study}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of one study of one run."""
+
+    run_id: str
+    study: str
+    rows: pd.DataFrame
+
+    def row(self, quantity: str, group: str = "") -> pd.Series:
+        """The one row of a quantity. Raises MissingError if the study, made by other code, has it not."""
+        found = self.rows[(self.rows["quantity"] == quantity) & (self.rows["group"] == group)]
+        if len(found) != 1:
+            of = f" of {group}" if group else ""
+            raise MissingError(
+                f"study {self.study} of run {self.run_id} has {len(found)} rows {quantity}{of}, where one is needed: "
+                f"python -m repro evaluate {self.run_id} --study {self.study}"
+            )
+        return found.iloc[0]
+
+    def value(self, quantity: str, group: str = "") -> float:
+        """Its value."""
+        return float(self.row(quantity, group)["value"])
+
+    def by_x(self, quantity: str, group: str = "") -> pd.Series:
+        """All values of a quantity by their x. Raises MissingError if there are none."""
+        found = self.rows[(self.rows["quantity"] == quantity) & (self.rows["group"] == group)]
+        if found.empty:
+            raise MissingError(f"python -m repro evaluate {self.run_id} --study {self.study}")
+        return found.set_index("x")["value"].sort_index()

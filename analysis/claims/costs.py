@@ -1,0 +1,126 @@
+"""Claims on costs: the three final ones, the shape of their curves, and which network is the better one."""
+
+import math
+from functools import partial
+
+import numpy as np
+
+from analysis import curves
+from analysis.claims.claim import Claim, Evidence, Finding, Word
+from repro import registry
+
+KNEE_EPOCHS, KNEE_SHARE = 2.0, 0.1
+"""A knee may fall so many epochs, or this share of the reported epoch, from the reported one, whichever is more."""
+SHARE_WITHIN = 0.95
+LINES = {
+    "mnist_fc": "Epoch: 0100 cost= 96.2119372147",
+    "mnist_conv": "Epoch: 0150 cost= 99.1976605925",
+    "cifar_conv": "Epoch: 0150 cost= 1840.119207031",
+}
+
+
+def final_cost(name: str, evidence: Evidence) -> Finding:
+    """The equivalence verdict of `compare`, in a claim's words."""
+    evidence.runs(name)
+    verdict = evidence.verdicts[name]
+    words: dict[str, Word] = {
+        "reproduced": "holds",
+        "different (worse)": "does not hold",
+        "different (better)": "does not hold",
+    }
+    spread = f" +- {verdict.std:.2f} (standard deviation)" if verdict.std is not None else ""
+    text = f"{verdict.verdict}: mean {verdict.mean:.2f}{spread} over {verdict.n} seed{'s' * (verdict.n != 1)}, "
+    text += f"reported {verdict.reported:.2f}, margin {verdict.margin} nats, on {verdict.data}"
+    text += f"; {verdict.reason}" if verdict.reason else ""
+    figures = {"mean": verdict.mean, "difference": verdict.difference, "margin": verdict.margin, "seeds": verdict.n}
+    return Finding(
+        words.get(verdict.verdict, "undecided"),
+        text,
+        {key: float(value) for key, value in figures.items() if value is not None},
+        tuple(evidence.runs(name)["run_id"]),
+    )
+
+
+def curve_shape(name: str, evidence: Evidence) -> Finding:
+    """Knees where they were, and the rest within the reading error and the margin."""
+    entry = registry.get(name)
+    reported = curves.reported_curve(entry)
+    assert reported is not None and entry.spec.reported is not None and entry.spec.reported.margin is not None
+    found = curves.compare(entry, evidence.curves(name), reported, entry.spec.reported.margin)
+    off = [float(np.mean(mine)) - theirs for mine, theirs in zip(found.knees, found.knees_reported, strict=True)]
+    allowed = [max(KNEE_EPOCHS, KNEE_SHARE * epoch) for epoch in found.knees_reported]
+    knees_hold = all(abs(by) <= most for by, most in zip(off, allowed, strict=True))
+    within = found.share_within or 0.0
+    mean = ", ".join(
+        f"{share:.0%} of the fall at epoch {float(np.mean(mine)):.1f} (reported {theirs:.1f})"
+        for share, mine, theirs in zip(curves.FALLS, found.knees, found.knees_reported, strict=True)
+    )
+    figures = {f"knee_{share:.0%}_epochs_off": by for share, by in zip(curves.FALLS, off, strict=True)}
+    return Finding(
+        "holds" if knees_hold and within >= SHARE_WITHIN else "does not hold",
+        f"{mean}; after that {within:.0%} of the epochs lie within the reading error and the margin, the farthest "
+        f"{found.largest_deviation or math.nan:+.1f} reading errors off at epoch {found.largest_epoch}",
+        figures | {"share_within": within, "largest_deviation": found.largest_deviation or math.nan},
+        tuple(evidence.runs(name)["run_id"]),
+    )
+
+
+def convolution_is_better(evidence: Evidence) -> Finding:
+    """The two networks at the reported settings, and at equal learning rates and numbers of epochs."""
+    reported = {name: registry.get(name).spec.training.epochs for name in ("mnist_fc", "mnist_conv")}
+    fc, conv = (evidence.mean_at(name, epochs) for name, epochs in reported.items())
+    figures = {"fc": fc, "conv": conv}
+    text = f"at the reported settings {conv:.2f} against {fc:.2f} nats of the fully connected network"
+    runs = [*evidence.runs("mnist_fc")["run_id"], *evidence.runs("mnist_conv")["run_id"]]
+    epochs = min(reported.values())
+    better = []
+    for rate, dense, convolutional in (
+        ("1e-3", "mnist_fc", "mnist_conv_lr_1e3"),
+        ("1e-4", "mnist_fc_lr_1e4", "mnist_conv"),
+    ):
+        pair = [evidence.mean_at(name, epochs) for name in (dense, convolutional)]
+        better.append(pair[1] < pair[0])
+        figures |= {f"fc_{rate}": pair[0], f"conv_{rate}": pair[1]}
+        text += f"; at learning rate {rate}, both after {epochs} epochs, {pair[1]:.2f} against {pair[0]:.2f}"
+        runs += [*evidence.runs(dense)["run_id"], *evidence.runs(convolutional)["run_id"]]
+    because = {
+        (True, True): "At equal settings the convolutional network is the better one: the reported order is the "
+        "learning rate's and the epochs' doing",
+        (False, False): "It is worse at equal settings too: that is the architecture",
+    }.get((better[0], better[1]), "Which is better depends on the learning rate")
+    holds = conv < fc and all(better)
+    return Finding("holds" if holds else "does not hold", f"{text}. {because}.", figures, tuple(dict.fromkeys(runs)))
+
+
+CLAIMS = (
+    *(
+        Claim(
+            f"cost_{name}",
+            line,
+            f"the training cost of the last epoch of {name}, several seeds",
+            "two one-sided t tests at 5% within the margin of the experiment's file: reproduced",
+            partial(final_cost, name),
+        )
+        for name, line in LINES.items()
+    ),
+    *(
+        Claim(
+            f"curve_{name}",
+            "The second plot shows the the negative of likelihood function with respect to the number of training "
+            "epochs.",
+            f"the cost of every epoch of {name}, mean over seeds, against the published plot",
+            f"half and nine tenths of the fall are done within {KNEE_EPOCHS:.0f} epochs or {KNEE_SHARE:.0%} of the "
+            f"reported epochs; after them {SHARE_WITHIN:.0%} of the epochs lie within reading error + margin",
+            partial(curve_shape, name),
+        )
+        for name in LINES
+    ),
+    Claim(
+        "convolution_better",
+        "Convolutional neural networks usually perform better on vision related tasks as compared to standard fully "
+        "connected MLPs by virtue of their architecture.",
+        "training cost of both networks on MNIST at both learning rates, and at equal numbers of epochs",
+        "the convolutional network's cost is the lower one at the reported settings and at equal ones",
+        convolution_is_better,
+    ),
+)
