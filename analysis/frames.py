@@ -25,6 +25,10 @@ CURVE_COLUMNS += [names.HELDOUT_NEG_ELBO]
 MEASUREMENT_COLUMNS = ["experiment", "seed", "run_id", "study", "quantity", "group", "x", "value", "standard_error"]
 MEASUREMENT_COLUMNS += ["unit"]
 
+WHOLE = {"seed", "epoch", "epochs"}
+REAL = {"margin", "cost", "test_neg_elbo", "test_reconstruction", "test_kl", "entropy_floor", "reconstruction", "kl"}
+REAL |= {names.HELDOUT_NEG_ELBO, "x", "value", "standard_error"}
+
 NEAR_COPIES = {"e5252b43bbdf": "CIFAR-10, JPEG-recoded"}
 """Known data sets that are not the canonical one, by the beginning of their fingerprint."""
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -71,17 +75,14 @@ def from_files(folder: Path) -> Frames:
     columns = (RUN_COLUMNS, CURVE_COLUMNS, MEASUREMENT_COLUMNS)
     for field, expected in zip(fields(Frames), columns, strict=True):
         path = folder / f"{field.name}.csv"
-        text = {"group": str, "reason": str, "variant_of": str, "margin": float, "unit": str}
         try:
-            table = pd.read_csv(path, dtype=text, float_precision="round_trip", keep_default_na=True)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise ReproError(f"results file {path} cannot be read: {error}") from None
         missing = [column for column in expected if column not in table]
         if missing:
             raise ReproError(f"results file {path} has no column {', '.join(missing)}")
-        for column in {"group", "reason", "variant_of", "unit"} & set(table):
-            table[column] = table[column].fillna("")
-        tables.append(table[expected])
+        tables.append(_typed(table[expected], path))
     return Frames(*tables)
 
 
@@ -124,6 +125,20 @@ def data_label(name: str, status: str, fingerprint: str) -> str:
     """A data set in words for a table: `MNIST (canonical)`, `CIFAR-10, JPEG-recoded (unverified)`."""
     title = next((label for start, label in NEAR_COPIES.items() if fingerprint.startswith(start)), "")
     return f"{title or TITLES.get(name, name)} ({status})"
+
+
+def _typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Text as read from a file to what its columns hold; "" is no number."""
+    typed = table.copy()
+    for column in set(table) & {*WHOLE, *REAL}:
+        try:  # by Python's own float, so that a number written is the number read
+            values = [float(text) if text else float("nan") for text in table[column]]
+        except ValueError as error:
+            raise ReproError(f"results file {path}, column {column}: {error}") from None
+        typed[column] = pd.Series(values, dtype=float).astype(int if column in WHOLE else float)
+    if "comparable" in table:
+        typed["comparable"] = table["comparable"] == "True"
+    return typed
 
 
 def _row(entry: Entry, run: read.RunRecord, epochs: int) -> dict[str, object]:

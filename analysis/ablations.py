@@ -1,0 +1,64 @@
+"""What each one-factor variant does to the cost, against the experiment that it varies."""
+
+import pandas as pd
+
+from analysis.claims.claim import Evidence, MissingError
+from analysis.curves import table_of
+from repro import registry
+from repro.registry import Entry
+
+COLUMNS = [
+    "variant", "of", "change", "seeds", "epoch", "cost", "baseline", "difference", "low", "high", "test_neg_elbo",
+    "baseline_test", "data", "note",
+]  # fmt: skip
+OTHER_SCALE = {"model.likelihood": "a density of its own scale, not compared"}
+OTHER_OBJECTIVE = {"training.kl": "its cost is another objective; the test negative ELBO is the true one"}
+
+
+def table(evidence: Evidence) -> pd.DataFrame:
+    """One row a variant. Costs in nats per image, means over seeds at the variant's last epoch.
+
+    `difference` is cost - baseline at that same epoch; `low` to `high` is its range over the baseline's and the
+    variant's seeds. A variant without a run has the command that makes it in `note`.
+    """
+    entries = [registry.get(name) for name in registry.names()]
+    return pd.DataFrame([_row(entry, evidence) for entry in entries if entry.spec.variant_of], columns=COLUMNS)
+
+
+def changed(entry: Entry) -> dict[str, tuple[str, str]]:
+    """The settings in which a variant differs from its experiment, each with both values."""
+    base, mine = registry.get(str(entry.spec.variant_of)).spec.flat(), entry.spec.flat()
+    keys = [key for key in sorted(base | mine) if not key.startswith(("reported.", "variant_of"))]
+    return {key: (base.get(key, "-"), mine.get(key, "-")) for key in keys if base.get(key) != mine.get(key)}
+
+
+def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
+    of, change = str(entry.spec.variant_of), changed(entry)
+    words = "; ".join(f"{key}: {before} -> {after}" for key, (before, after) in change.items())
+    row: dict[str, object] = {"variant": entry.name, "of": of, "change": words}
+    try:
+        runs, mine = evidence.runs(entry.name), table_of(evidence.curves(entry.name))
+        epoch = int(mine.dropna().index.max())
+        costs = mine.loc[epoch]
+        row |= {
+            "seeds": len(runs),
+            "epoch": epoch,
+            "cost": float(costs.mean()),
+            "test_neg_elbo": float(runs["test_neg_elbo"].mean()),
+            "data": runs["data"].iloc[0],
+        }
+        if any(key in OTHER_SCALE for key in change):
+            return row | {"note": next(OTHER_SCALE[key] for key in change if key in OTHER_SCALE)}
+        base = table_of(evidence.curves(of)).loc[epoch].dropna()
+        return row | {
+            "baseline": float(base.mean()),
+            "difference": float(costs.mean() - base.mean()),
+            "low": float(costs.min() - base.max()),
+            "high": float(costs.max() - base.min()),
+            "baseline_test": float(evidence.runs(of)["test_neg_elbo"].mean()),
+            "note": next((OTHER_OBJECTIVE[key] for key in change if key in OTHER_OBJECTIVE), ""),
+        }
+    except MissingError as missing:
+        return {"seeds": 0} | row | {"note": f"not run yet: {missing}"}
+    except KeyError:
+        return row | {"note": f"{of} has no run as long as this one"}
