@@ -40,7 +40,7 @@ def run(
         names.NOT_COMPARABLE_BECAUSE: reason or "-",
     }
     params = spec.flat() | {names.SEED: str(seed)}
-    reported = curves.reported_curve(entry)
+    reported = curves.reported_curve(registry.get(entry.spec.variant_of or experiment))
     assert reported is not None
     costs = dict(zip(reported.epoch.astype(int).tolist(), (reported.cost + shift).tolist(), strict=True))
     if cost is not None:

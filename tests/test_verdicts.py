@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from process import repro
 from scipy import stats
 
-from analysis import compare, curves, frames, verdicts
+from analysis import ablations, compare, curves, frames, verdicts
+from analysis.claims import Evidence
 from analysis.verdicts import Verdict, judge
 from repro import registry
 from repro.overrides import apply
@@ -159,6 +160,21 @@ def test_tables_survive_their_files(store: Path, tmp_path: Path) -> None:
     joined = tables.joined(again)
     assert len(joined.runs) == 2
     assert len(joined.curves) == len(tables.curves)
+
+
+def test_a_variant_is_measured_against_its_experiment_at_the_same_epoch(store: Path) -> None:
+    synthetic.run("mnist_fc", 0, 96.2)
+    synthetic.run("mnist_fc", 1, 96.4)
+    synthetic.run("mnist_fc_pytorch_init", 0, 95.0)
+    synthetic.run("mnist_fc_gaussian", 0, -1000.0)
+    tables, _ = frames.from_store(frames.all_entries())
+    rows = ablations.table(Evidence(tables)).set_index("variant")
+    init = rows.loc["mnist_fc_pytorch_init"]
+    assert (init["epoch"], init["change"]) == (100, "model.init: truncated_normal -> pytorch")
+    assert init[["difference", "low", "high"]].tolist() == pytest.approx([-1.3, -1.4, -1.2])
+    assert np.isnan(rows.loc["mnist_fc_gaussian", "difference"])
+    assert "not compared" in rows.loc["mnist_fc_gaussian", "note"]
+    assert rows.loc["cifar_conv_shuffled", "note"] == "not run yet: python -m repro run cifar_conv_shuffled"
 
 
 @given(st.floats(-3, 3), st.floats(0.01, 3), st.integers(2, 12))
