@@ -84,7 +84,7 @@ def run_rows(entries: list[Entry], frames: Frames) -> list[dict[str, Any]]:
         reported = entry.spec.reported
         mine = frames.runs[frames.runs["experiment"] == entry.name].sort_values("started", ascending=False)
         for raw in mine.to_dict("records"):
-            run = {key: None if pd.isna(value) else value for key, value in raw.items()}
+            run: dict[str, Any] = {key: None if pd.isna(value) else value for key, value in raw.items()}
             compared = run["comparable"] and reported is not None
             rows.append(
                 {key: run.get(key) for key in RUN_COLUMNS}

@@ -27,6 +27,7 @@ class Comparison:
     experiment: str
     seeds: tuple[int, ...]
     knees_reported: tuple[float, ...]  # for each of FALLS
+    knees_read: tuple[tuple[float, float], ...]  # first and last epoch that the reading error leaves to each of them
     knees: tuple[tuple[float, ...], ...]  # for each of FALLS, each seed's
     largest_deviation: float | None  # in reading errors, with its sign, after the last reported knee
     largest_epoch: int | None
@@ -66,6 +67,7 @@ def compare(entry: Entry, curves: pd.DataFrame, reported: Curve, margin: float) 
         entry.name,
         tuple(int(seed) for seed in seeds),
         expected,
+        readings(reported),
         tuple(zip(*found, strict=True)),
         largest,
         epoch,
@@ -82,6 +84,16 @@ def knees(epoch: Values, cost: Values, final: float) -> tuple[float, ...]:
     if len(cost) < 2:
         return (float("nan"),) * len(FALLS)
     return tuple(_crossing(epoch, cost, cost[1] + share * (final - cost[1])) for share in FALLS)
+
+
+def readings(reported: Curve) -> tuple[tuple[float, float], ...]:
+    """Where the knees of a curve may be that was read with an error: the first and the last epoch of each."""
+    found = []
+    for share in FALLS:
+        level = reported.cost[1] + share * (reported.cost[-1] - reported.cost[1])
+        ends = [_crossing(reported.epoch, reported.cost + s * reported.reading_error, level) for s in (-1, 1)]
+        found.append((ends[0], ends[1]))
+    return tuple(found)
 
 
 def _crossing(epoch: Values, cost: Values, level: float) -> float:

@@ -52,6 +52,12 @@ class Frames:
             tables.append(pd.concat(parts, ignore_index=True) if parts else mine)
         return Frames(*tables)
 
+    def only(self, run_ids: Iterable[str]) -> "Frames":
+        """What belongs to these runs."""
+        wanted = set(run_ids)
+        tables = (getattr(self, each.name) for each in fields(self))
+        return Frames(*(table[table["run_id"].isin(wanted)] for table in tables))
+
     def save(self, folder: Path) -> list[Path]:
         """Write the tables as CSV files, in an order that does not depend on when what was run; return the files."""
         folder.mkdir(parents=True, exist_ok=True)

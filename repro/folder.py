@@ -57,6 +57,12 @@ def checkpoints(run_id: str) -> Path:
     return of(run_id) / "checkpoints"
 
 
+def epochs(run_id: str) -> int:
+    """How many epochs of a run are in its newest checkpoint; 0 if it has none."""
+    found = sorted(checkpoints(run_id).glob("epoch-*.safetensors")) if run_id else []
+    return int(found[-1].stem.removeprefix("epoch-")) if found else 0
+
+
 def every() -> list[str]:
     """Ids of the runs that have a folder here, newest first."""
     found = root().glob("*/run.json")

@@ -1,6 +1,7 @@
 """From what was asked on the command line to a checked request: every fault is found before anything is started."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from repro.data import Choice, Dataset
     from repro.request import Request
+
+MOST_SEEDS = 1000  # in one command
 
 
 @contextmanager
@@ -39,6 +42,30 @@ def whole(faults: list[str], option: str, text: str, low: int, high: int) -> int
     return number
 
 
+def seeds(faults: list[str], text: str) -> tuple[int, ...]:
+    """The seeds that `--seeds` was given, ascending: `0-4`, `0,2,5` or `0-2,7`. Every fault in it is added."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part.strip())
+        if match is None:
+            faults.append(f"--seeds {text}: {part!r} should be a whole number, or a range such as 0-4")
+            continue
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= 2**63:
+            faults.append(f"--seeds {text}: {last} should be at most {2**63 - 1}")
+        elif last < first:
+            faults.append(f"--seeds {text}: {part} should ascend, as {last}-{first} does")
+        elif len(found) + last - first >= MOST_SEEDS:
+            faults.append(f"--seeds {text}: should name at most {MOST_SEEDS} seeds; take several commands")
+            break
+        else:
+            found += range(first, last + 1)
+    twice = sorted({seed for seed in found if found.count(seed) > 1})
+    if twice:
+        faults.append(f"--seeds {text}: should name each seed once; more than once: {', '.join(map(str, twice))}")
+    return tuple(sorted(found))
+
+
 def overridden(faults: list[str], spec: Experiment, assignments: list[str]) -> Experiment:
     """The spec after overrides, whose faults are added to the others."""
     try:
@@ -53,22 +80,50 @@ def reference(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).suffix == ".py" else name
 
 
+def plans(name: str) -> Iterator[Plan]:
+    """What the runs of an experiment that have a folder here were asked for, newest first."""
+    experiment = reference(name)
+    return (plan for plan in map(folder.load, folder.every()) if plan.experiment == experiment)
+
+
 def to_resume(name: str, spec: Experiment, seed: int) -> str | None:
     """The newest run of this experiment and seed, or None. Raises UsageError if it is of another spec."""
-    for run_id in folder.every():
-        plan = folder.load(run_id)
-        if (plan.experiment, plan.seed) == (reference(name), seed):
-            _refuse_changes(plan, spec)
-            return run_id
-    return None
+    plan = next((plan for plan in plans(name) if plan.seed == seed), None)
+    if plan is not None:
+        _refuse_changes(plan, spec)
+    return plan.run_id if plan else None
+
+
+def same(name: str, spec: Experiment, fingerprint: str) -> dict[int, Plan]:
+    """By seed, the run of this experiment with this whole spec and data: the newest finished one, or else the newest.
+
+    `fingerprint` is the data set's. Runs of the experiment with another spec or other data are passed over.
+    """
+    matching = [plan for plan in plans(name) if plan.fingerprint == fingerprint and _is_of(plan, spec)]
+    found: dict[int, Plan] = {}
+    for plan in sorted(matching, key=lambda plan: folder.outcome(plan.run_id) is None):  # finished ones before others
+        found.setdefault(plan.seed, plan)
+    return found
+
+
+def _is_of(plan: Plan, spec: Experiment) -> bool:
+    try:
+        return not _changes(plan, spec)
+    except UsageError:  # a spec of an older version of the program
+        return False
+
+
+def _changes(plan: Plan, spec: Experiment) -> list[str]:
+    """The settings in which a recorded run differs from a spec, a line for each."""
+    before, now = from_dict(plan.spec).flat(), spec.flat()
+    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    return [f"  {key}: was {before.get(key, '-')}, is {now.get(key, '-')}" for key in changed]
 
 
 def _refuse_changes(plan: Plan, spec: Experiment) -> None:
-    before, now = from_dict(plan.spec).flat(), spec.flat()
-    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-    if changed:
-        differences = [f"  {key}: was {before.get(key, '-')}, is {now.get(key, '-')}" for key in changed]
-        raise UsageError(f"run {plan.run_id} was of another spec, and cannot go on with this one:", *differences)
+    changes = _changes(plan, spec)
+    if changes:
+        raise UsageError(f"run {plan.run_id} was of another spec, and cannot go on with this one:", *changes)
 
 
 def recorded(plan: Plan, data_dir: Path | None) -> "Request":

@@ -15,6 +15,7 @@ from torch import Tensor
 from repro import checkpoint, figures, folder, provenance
 from repro.engine import to_batch
 from repro.errors import ReproError
+from repro.measure.evaluation import entropy_floor
 from repro.model import Generator, check
 from repro.outcome import Status, Summary, not_comparable
 from repro.randomness import stream
@@ -137,11 +138,12 @@ class _Run:
             names.TEST_NEG_ELBO: test.cost,
             names.TEST_RECONSTRUCTION: test.reconstruction,
             names.TEST_KL: test.kl,
+            names.ENTROPY_FLOOR: entropy_floor(self.trainer.train_images),
         }
         if not self.journal.has("metrics", group="test"):
             self.writer.metrics(metrics, self.spec.training.epochs, "test")
         self.writer.tags({names.WEIGHTS_SHA256: self.trainer.digest()})
-        weights, curve = "weights.safetensors", "cost_curve.png"
+        weights, curve = names.WEIGHTS_FILE, "cost_curve.png"
         signature = {"signature": self.spec.signature}
         checkpoint.write_tensors(self.journal.files / weights, self.trainer.model.state_dict(), signature)
         self._cost_curve().savefig(self.journal.files / curve)

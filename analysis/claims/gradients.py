@@ -78,7 +78,8 @@ def trained_as_printed(evidence: Evidence) -> Finding:
 def bound(evidence: Evidence) -> Finding:
     """The ELBO against the importance-weighted estimate of log p(x), on the same test images."""
     study = evidence.measured("mnist_fc", "evaluation")
-    elbo, log_px = -study.value("test_neg_elbo_many"), study.row("test_log_px")
+    elbo = -study.value("test_neg_elbo_many", "images of log p(x)")
+    log_px = study.row("test_log_px")
     return Finding(
         "holds" if log_px["value"] + DEVIATIONS * log_px["standard_error"] >= elbo else "does not hold",
         f"ELBO {elbo:.2f}, importance-weighted log p(x) {log_px['value']:.2f} +- {log_px['standard_error']:.2f} nats "

@@ -15,7 +15,17 @@ from repro.errors import ReproError
 @app.command()
 def run(
     name: Name,
-    seed: Annotated[str, typer.Option(help="Decides the initial weights, the order and the noise.", metavar="N")] = "0",
+    seed: Annotated[
+        str | None, typer.Option(help="Decides initial weights, order and noise; 0 if not given.", metavar="N")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Several, such as 0-4 or 0,2,7-9; finished ones are skipped, others go on.", metavar="LIST"),
+    ] = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(help="How many of --seeds at a time, sharing the threads; 1 if not given.", metavar="N"),
+    ] = None,
     epochs: Annotated[str | None, typer.Option(help="Same as --set training.epochs=N.", metavar="N")] = None,
     assignments: Annotated[
         list[str] | None,
@@ -39,26 +49,26 @@ def run(
     if epochs is not None:
         assignments = [*(assignments or []), f"training.epochs={epochs}"]
     with prepare.all_faults() as faults:
-        seed_number = prepare.whole(faults, "--seed", seed, 0, 2**63 - 1)
+        chosen, at_once = _seeds(faults, seed, seeds, jobs)
         cores = prepare.whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
         if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
             faults.append(f"--summary {summary}: should be a file in a directory that exists")
         spec = prepare.overridden(faults, entry.spec, assignments or [])
     place = prepare.pick_device(device)
-    run_id = prepare.to_resume(name, spec, seed_number) if resume else None
+    run_id = prepare.to_resume(name, spec, chosen[0]) if resume and seeds is None else None
     if run_id is not None:
         return _resume(run_id, data_dir, summary)
     dataset = prepare.load_data(spec, data, data_dir)
 
-    from repro import runner  # MLflow takes seconds to import; faults above do not wait for it
-    from repro.request import Request
+    from repro.request import Request  # MLflow takes seconds to import; faults above do not wait for it
 
-    request = Request(entry, spec, dataset, seed_number, place, cores)
     source = str(Path(data_dir).resolve()) if data_dir else None
-    run_id = runner.begin(
-        request, experiment=prepare.reference(name), assignments=tuple(assignments or ()), data=data, data_dir=source
+    reference = prepare.reference(name)
+    asked = {"experiment": reference, "assignments": tuple(assignments or ()), "data": data, "data_dir": source}
+    request = Request(entry, spec, dataset, chosen[0], place, max(1, cores // at_once))
+    return (
+        _train_new(request, asked, summary) if seeds is None else _train_seeds(request, chosen, at_once, asked, summary)
     )
-    return _train(run_id, request, summary)
 
 
 @app.command("resume")
@@ -115,6 +125,18 @@ def sync(run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run
     return int(failed > 0)
 
 
+def _seeds(faults: list[str], seed: str | None, seeds: str | None, jobs: str | None) -> tuple[tuple[int, ...], int]:
+    """The seeds that are asked for, and how many at a time."""
+    if seed is not None and seeds is not None:
+        faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
+    if jobs is not None and seeds is None:
+        faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
+    at_once = prepare.whole(faults, "--jobs", jobs, 1, 64) if jobs is not None else 1
+    if seeds is not None:
+        return prepare.seeds(faults, seeds), at_once
+    return (prepare.whole(faults, "--seed", seed, 0, 2**63 - 1) if seed is not None else 0,), at_once
+
+
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
     finished = folder.outcome(run_id)
     if finished is not None:
@@ -123,6 +145,22 @@ def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
         return sync(run_id)
     plan = folder.load(run_id)
     return _train(run_id, prepare.recorded(plan, data_dir), summary)
+
+
+def _train_new(request: Any, asked: dict[str, Any], summary: Path | None) -> int:
+    from repro import runner
+
+    return _train(runner.begin(request, **asked), request, summary)
+
+
+def _train_seeds(
+    request: Any, chosen: tuple[int, ...], at_once: int, asked: dict[str, Any], summary: Path | None
+) -> int:
+    from repro import seeds
+
+    outcome = seeds.run(request, chosen, at_once, asked)
+    _write_summary(summary, outcome.to_json())
+    return outcome.exit_code
 
 
 def _train(run_id: str, request: Any, summary: Path | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from repro.data.files import AbsentError, Images, Published, describe, fault, locate, md5, read
+from repro.data.files import AbsentError, Images, Labels, Published, describe, fault, locate, md5, read
 from repro.spec import DATASETS
 
 SHAPE, TRAIN_IMAGES = DATASETS["cifar10"]
@@ -31,7 +31,7 @@ _CLASSES = 10
 
 
 def find(root: Path, batch_images: int = BATCH_IMAGES) -> Images:
-    """Read CIFAR-10 from `root` or one of its usual subfolders: [N, 32, 32, 3] each for train and test.
+    """Read CIFAR-10 from `root` or one of its usual subfolders: [N, 32, 32, 3] each for train and test, and labels.
 
     The python layout goes first, since its checksums are known. Raises AbsentError if neither is there, and DataError
     if a file is missing, unreadable or not what it should be.
@@ -44,16 +44,18 @@ def find(root: Path, batch_images: int = BATCH_IMAGES) -> Images:
         paths = locate(root, folders, [[f"{name}.bin"] for name in MD5])
         read_batch = _read_binary
     images = np.empty((len(paths), batch_images, SHAPE.height, SHAPE.width, SHAPE.channels), np.uint8)
+    labels = np.empty(images.shape[:2], np.uint8)
     canonical = True
-    for batch, path in zip(images, paths, strict=True):
-        planes, known = read_batch(path, batch_images)
-        batch[:] = planes.reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
+    for batch, path in enumerate(paths):
+        planes, labels[batch], known = read_batch(path, batch_images)
+        images[batch] = planes.reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
         canonical = canonical and known
-    return Images(paths[0].parent, images[:-1].reshape(-1, *images.shape[2:]), images[-1], canonical)
+    train = images[:-1].reshape(-1, *images.shape[2:])
+    return Images(paths[0].parent, train, images[-1], canonical, (labels[:-1].reshape(-1), labels[-1]))
 
 
-def _read_binary(path: Path, images: int) -> tuple[NDArray[np.uint8], bool]:
-    """Pixels [images, 3072] of records of one label and 3072 pixels. Never known to be canonical."""
+def _read_binary(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bool]:
+    """Pixels [images, 3072] and labels of records of one label and 3072 pixels. Never known to be canonical."""
     size = images * (1 + _PIXELS)
     expected = f"{images:,} records of {1 + _PIXELS:,} bytes"
     content = read(path, size)
@@ -64,11 +66,11 @@ def _read_binary(path: Path, images: int) -> tuple[NDArray[np.uint8], bool]:
     if labels.max() >= _CLASSES:
         wrong = int((labels >= _CLASSES).argmax())
         raise fault(path, f"labels below {_CLASSES} in {expected}", f"label {labels[wrong]} in record {wrong}")
-    return records[:, 1:], False
+    return records[:, 1:], labels, False
 
 
-def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], bool]:
-    """Pixels [images, 3072] of a pickled batch, and whether it has its published checksum."""
+def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bool]:
+    """Pixels [images, 3072] and labels of a pickled batch, and whether it has its published checksum."""
     limit = 2 * images * _PIXELS + 2**20  # room for labels, file names and pickle protocol 0
     expected = f"a CIFAR-10 python batch of {images:,} images"
     content = read(path, limit)
@@ -78,10 +80,10 @@ def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], bool]:
     if digest in MD5.values() and digest != MD5[path.name]:
         raise fault(path, expected, "the content of " + next(name for name in MD5 if MD5[name] == digest))
     try:
-        planes = _unpickle(content, images)
+        planes, labels = _unpickle(content, images)
     except Exception as error:  # a broken or hostile pickle can raise anything
         raise fault(path, expected, f"{describe(content)} ({type(error).__name__}: {str(error)[:100]})") from None
-    return planes, digest == MD5[path.name]
+    return planes, labels, digest == MD5[path.name]
 
 
 class _Recorded:
@@ -120,14 +122,17 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"{module!r}, {name!r} is not admitted")
 
 
-def _unpickle(content: bytes, images: int) -> NDArray[np.uint8]:
-    array = _Unpickler(io.BytesIO(content), encoding="latin1").load()["data"]
-    _, shape, dtype, fortran_order, pixels = array.state
+def _unpickle(content: bytes, images: int) -> tuple[NDArray[np.uint8], Labels]:
+    batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+    labels, (_, shape, dtype, fortran_order, pixels) = batch["labels"], batch["data"].state
+    numbers = isinstance(labels, list) and all(type(label) is int and 0 <= label < _CLASSES for label in labels)
+    if not numbers or len(labels) != images:
+        raise ValueError(f"labels that are not {images:,} whole numbers below {_CLASSES}")
     if (shape, dtype.args[0], fortran_order) != ((images, _PIXELS), "u1", False):
         raise ValueError(f"an array {shape} of {dtype.args[0]}")
     if isinstance(pixels, str):  # python 2, or an older protocol
         pixels = pixels.encode("latin1")
-    return np.frombuffer(pixels, np.uint8).reshape(shape)
+    return np.frombuffer(pixels, np.uint8).reshape(shape), np.array(labels, np.uint8)
 
 
 def _urls() -> list[str]:

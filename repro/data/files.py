@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from repro.errors import DataError
 
 Pixels = NDArray[np.uint8]  # [N, H, W, C], C-contiguous
+Labels = NDArray[np.uint8]  # [N], the number of each image's class
 
 _GZIP = b"\x1f\x8b"
 
@@ -26,12 +27,13 @@ class AbsentError(Exception):
 
 @dataclass(frozen=True)
 class Images:
-    """What a folder of intact files holds. `canonical` if every file has its published checksum."""
+    """What a folder of intact files holds. `canonical` if every file of images has its published checksum."""
 
     folder: Path
     train: Pixels
     test: Pixels
     canonical: bool
+    labels: tuple[Labels, Labels] | None = None  # of training and test images, where they are at hand
 
     @property
     def status(self) -> Literal["canonical", "unverified"]:

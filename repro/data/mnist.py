@@ -1,11 +1,11 @@
-"""MNIST from its idx files, plain or gzip. Labels are not needed, so not read."""
+"""MNIST from its idx files, plain or gzip. Labels are read where they lie beside the images, and may be missing."""
 
 import struct
 from pathlib import Path
 
 import numpy as np
 
-from repro.data.files import Images, Pixels, Published, describe, fault, locate, md5, read
+from repro.data.files import AbsentError, Images, Labels, Pixels, Published, describe, fault, locate, md5, read
 from repro.spec import DATASETS
 
 SHAPE, TRAIN_IMAGES = DATASETS["mnist"]
@@ -17,7 +17,10 @@ _FILES = [
     [f"{part}-images{joint}idx3-ubyte{suffix}" for suffix in ("", ".gz") for joint in "-."]
     for part in ("train", "t10k")
 ]
+_LABEL_FILES = [[name.replace("images", "labels").replace("idx3", "idx1") for name in names] for names in _FILES]
 _HEADER = struct.Struct(">4I")  # magic number, images, rows, columns
+_LABEL_HEADER = struct.Struct(">2I")  # magic number, labels
+_CLASSES = 10
 _IMAGES, _LABELS = 2051, 2049  # magic numbers
 
 
@@ -30,7 +33,29 @@ def find(root: Path, train_images: int = TRAIN_IMAGES, test_images: int = TEST_I
     (train, train_md5), (test, test_md5) = (
         _read(path, count) for path, count in zip(paths, (train_images, test_images), strict=True)
     )
-    return Images(paths[0].parent, train, test, canonical=(train_md5, test_md5) == MD5)
+    labels = _labels(paths[0].parent, (train_images, test_images))
+    return Images(paths[0].parent, train, test, (train_md5, test_md5) == MD5, labels)
+
+
+def _labels(folder: Path, counts: tuple[int, int]) -> tuple[Labels, Labels] | None:
+    """The labels beside the images, or None where there are no such files. Raises DataError if they are damaged."""
+    try:
+        paths = locate(folder, (".",), _LABEL_FILES)
+    except AbsentError:
+        return None
+    train, test = (_read_labels(path, count) for path, count in zip(paths, counts, strict=True))
+    return train, test
+
+
+def _read_labels(path: Path, count: int) -> Labels:
+    expected = f"{count:,} labels below {_CLASSES} in an idx file of {_LABEL_HEADER.size + count:,} bytes"
+    content = read(path, _LABEL_HEADER.size + count)
+    if len(content) != _LABEL_HEADER.size + count or _LABEL_HEADER.unpack_from(content) != (_LABELS, count):
+        raise fault(path, expected, describe(content))
+    labels = np.frombuffer(content, np.uint8, offset=_LABEL_HEADER.size)
+    if labels.max() >= _CLASSES:
+        raise fault(path, expected, f"label {labels.max()}")
+    return labels.copy()
 
 
 def _read(path: Path, images: int) -> tuple[Pixels, str]:

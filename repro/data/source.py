@@ -17,7 +17,7 @@ from repro import spec
 from repro.data import standin
 from repro.data.cifar10 import CIFAR10
 from repro.data.download import download
-from repro.data.files import AbsentError, Images, Pixels, Published
+from repro.data.files import AbsentError, Images, Labels, Pixels, Published
 from repro.data.mnist import MNIST
 from repro.errors import DataError, UsageError
 
@@ -45,6 +45,9 @@ class Dataset:
     train: Tensor  # uint8 [N, H, W, C]
     heldout: Tensor  # uint8 [M, H, W, C]: the first `data.holdout` training images; if that is 0, the test images
     test: Tensor  # uint8 [K, H, W, C]
+    train_labels: Tensor | None = None  # int64 [N], the classes of `train` from 0; None where no labels are at hand
+    heldout_labels: Tensor | None = None  # int64 [M], of `heldout`
+    test_labels: Tensor | None = None  # int64 [K], of `test`
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None)
             log.info("%s: %s", data.name, tried[-1])
             continue
         origin = f"{place.origin} {found.folder}"
-        return _dataset(data.name, origin, found.status, (found.train, found.test), data.holdout)
+        return _dataset(data.name, origin, found.status, (found.train, found.test), data.holdout, found.labels)
     if choice == "real":
         raise DataError(
             "\n  ".join([f"{data.name}: real data found nowhere. Looked in", *tried])
@@ -95,7 +98,8 @@ def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None)
     words, images = STAND_INS[data.name]
     train, test = images()
     holdout = len(train) // 1000 * 100 if data.holdout else 0  # whole hundreds, the usual batch
-    return _dataset(data.name, f"stand-in: {words}", "stand-in", (train, test), holdout)
+    labels = standin.digit_labels() if data.name == "mnist" else None
+    return _dataset(data.name, f"stand-in: {words}", "stand-in", (train, test), holdout, labels)
 
 
 def survey(data_dir: Path | None = None) -> list[Finding]:
@@ -147,8 +151,16 @@ def _in_directory(published: Published, directory: Path | None) -> Images:
     return published.find(directory)
 
 
-def _dataset(name: str, origin: str, status: Status, images: tuple[Pixels, Pixels], holdout: int) -> Dataset:
+def _dataset(
+    name: str,
+    origin: str,
+    status: Status,
+    images: tuple[Pixels, Pixels],
+    holdout: int,
+    labels: tuple[Labels, Labels] | None,
+) -> Dataset:
     train, test = (torch.from_numpy(part) for part in images)
+    of_train, of_test = (torch.from_numpy(part).long() for part in labels) if labels else (None, None)
     return Dataset(
         name=name,
         origin=origin,
@@ -157,6 +169,9 @@ def _dataset(name: str, origin: str, status: Status, images: tuple[Pixels, Pixel
         train=train[holdout:],
         heldout=train[:holdout] if holdout else test,
         test=test,
+        train_labels=None if of_train is None else of_train[holdout:],
+        heldout_labels=of_train[:holdout] if of_train is not None and holdout else of_test,
+        test_labels=of_test,
     )
 
 

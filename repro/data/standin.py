@@ -5,12 +5,20 @@ Integer arithmetic only, so that a stand-in has the same pixels, and the same fi
 
 import numpy as np
 
-from repro.data.files import Pixels
+from repro.data.files import Labels, Pixels
 
 MNIST = "scikit-learn's handwritten digits, enlarged to 28x28"
 CIFAR10 = "32x32 patches of scikit-learn's two sample photographs"
 
 _TRAIN_DIGITS = 1500  # of 1797, in the order of their writers
+
+
+def digit_labels() -> tuple[Labels, Labels]:
+    """Which digits they are: train [1500] and test [297]."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+
+    labels = load_digits().target.astype(np.uint8)
+    return labels[:_TRAIN_DIGITS], labels[_TRAIN_DIGITS:]
 
 
 def mnist() -> tuple[Pixels, Pixels]:

@@ -20,9 +20,36 @@ METRICS = {
     TEST_RECONSTRUCTION: "nats per image; its first part",
     TEST_KL: "nats per image; its second part",
     IMAGES_PER_SECOND: "training images per second of the epoch's training, evaluation and logging left out",
-    ENTROPY_FLOOR: "nats per image; mean summed pixel entropy of the training images, below which no Bernoulli cost falls",
+    ENTROPY_FLOOR: "nats per image; mean summed pixel entropy of the training images, below which no Bernoulli cost is",
     EPOCH_SECONDS: "seconds of the epoch's training, evaluation and logging left out",
 }
+
+OVER_SEEDS = (COST, RECONSTRUCTION, KL, HELDOUT_NEG_ELBO, TEST_NEG_ELBO)
+"""What the parent of several seeds logs of its finished ones: each of these as `_mean`, `_low` and `_high`."""
+SPREAD = {"mean": "mean over the finished seeds", "low": "lowest of them", "high": "highest of them"}
+SEEDS_FINISHED = "seeds_finished"
+PARENT_METRICS = {f"{name}_{key}": f"{METRICS[name]}; {words}" for name in OVER_SEEDS for key, words in SPREAD.items()}
+PARENT_METRICS[SEEDS_FINISHED] = "how many seeds the others are over"
+
+TEST_LOG_PX = "test_log_px"
+TEST_EFFECTIVE_SAMPLE_SIZE = "test_effective_sample_size"
+TEST_NEG_ELBO_MANY = "test_neg_elbo_many"
+TEST_EXCESS_OVER_FLOOR = "test_excess_over_floor"
+ACTIVE_UNITS = "active_units"
+STUDY_METRICS = {
+    TEST_LOG_PX: "nats per image; importance-weighted estimate of log p(x), the mean over the first test images; 500 "
+    "of them with K = 5,000 draws of z each, unless the rows log_px_images and log_px_samples say otherwise",
+    TEST_EFFECTIVE_SAMPLE_SIZE: "draws; (sum w)^2 / sum w^2 of those K weights, the median over the images",
+    TEST_NEG_ELBO_MANY: "nats per image; negative ELBO of all test images, 100 draws of z each unless the row "
+    "elbo_draws says otherwise",
+    TEST_EXCESS_OVER_FLOOR: "nats per image; by how much that is above the entropy floor of the test images",
+    ACTIVE_UNITS: "latent dimensions whose E_q[z] has a variance over the test images above 0.01",
+}
+"""What studies of a finished run log beside their rows, at the run's last epoch; they log the entropy floor too."""
+STUDY_ROWS = {(name, ""): name for name in STUDY_METRICS} | {(ENTROPY_FLOOR, "train"): ENTROPY_FLOOR}
+"""Which rows of a study these metrics are, by quantity and group."""
+STUDY = "repro.study."
+"""Beginning of the tag of a study that was made of a run; the value is its date and command."""
 
 SEED = "seed"
 SETTINGS = {
@@ -33,6 +60,12 @@ SETTINGS = {
     "products": "the library of the fast engine's matrix products: mkl, onednn or bfloat16; - where there is no choice",
 }
 """How a run's steps were computed, logged as params beside the spec's; the same settings give the same bits."""
+
+KIND = "repro.kind"
+"""Tag of a run in the store that is no trained run but a parent of some: what kind of parent."""
+KIND_SEEDS = "seeds"
+SEEDS = "repro.seeds"
+PARENT = "mlflow.parentRunId"
 
 SIGNATURE = "repro.signature"
 COMPARABLE = "repro.comparable"
@@ -47,5 +80,9 @@ COMMAND = "repro.command"
 GIT_DIRTY = "repro.git.dirty"
 WEIGHTS_SHA256 = "repro.weights.sha256"
 ERROR = "repro.error"
+VERDICT = "repro.verdict"
+"""Tag: what the seeds of the run's experiment say of the reported cost, set when they are compared."""
 SPEC_FILE = "spec.json"
 """Artifact: the whole spec as JSON."""
+WEIGHTS_FILE = "weights.safetensors"
+"""Artifact: the final weights, whose digest is the tag repro.weights.sha256."""

@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
@@ -32,21 +33,39 @@ class RunRecord:
 
 
 def runs(experiment: str) -> list[RunRecord]:
-    """All runs of an experiment, newest first; none if it has no runs yet. Raises StoreError."""
+    """All trained runs of an experiment, newest first; none if it has no runs yet. Raises StoreError.
+
+    Parents, which hold several runs together, are left out.
+    """
     client = open_client()
     try:
         found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return []
-        records: list[RunRecord] = []
-        token: str | None = ""
-        while token is not None:
-            page = client.search_runs([found.experiment_id], page_token=token or None, max_results=500)
-            records += [_record(run, experiment) for run in page]
-            token = page.token or None
+        every = search(client, found.experiment_id) if found else []
+        return [_record(run, experiment) for run in every if names.KIND not in run.data.tags]
     except MlflowException as error:
         raise StoreError(f"the runs of {experiment!r} cannot be read: {first_line(error)}") from None
-    return records
+
+
+def parents(experiment: str) -> list[RunRecord]:
+    """The runs of an experiment that hold several together, newest first. Raises StoreError."""
+    client = open_client()
+    try:
+        found = client.get_experiment_by_name(experiment)
+        every = search(client, found.experiment_id) if found else []
+        return [_record(run, experiment) for run in every if names.KIND in run.data.tags]
+    except MlflowException as error:
+        raise StoreError(f"the runs of {experiment!r} cannot be read: {first_line(error)}") from None
+
+
+def search(client: MlflowClient, experiment_id: str, where: str = "") -> list[Run]:
+    """Every run of an MLflow experiment, parents too, that `where` holds for, newest first. Raises MlflowException."""
+    found: list[Run] = []
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs([experiment_id], where, page_token=token or None, max_results=500)
+        found += page
+        token = page.token or None
+    return found
 
 
 def run(run_id: str) -> RunRecord:

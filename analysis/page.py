@@ -1,0 +1,149 @@
+"""A page of sections, tables and figures, as one HTML file that needs nothing else, or as Markdown."""
+
+import base64
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup, escape
+from PIL import Image
+
+ASSETS = Path(__file__).parent / "assets"
+MARKS = {"holds": "✓", "reproduced": "✓", "does not hold": "✗", "different": "✗", "undecided": "?", "inconclusive": "?"}
+MARKS |= {"not measured": "○", "not comparable": "○"}
+"""A sign before a verdict, so that its colour is not all that tells it."""
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph; `code` between backticks."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption. `name` is its anchor; columns of numbers are shown with `digits` decimals."""
+
+    name: str
+    frame: pd.DataFrame
+    caption: str
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture: SVG to stand in the page, or else only PNG. `caption` says what it shows and how it was made."""
+
+    name: str
+    alt: str
+    caption: str
+    png: bytes
+    svg: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what is under it; `folded` parts are shown on demand."""
+
+    title: str
+    anchor: str
+    parts: list[Prose | Table | Figure]
+    folded: list[Prose | Table | Figure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A verdict at the top of the page."""
+
+    title: str
+    verdict: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole."""
+
+    title: str
+    lead: str
+    cards: list[Card]
+    sections: list[Section]
+
+
+def html(page: Page) -> str:
+    """One file with styles, script and pictures in it; the same page gives the same text."""
+    loader = jinja2.FileSystemLoader(ASSETS)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"inline": _inline, "data": _data, "cell": _cell, "kind": verdict_kind, "mark": verdict_mark}
+    environment.tests |= {"table": _is(Table), "figure": _is(Figure), "prose": _is(Prose), "number": _is_number}
+    embedded = {name: Markup((ASSETS / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
+    return environment.get_template("report.html.j2").render(page=page, size=_size, Markup=Markup, **embedded)
+
+
+def markdown(page: Page, pictures: str) -> str:
+    """The same for a file among others; its pictures are in the folder `pictures`, as that file would name it."""
+    lines = [f"# {page.title}", "", page.lead, ""]
+    for section in page.sections:
+        lines += [f"## {section.title}", ""]
+        for part in [*section.parts, *section.folded]:
+            if isinstance(part, Prose):
+                lines += [part.text, ""]
+            elif isinstance(part, Figure):
+                lines += [f"![{part.alt}]({pictures}/{part.name}.png)", "", f"*{part.caption}*", ""]
+            else:
+                lines += [*_markdown_table(part), "", f"*{part.caption}*", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def verdict_kind(text: Any) -> str:
+    """The class of a cell that holds a verdict: good, bad, open or none; "" for any other."""
+    word = next((each for each in MARKS if str(text).startswith(each)), "")
+    return {"✓": "good", "✗": "bad", "?": "open", "○": "none"}.get(MARKS.get(word, ""), "")
+
+
+def verdict_mark(text: Any) -> str:
+    """The sign of a verdict."""
+    return next((mark for word, mark in MARKS.items() if str(text).startswith(word)), "")
+
+
+def _markdown_table(table: Table) -> list[str]:
+    heads = [str(column) for column in table.frame.columns]
+    numeric = [pd.api.types.is_numeric_dtype(table.frame[column]) for column in table.frame.columns]
+    rows = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---:" if each else "---" for each in numeric) + " |"]
+    for row in table.frame.itertuples(index=False):
+        cells = [_cell(value, table.digits).replace("|", "\\|").replace("\n", " ") for value in row]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def _cell(value: Any, digits: int = 2) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "-"
+    return f"{value:,.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def _inline(text: str) -> Markup:
+    """Escaped, with code between backticks."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(png)) as image:
+        return image.size
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not pd.isna(value)
+
+
+def _is(kind: type) -> Any:
+    return lambda part: isinstance(part, kind)

@@ -1,0 +1,103 @@
+"""Writing the report: its tables, its pictures, the page and its Markdown, and noticing when they drift apart."""
+
+import os
+import re
+from pathlib import Path
+
+from analysis import notes
+from analysis.claims import Evidence
+from analysis.claims.claim import MissingError
+from analysis.frames import Frames, from_files
+from analysis.page import Figure, Page, html, markdown
+from analysis.report import PICTURES, STUDY_OF, Files, build
+from repro.errors import ReproError
+from repro.tracking import studies
+from repro.tracking.notes import annotate
+
+
+def update(found: Frames, files: Files) -> list[str]:
+    """Take runs of the tracking store into the tables, beside those of other machines that are there already.
+
+    Only runs that count are taken. The pictures of their studies are copied, and each run in the store is given its
+    note. Returns what to tell. Raises ReproError if the tables that are there are damaged.
+    """
+    usable = found.runs["comparable"].astype(bool) & ~found.runs["data"].str.endswith("(stand-in)")
+    kept = found.only(found.runs.loc[usable, "run_id"])
+    before = from_files(files.folder) if (files.folder / "runs.csv").exists() else None
+    both = kept.joined(before) if before else kept
+    told = [f"wrote {path}" for path in both.save(files.folder)]
+    evidence = Evidence(both)
+    for kind in PICTURES:
+        for name in sorted(set(kept.runs["experiment"])):
+            told += _copy_picture(evidence, kept, name, kind, files)
+    elsewhere = set(both.runs["run_id"]) - set(kept.runs["run_id"])
+    given = annotate({run_id: note for run_id, note in notes.annotated(evidence).items() if run_id not in elsewhere})
+    return [*told, f"{given} runs were given their notes"]
+
+
+def write(evidence: Evidence, files: Files) -> list[Path]:
+    """Write the report; return its files."""
+    page = build(evidence, files)
+    written = texts(page, files)
+    files.figures.mkdir(parents=True, exist_ok=True)
+    wanted = {f"{figure.name}.png": figure.png for figure in figures_of(page)}
+    for left in {path.name for path in files.figures.glob("*.png")} - wanted.keys():
+        (files.figures / left).unlink()
+    for name, png in wanted.items():
+        (files.figures / name).write_bytes(png)
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8")
+    return [*written, files.figures]
+
+
+def drifted(evidence: Evidence, files: Files) -> list[str]:
+    """What of the written report is not what its tables say now. Pictures are compared by name, not by pixel."""
+    page, faults = build(evidence, files), []
+    for path, text in texts(page, files).items():
+        there = path.read_text(encoding="utf-8") if path.exists() else ""
+        if _words(there) != _words(text):
+            faults.append(f"{path} is not what {files.folder} says now")
+    faults += [
+        f"{files.figures / figure.name}.png is missing"
+        for figure in figures_of(page)
+        if not (files.figures / f"{figure.name}.png").exists()
+    ]
+    return faults
+
+
+def texts(page: Page, files: Files) -> dict[Path, str]:
+    """The two files with text."""
+    return {
+        files.page: html(page),
+        files.markdown: markdown(page, os.path.relpath(files.figures, files.markdown.parent)),
+    }
+
+
+def figures_of(page: Page) -> list[Figure]:
+    """Every picture of the page."""
+    parts = [part for section in page.sections for part in (*section.parts, *section.folded)]
+    return [part for part in parts if isinstance(part, Figure)]
+
+
+def _copy_picture(evidence: Evidence, kept: Frames, name: str, kind: str, files: Files) -> list[str]:
+    """Copy a sheet of images of the run that the report shows, if this store has that run."""
+    study = STUDY_OF.get(kind, "latents")
+    try:
+        run_id = evidence.measured(name, study).run_id
+    except MissingError:
+        return []
+    if run_id not in set(kept.runs["run_id"]):
+        return []
+    try:
+        content = studies.artifact(run_id, f"{studies.FOLDER}/{kind}.png")
+    except ReproError as error:
+        return [f"note: {error}"]
+    files.pictures.mkdir(parents=True, exist_ok=True)
+    (files.pictures / f"{name}_{kind}.png").write_bytes(content)
+    return []
+
+
+def _words(text: str) -> str:
+    """A page without its pictures, whose last digits may differ between processors."""
+    text = re.sub(r"<svg .*?</svg>", "<svg>", text, flags=re.DOTALL)
+    return re.sub(r"data:image/png;base64,[^\"]*", "data:", text)

@@ -1,0 +1,304 @@
+"""The report: its sections, from the evidence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import ablations, compare, content, curves, plots
+from analysis.claims import Evidence
+from analysis.claims.claim import Measured, MissingError
+from analysis.curves import table_of
+from analysis.page import Card, Figure, Page, Prose, Section, Table
+from repro import registry
+from repro.errors import ReproError
+
+ACTIVE = 0.01  # variance of a latent mean over images, above which a dimension is active (Burda et al. 2016)
+PICTURES = {
+    "samples": ("A hundred samples of {name}", "means of p(x|z) of a hundred z ~ N(0, I), as the text draws them"),
+    "originals_and_reconstructions": (
+        "Test images and reconstructions of {name}",
+        "rows of test images, each above its reconstructions",
+    ),
+    "walk": (
+        "Walks in the latent space of {name}",
+        "each row goes straight from one test image's latent mean to another's",
+    ),
+    "traversals": (
+        "Traversals of the latent dimensions of {name}",
+        "each row moves one dimension from -3 to 3, the most active first",
+    ),
+    "samples_most_confident": (
+        "Samples of {name} that a classifier is surest of",
+        "the fifty samples of highest confidence",
+    ),
+    "samples_least_confident": (
+        "Samples of {name} that a classifier is least sure of",
+        "the fifty samples of lowest confidence",
+    ),
+}
+"""Sheets of images that studies make: what they show, and how."""
+STUDY_OF = {"samples_most_confident": "digits", "samples_least_confident": "digits"}  # the others are of `latents`
+
+Part = Prose | Table | Figure
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a report lies: tables and pictures in `folder`, RESULTS.md beside it."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """The HTML file."""
+        return self.folder / "report.html"
+
+    @property
+    def markdown(self) -> Path:
+        """The Markdown file."""
+        return self.folder.parent / "RESULTS.md"
+
+    @property
+    def figures(self) -> Path:
+        """Where the Markdown file's pictures are."""
+        return self.folder / "figures"
+
+    @property
+    def pictures(self) -> Path:
+        """Sheets of images that studies made."""
+        return self.folder / "pictures"
+
+
+def build(evidence: Evidence, files: Files) -> Page:
+    """The page that the evidence makes. A part whose evidence is missing says how to get it."""
+    cards = [
+        Card(name, v.verdict, content.headline(v)) for name, v in evidence.verdicts.items() if name in content.SETUPS
+    ]
+    cards.sort(key=lambda card: content.SETUPS.index(card.title))
+    lead = (
+        "Three experiments of the notebook Variational Autoencoder, run again: are its numbers reproduced, how sure is "
+        f"that, and what does it hinge on? {content.data_note(evidence)}"
+    ).strip()
+    return Page(
+        "Are the reported costs of three variational autoencoders reproduced?",
+        lead,
+        cards,
+        [
+            _verdicts(evidence),
+            _curves(evidence),
+            _samples(files),
+            _claims(evidence),
+            _ablations(evidence),
+            _inside(evidence, files),
+            _provenance(evidence),
+        ],
+    )
+
+
+def _verdicts(evidence: Evidence) -> Section:
+    table = Table(
+        "verdicts",
+        content.verdict_table(evidence),
+        "Costs in nats per image. `95% for one more` is the prediction interval for one more seed; `of excess` the "
+        "difference as a share of the reported cost's excess over the entropy floor. From `python -m repro compare`.",
+    )
+    text = (
+        "A cost is reproduced if the mean over seeds lies within a margin of the reported one, by two one-sided t "
+        "tests at 5%. The margins stand in the experiments' files and were fixed before the runs: 2% of what can be "
+        "learned, which is the reported cost less the entropy floor, the mean entropy of the training pixels. (1% of "
+        "the raw cost of CIFAR-10 would be an eighth of all that there is to learn.) One reported cost is one run: "
+        "where the prediction interval covers it, it could be one of ours."
+    )
+    intervals = content.interval_table(evidence)
+    figure = _figure(
+        "verdict_intervals",
+        lambda: plots.verdicts(intervals),
+        "Difference of the mean cost from the reported one in margins: "
+        + "; ".join(
+            f"{row['experiment']} {row['difference'] / row['margin']:+.2f}" for row in intervals.to_dict("records")
+        ),
+        "Difference from the reported cost in units of each setup's margin. The thick bar is the 90% interval of the "
+        "mean, which has to lie in the shaded zone; the thin one the 95% prediction interval for one more seed.",
+    )
+    return Section("Verdicts", "verdicts-section", [Prose(text), table, *([figure] if len(intervals) else [])])
+
+
+def _curves(evidence: Evidence) -> Section:
+    parts: list[Part] = [
+        Prose(
+            "The reported curves were read off the published plots; the grey band is the error of that reading. Dotted "
+            "lines are the knees: half and nine tenths of the reported fall from the second epoch's cost. Each thin "
+            "line is a seed."
+        )
+    ]
+    for name in content.SETUPS:
+        entry = registry.get(name)
+        try:
+            mine, reported = evidence.curves(name), curves.reported_curve(entry)
+            assert reported is not None
+            knees = curves.knees(reported.epoch, reported.cost, float(reported.cost[-1]))
+            label = evidence.runs(name)["data"].iloc[0]
+            parts.append(
+                _figure(
+                    f"curves_{name}",
+                    lambda mine=mine, reported=reported, knees=knees: plots.cost_curves(mine, reported, knees),
+                    f"Training cost of {name} against epoch, over the reported one: how it settles, and 25 epochs",
+                    f"{name}, on {label}: `python -m repro run {name}`.",
+                )
+            )
+        except (MissingError, ReproError) as missing:
+            parts.append(Prose(f"{name}: no curve yet; `{missing}`."))
+    entries = [registry.get(name) for name in content.SETUPS]
+    rows = compare.curve_rows(entries, evidence.frames)
+    if rows:
+        frame = pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))
+        parts.append(
+            Table("knees", frame, "Where the fall is done, and how far the mean over seeds strays after that.")
+        )
+    return Section("Curves", "curves-section", parts)
+
+
+def _samples(files: Files) -> Section:
+    parts: list[Part] = []
+    for name in content.SETUPS:
+        parts += _sheets(files, name, ("samples", "originals_and_reconstructions"))
+    if not parts:
+        parts.append(Prose("None yet: `python -m repro evaluate RUN_ID --study latents`, then `report --update`."))
+    return Section("Samples", "samples-section", parts)
+
+
+def _claims(evidence: Evidence) -> Section:
+    text = (
+        "Every sentence of the text that can be checked, with what the runs say; the criteria stand below. A claim "
+        "that does not hold is no less a result."
+    )
+    table = Table("claims", content.claim_table(evidence), "The text's claims. From `python -m repro claims`.")
+    criteria = Table("criteria", content.criteria_table(), "What was measured, and what decides.")
+    return Section("Claims of the text", "claims-section", [Prose(text), table], [criteria])
+
+
+def _ablations(evidence: Evidence) -> Section:
+    table = ablations.table(evidence)
+    shown = table.drop(columns=["low", "high"]).rename(columns=lambda name: name.replace("_", " "))
+    parts: list[Part] = [
+        Prose(
+            "Each variant differs from one of the experiments in one setting, and is compared with it at the same "
+            "epoch, in training cost. The range is over the experiment's seeds."
+        ),
+        Table(
+            "ablations", shown, "What one factor does to the cost, nats per image. From `python -m repro run VARIANT`."
+        ),
+    ]
+    if table["difference"].notna().any():
+        figure = _figure(
+            "ablations_plot",
+            lambda: plots.ablations(table),
+            "Difference in cost of each variant from its experiment, nats per image",
+            "Cost of each variant less that of its experiment at the same epoch; bars over the experiment's seeds.",
+        )
+        parts.insert(1, figure)
+    four = {"fully connected, 1e-3": "mnist_fc", "convolutional, 1e-3": "mnist_conv_lr_1e3"}
+    four |= {"fully connected, 1e-4": "mnist_fc_lr_1e4", "convolutional, 1e-4": "mnist_conv"}
+    found = {label: _mean_curve(evidence, name) for label, name in four.items()}
+    present = {label: curve for label, curve in found.items() if curve is not None}
+    if len(present) > 1:
+        parts.append(
+            _figure(
+                "network_and_rate",
+                lambda: plots.several(present),
+                "Training cost against epoch of " + ", ".join(present),
+                "Both networks on MNIST by learning rate: is it the architecture, or the rate and the epochs?",
+            )
+        )
+    return Section("What it hinges on", "ablations-section", parts)
+
+
+def _inside(evidence: Evidence, files: Files) -> Section:
+    parts: list[Part] = [
+        Table(
+            "evaluation",
+            content.evaluation_table(evidence),
+            "What the final weights are worth on test images, ± Monte Carlo standard error. On grey pixels the "
+            "Bernoulli log p(x) is not a likelihood of binary data, nor comparable with tables for binarised MNIST. "
+            "From `python -m repro evaluate RUN_ID`.",
+        )
+    ]
+    for name in content.SETUPS:
+        parts += _measured_figures(evidence, name)
+    parts += _sheets(files, "mnist_fc", ("walk", "traversals"))
+    folded: list[Part] = [*_sheets(files, "mnist_fc", ("samples_most_confident", "samples_least_confident"))]
+    for name in content.SETUPS[1:]:
+        folded += _sheets(files, name, ("walk", "traversals"))
+    return Section("Inside the models", "inside-section", parts, folded)
+
+
+def _measured_figures(evidence: Evidence, name: str) -> list[Part]:
+    """The plots of one setup's studies, those that there are."""
+    kinds = {
+        "evaluation": (
+            "kl_by_dimension",
+            lambda rows: plots.kl_by_dimension(rows, ACTIVE),
+            "KL of each latent dimension",
+        ),
+        "latents": ("latent_map", plots.latent_map, "Latent means of test images in two dimensions, by class"),
+        "gradients": (
+            "gradient_variance",
+            lambda rows: plots.by_group(rows, "gradient_variance", "epoch", "total variance ((nats per image)²)"),
+            "Variance of the encoder's gradient by estimator along the training, one draw of z for each image",
+        ),
+        "digits": ("confidence", plots.confidence, "Confidence of a classifier of handwritten digits"),
+        "spectrum": ("spectrum", plots.spectrum, "Spectral energy by frequency, of data, reconstructions and samples"),
+    }
+    found: list[Part] = []
+    for study, (kind, draw, what) in kinds.items():
+        try:
+            measured = evidence.measured(name, study)
+        except MissingError:
+            continue
+        found.append(_study_figure(name, study, kind, draw, what, measured))
+    return found
+
+
+def _study_figure(name: str, study: str, kind: str, draw: object, what: str, measured: Measured) -> Figure:
+    how = (
+        f"{what}: {name}, run {measured.run_id[:8]}, `python -m repro evaluate {measured.run_id[:8]} --study {study}`."
+    )
+    return _figure(f"{kind}_{name}", lambda: draw(measured.rows), f"{what} of {name}", how)  # type: ignore[operator]
+
+
+def _provenance(evidence: Evidence) -> Section:
+    parts: list[Part] = [
+        Prose(
+            "Every number above is from one of these runs. With the same versions, the same thread count and the same "
+            "kind of processor a run can be trained again bit for bit: `python -m repro verify RUN_ID`."
+        ),
+        Table("machines", content.machine_table(evidence), "On what."),
+        Table("commands", content.commands(), "What to type to make them anew."),
+    ]
+    runs = Table("runs", content.run_table(evidence), "The runs. Costs in nats per image.", digits=4)
+    return Section("How it was made", "provenance-section", parts, [runs])
+
+
+def _sheets(files: Files, name: str, kinds: tuple[str, ...]) -> list[Part]:
+    found: list[Part] = []
+    for kind in kinds:
+        path = files.pictures / f"{name}_{kind}.png"
+        if path.exists():
+            title, how = PICTURES[kind]
+            study = STUDY_OF.get(kind, "latents")
+            caption = f"{title.format(name=name)}: {how}. `python -m repro evaluate RUN_ID --study {study}`"
+            found.append(Figure(f"{name}_{kind}", title.format(name=name), caption, path.read_bytes()))
+    return found
+
+
+def _mean_curve(evidence: Evidence, name: str) -> pd.Series | None:
+    try:
+        return table_of(evidence.curves(name)).mean(axis=1)
+    except MissingError:
+        return None
+
+
+def _figure(name: str, draw: object, alt: str, caption: str) -> Figure:
+    dark, light = draw(), draw()  # type: ignore[operator]
+    return Figure(name, alt, caption, plots.png(light), plots.svg(dark, name, alt))

@@ -1,0 +1,132 @@
+"""Do generated digits look real? Judged by a classifier of handwritten digits, and by one that looks for the fakes."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repro import figures
+from repro.data import Dataset
+from repro.engine import to_batch
+from repro.errors import UsageError
+from repro.measure.findings import Findings, Row
+from repro.model import VAE
+from repro.randomness import stream
+
+CLASSES = 10
+SURE = 0.9
+Tell = Callable[[str], None]
+
+
+def realism(
+    model: VAE, dataset: Dataset, samples: int = 10_000, epochs: int = 2, seed: int = 0, tell: Tell = lambda _: None
+) -> Findings:
+    """Confidence of a classifier, and how well samples are told from digits. Samples are the means of p(x|z).
+
+    Confidence is the largest class probability. The two-sample test is that of Lopez-Paz and Oquab (2017): the share
+    that a classifier gets right of images held out from its training, half of them samples; 0.5 is chance. Raises
+    UsageError where the data set has no labels.
+    """
+    if dataset.train_labels is None or dataset.test_labels is None:
+        raise UsageError(f"study digits needs the labels of {dataset.name} beside its images: {dataset.origin}")
+    train, test = to_batch(dataset.train), to_batch(dataset.test)
+    classifier = trained(train, dataset.train_labels, CLASSES, epochs, seed, tell)
+    drawn, copies = _drawn(model, test, samples, seed)
+    correct = (probabilities(classifier, test).argmax(1) == dataset.test_labels).double()
+    rows = [Row("classifier_accuracy", float(correct.mean()), "share", standard_error=_error(correct))]
+    means = torch.stack([train[dataset.train_labels == digit].mean(0) for digit in range(CLASSES)])
+    groups = {
+        "test digits": test,
+        "samples": drawn,
+        "reconstructions": copies,
+        "mean image": train.mean(0, keepdim=True),
+        "class means": means,
+    }
+    chances = {group: probabilities(classifier, images) for group, images in groups.items()}
+    for group, chance in chances.items():
+        rows += _confidence(chance.max(1).values, group)
+    shares = torch.bincount(chances["samples"].argmax(1), minlength=CLASSES).double() / len(drawn)
+    rows += [Row("share_of_samples", float(share), "share", str(digit)) for digit, share in enumerate(shares)]
+    rows.append(
+        Row("entropy_of_samples_classes", float(torch.special.entr(shares).sum()), "nats, ln 10 = 2.30 at most")
+    )
+    tell("classifier of real and generated digits")
+    rows.append(told_apart(train[: len(drawn)], drawn, epochs, seed, tell))
+    order = chances["samples"].max(1).values.argsort(descending=True)
+    sheets = {"most_confident": order[:50], "least_confident": order.flip(0)[:50]}
+    sheet = {f"samples_{name}": figures.grid(drawn[chosen].numpy(), columns=10) for name, chosen in sheets.items()}
+    return Findings(rows, sheet)
+
+
+def told_apart(real: Tensor, generated: Tensor, epochs: int = 2, seed: int = 0, tell: Tell = lambda _: None) -> Row:
+    """How often a classifier is right on a fifth of the images, kept from its training. [N, C, H, W] each."""
+    count = min(len(real), len(generated))
+    images, truth = torch.cat([real[:count], generated[:count]]), torch.arange(2).repeat_interleave(count)
+    order = torch.randperm(2 * count, generator=stream("two samples", seed))
+    kept, used = order[: 2 * count // 5], order[2 * count // 5 :]
+    judge = trained(images[used], truth[used], 2, epochs, seed, tell)
+    right = (probabilities(judge, images[kept]).argmax(1) == truth[kept]).double()
+    return Row("real_or_generated_accuracy", float(right.mean()), "share", standard_error=_error(right))
+
+
+def trained(images: Tensor, labels: Tensor, classes: int, epochs: int, seed: int, tell: Tell) -> nn.Module:
+    """A small convolutional classifier, Adam at 1e-3, batches of 100. [N, C, H, W] in [0, 1], int64 [N]."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream("classifier", seed, classes).initial_seed())
+        classifier = _network(images.shape[1:], classes)
+        optimiser = torch.optim.Adam(classifier.parameters(), lr=1e-3)
+        for epoch in range(1, epochs + 1):
+            order = torch.randperm(len(images))
+            for chosen in torch.split(order, 100):
+                optimiser.zero_grad()
+                F.cross_entropy(classifier(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            tell(f"classifier of {classes} classes: epoch {epoch} of {epochs}")
+    return classifier.eval()
+
+
+@torch.no_grad()
+def probabilities(classifier: nn.Module, images: Tensor) -> Tensor:
+    """Class probabilities. [N, C, H, W] -> float64 [N, classes]."""
+    return torch.cat([classifier(chunk).double().softmax(1) for chunk in torch.split(images, 500)])
+
+
+def _network(shape: torch.Size, classes: int) -> nn.Module:
+    channels, height, width = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(32 * (height // 4) * (width // 4), 128),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(128, classes),
+    )
+
+
+@torch.no_grad()
+def _drawn(model: VAE, test: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    z = torch.randn((samples, model.latent), generator=stream("digit samples", seed))
+    drawn = torch.cat([model.generate(chunk) for chunk in torch.split(z, 500)])
+    return drawn, torch.cat([model.generate(model.encode(chunk)[0]) for chunk in torch.split(test, 500)])
+
+
+def _confidence(confidence: Tensor, group: str) -> list[Row]:
+    sure = (confidence > SURE).double()
+    return [
+        Row("mean_confidence", float(confidence.mean()), "probability", group, standard_error=_error(confidence)),
+        Row("median_confidence", float(np.median(confidence.numpy())), "probability", group),
+        Row("share_sure", float(sure.mean()), f"share with confidence above {SURE}", group, None, _error(sure)),
+    ]
+
+
+def _error(values: Tensor) -> float | None:
+    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -1,0 +1,51 @@
+"""The KL in closed form, and as the text prints it, against a Monte Carlo estimate of its definition."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from repro import objective
+from repro.engine import to_batch
+from repro.measure.findings import Findings, Row
+from repro.model import VAE
+from repro.randomness import stream
+
+NATS = "nats per image"
+CHUNK = 100  # images whose draws are in memory at once
+
+
+@torch.no_grad()
+def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) -> Findings:
+    """Mean KL(q(z|x) || N(0, I)) over images three ways. uint8 [N, H, W, C].
+
+    The estimate is the mean of log q(z|x) - log p(z) over `draws` of z ~ q for each image. `..._deviation` is how far
+    the other two are from it, in its standard errors; `..._image_deviation` the root mean square of that over single
+    images, about 1 for what is right of each, so that errors of single images cannot cancel.
+    """
+    exact, printed, estimates, errors = [], [], [], []
+    generator = stream("kl", seed)
+    for chunk in torch.split(images, CHUNK):
+        mean, log_variance = (each.double() for each in model.encode(to_batch(chunk)))
+        exact.append(objective.kl_to_standard_normal(mean, log_variance))
+        printed.append(objective.kl_as_printed(mean, log_variance))
+        each_draw = _log_ratios(mean, log_variance, draws, generator)
+        estimates.append(each_draw.mean(0))
+        errors.append(each_draw.std(0) / math.sqrt(draws))
+    estimate, error = torch.cat(estimates), torch.cat(errors)
+    whole = float(error.square().sum().sqrt()) / len(error)
+    rows = [Row("kl_monte_carlo", float(estimate.mean()), NATS, standard_error=whole)]
+    for name, found in {"kl_closed_form": torch.cat(exact), "kl_as_printed": torch.cat(printed)}.items():
+        off = found - estimate
+        of_images = float((off / error).square().mean().sqrt())
+        rows.append(Row(name, float(found.mean()), NATS))
+        rows.append(Row(f"{name}_deviation", float(off.mean()) / whole, "standard errors"))
+        rows.append(Row(f"{name}_image_deviation", of_images, "standard errors of an image, root mean square"))
+    return Findings([*rows, Row("kl_draws", draws, "draws of z per image"), Row("kl_images", len(images), "images")])
+
+
+def _log_ratios(mean: Tensor, log_variance: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """log q(z|x) - log p(z) of draws of z ~ q(z|x), nats. [N, D], [N, D] -> [draws, N]."""
+    noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype).to(mean.device)
+    z, zero = VAE.sample(mean, log_variance, noise), torch.zeros_like(mean)
+    return objective.log_normal(z, mean, log_variance) - objective.log_normal(z, zero, zero)

@@ -1,0 +1,101 @@
+"""What the latent variables carry: maps of the latent means, walks between images, traversals of single dimensions."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repro import figures
+from repro.data import Dataset
+from repro.engine import to_batch
+from repro.measure.findings import Findings, Row
+from repro.model import VAE
+from repro.objective import kl_to_standard_normal
+from repro.randomness import stream
+
+STEPS = 11  # pictures in a row
+REACH = 3.0  # standard deviations of the prior that a traversal goes either way
+
+
+@torch.no_grad()
+def portrait(model: VAE, dataset: Dataset, mapped: int = 2000, seed: int = 0) -> Findings:
+    """Latent means of `mapped` test images in two dimensions, by class where labels are at hand, and pictures.
+
+    The rows' `x` is the test image's index.
+    """
+    shown = to_batch(dataset.test[:mapped])
+    mean, log_variance = _encoded(model, shown)
+    labels = ["-"] * len(shown) if dataset.test_labels is None else [str(int(each)) for each in dataset.test_labels]
+    rows = []
+    for name, points in {"pca": _pca(mean), "tsne": _tsne(mean, seed)}.items():
+        for axis in (0, 1):
+            rows += [
+                Row(f"latent_{name}_{axis + 1}", float(value), "-", labels[index], index)
+                for index, value in enumerate(points[:, axis])
+            ]
+    z = torch.randn((100, model.latent), generator=stream("samples", seed))
+    starts, ends = _pairs(dataset, mean, seed)
+    originals = shown[:50]
+    return Findings(
+        rows,
+        {
+            "samples": figures.grid(model.generate(z).numpy(), columns=10),
+            "originals_and_reconstructions": figures.pairs(
+                originals.numpy(), model.generate(mean[:50]).numpy(), columns=10
+            ),
+            "walk": figures.grid(model.generate(walk(starts, ends)).numpy(), columns=STEPS),
+            "traversals": figures.grid(model.generate(traversals(mean, log_variance)).numpy(), columns=STEPS),
+        },
+    )
+
+
+def walk(starts: Tensor, ends: Tensor) -> Tensor:
+    """Straight walks in latent space, row after row. [R, D], [R, D] -> [R * STEPS, D]."""
+    share = torch.linspace(0, 1, STEPS)[None, :, None]
+    return ((1 - share) * starts[:, None] + share * ends[:, None]).flatten(0, 1)
+
+
+def traversals(mean: Tensor, log_variance: Tensor, rows: int = 10) -> Tensor:
+    """One image's mean with one dimension after the other moved, the ones of the highest KL first.
+
+    [N, D], [N, D] -> [rows * STEPS, D].
+    """
+    by_dimension = torch.stack(
+        [kl_to_standard_normal(mean[:, [d]], log_variance[:, [d]]).mean() for d in range(mean.shape[1])]
+    )
+    chosen = by_dimension.argsort(descending=True)[:rows]
+    moved = mean[0].repeat(len(chosen), STEPS, 1)
+    for row, dimension in enumerate(chosen.tolist()):
+        moved[row, :, dimension] = torch.linspace(-REACH, REACH, STEPS)
+    return moved.flatten(0, 1)
+
+
+def _pairs(dataset: Dataset, mean: Tensor, seed: int, rows: int = 8) -> tuple[Tensor, Tensor]:
+    """Latent means of pairs of test images, of different classes where these are known."""
+    order = torch.randperm(len(mean), generator=stream("walk", seed)).tolist()
+    pairs = list(zip(order[::2], order[1::2], strict=False))
+    if dataset.test_labels is not None:
+        labels = dataset.test_labels
+        pairs = [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
+    chosen = torch.tensor(pairs[:rows])
+    return mean[chosen[:, 0]], mean[chosen[:, 1]]
+
+
+def _encoded(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
+    both = [model.encode(chunk) for chunk in torch.split(images, 500)]
+    return torch.cat([mean for mean, _ in both]), torch.cat([log_variance for _, log_variance in both])
+
+
+def _pca(mean: Tensor) -> NDArray[np.float64]:
+    from sklearn.decomposition import PCA  # noqa: PLC0415 - takes a second, and other studies do without
+
+    points: NDArray[np.float64] = PCA(2, svd_solver="full").fit_transform(mean.double().numpy())
+    return points
+
+
+def _tsne(mean: Tensor, seed: int) -> NDArray[np.float64]:
+    from sklearn.manifold import TSNE  # noqa: PLC0415
+
+    nearest = min(30.0, (len(mean) - 1) / 3)
+    points = TSNE(2, perplexity=nearest, init="pca", random_state=seed).fit_transform(mean.double().numpy())
+    return np.asarray(points, dtype=np.float64)

@@ -1,0 +1,91 @@
+"""How blurry images are: the share of their spectral energy at high frequencies, against that of data."""
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repro.engine import to_batch
+from repro.measure.findings import Findings, Row
+from repro.model import VAE
+from repro.randomness import stream
+
+HALF = 0.5  # of the Nyquist frequency, above which a frequency is high
+BINS = 16
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+
+
+def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> Findings:
+    """Spectra of data, of their reconstructions and of samples, the means of p(x|z). uint8 [N, H, W, C]."""
+    shown = images[:count]
+    groups = {"data": _arrays(to_batch(shown)), **_drawn(model, shown, seed)}
+    rows, shares = [], {}
+    for group, pixels in groups.items():
+        power, frequency = spectra(luminance(pixels))
+        rows += [Row("spectrum", value, "share of energy", group, x) for x, value in radial(power, frequency)]
+        each = high_share(power, frequency)
+        shares[group] = float(each.mean())
+        error = float(each.std(ddof=1)) / math.sqrt(len(each))
+        rows.append(Row("high_frequency_share", shares[group], "share of energy", group, standard_error=error))
+    for group in ("reconstructions", "samples"):
+        rows.append(Row("high_frequency_ratio", shares[group] / shares["data"], "of the data's share", group))
+    across = neighbours(groups["data"])
+    rows.append(Row("neighbour_correlation", across, "correlation of pixels side by side", "data"))
+    return Findings(rows)
+
+
+def luminance(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Brightness of images. [N, C, H, W], C 1 or 3 -> [N, H, W]."""
+    return pixels[:, 0] if pixels.shape[1] == 1 else np.einsum("nchw,c->nhw", pixels, np.array(LUMINANCE))
+
+
+def spectra(grey: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Power of each frequency with the mean removed, and the frequency's length as a share of Nyquist's.
+
+    [N, H, W] -> [N, H, W], [H, W].
+    """
+    power = np.abs(np.fft.fft2(grey - grey.mean((1, 2), keepdims=True))) ** 2
+    rows, columns = (np.fft.fftfreq(size) * 2 for size in grey.shape[1:])  # in cycles a pixel, Nyquist's being 1/2
+    return power, np.hypot(rows[:, None], columns[None, :])
+
+
+def high_share(power: NDArray[np.float64], frequency: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of each image's energy above half the Nyquist frequency; 0 for an image of one colour. -> [N]."""
+    total = power.sum((1, 2))
+    high: NDArray[np.float64] = power[:, frequency > HALF].sum(1)
+    share: NDArray[np.float64] = np.divide(high, total, out=np.zeros_like(high), where=total > 0)
+    return share
+
+
+def radial(power: NDArray[np.float64], frequency: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Mean power of a frequency in rings of equal width up to Nyquist's, as a share of the energy of all."""
+    mean = power.mean(0)
+    total = mean.sum() or 1.0  # images of one colour have no energy
+    edges = np.linspace(0, 1, BINS + 1)
+    found = []
+    for low, high in itertools.pairwise(edges):
+        ring = (frequency > low) & (frequency <= high)
+        if ring.any():
+            found.append((float((low + high) / 2), float(mean[ring].mean() / total)))
+    return found
+
+
+def neighbours(pixels: NDArray[np.float64]) -> float:
+    """Correlation between a pixel and the one to its right, over all images. [N, C, H, W]."""
+    left, right = pixels[..., :-1].ravel(), pixels[..., 1:].ravel()
+    return float(np.corrcoef(left, right)[0, 1])
+
+
+@torch.no_grad()
+def _drawn(model: VAE, images: Tensor, seed: int) -> dict[str, NDArray[np.float64]]:
+    copies = [model.generate(model.encode(to_batch(chunk))[0]) for chunk in torch.split(images, 500)]
+    z = torch.randn((len(images), model.latent), generator=stream("spectrum samples", seed))
+    samples = [model.generate(chunk) for chunk in torch.split(z, 500)]
+    return {"reconstructions": _arrays(torch.cat(copies)), "samples": _arrays(torch.cat(samples))}
+
+
+def _arrays(images: Tensor) -> NDArray[np.float64]:
+    return np.asarray(images.numpy(), dtype=np.float64)

@@ -1,0 +1,279 @@
+"""Many seeds side by side: the real command on small data, and the parent run that holds them together."""
+
+import io
+import json
+import signal
+import time
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from process import client, repro, started, wait_for
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from repro import cli, data, prepare, registry
+from repro.progress import SeedsDisplay
+from repro.request import Request
+from repro.spec import Experiment
+from repro.tracking import names, read
+from repro.tracking.group import Group, Setup, compact
+from repro.tracking.store import experiment_id, open_client
+
+STAND_IN = ["--data", "stand-in", "--threads", "2"]  # with two jobs: one thread each
+CURVES = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("0-4", (0, 1, 2, 3, 4)), ("5,0, 2", (0, 2, 5)), ("0-2,7", (0, 1, 2, 7)), (str(2**63 - 1), (2**63 - 1,))],
+)
+def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
+    faults: list[str] = []
+    assert prepare.seeds(faults, text) == seeds
+    assert not faults
+    assert prepare.seeds(faults, compact(seeds)) == seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "'' should be a whole number, or a range"),
+        ("0-", "'0-' should be a whole number"),
+        ("-1", "'-1' should be a whole number"),
+        ("1.5", "'1.5' should be"),
+        ("4-1", "4-1 should ascend, as 1-4 does"),
+        ("0-2,2,1", "more than once: 1, 2"),
+        (str(2**63), f"{2**63} should be at most {2**63 - 1}"),
+        ("0-1000", "at most 1000 seeds"),
+        ("0-9000000000000000000", "at most 1000 seeds"),
+    ],
+)
+def test_a_fault_in_seeds_is_named(text: str, said: str) -> None:
+    faults: list[str] = []
+    prepare.seeds(faults, text)
+    assert len(faults) == 1
+    assert faults[0].startswith(f"--seeds {text}: ")
+    assert said in faults[0]
+
+
+def test_faults_of_the_options_come_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ["--seed", "1", "--seeds", "3-1,x", "--jobs", "65", "--set", "optim.lrr=1"]
+    assert cli.main(["run", "mnist_fc", *options]) == 2
+    said = capsys.readouterr().err
+    for part in ("--seed 1 and --seeds 3-1,x", "3-1 should ascend", "'x' should", "--jobs 65", "optim.lrr"):
+        assert part in said
+    assert cli.main(["run", "mnist_fc", "--jobs", "2"]) == 2
+    assert "--jobs 2: is for --seeds" in capsys.readouterr().err
+    assert not (tmp_path / "mlruns").exists()
+
+
+def runs(folder: Path) -> dict[int, Run]:
+    """The trained runs of a directory, by seed; there must be one of each."""
+    store = client(folder)
+    found = [store.get_run(path.name) for path in (folder / "mlruns" / "runs").iterdir()]
+    by_seed = {int(run.data.params[names.SEED]): run for run in found}
+    assert len(by_seed) == len(found)
+    return by_seed
+
+
+def histories(store: MlflowClient, run: Run, metric: str) -> dict[int, float]:
+    points = store.get_metric_history(run.info.run_id, metric)
+    assert len({point.step for point in points}) == len(points), "no step is logged twice"
+    return {point.step: point.value for point in points}
+
+
+def check_curves(store: MlflowClient, parent: Run, children: list[Run], epochs: int) -> None:
+    """Each epoch of the parent against the children's."""
+    for metric in CURVES:
+        each = [histories(store, child, metric) for child in children]
+        expected = [[history[epoch] for history in each] for epoch in range(1, epochs + 1)]
+        for key, reduced in {"mean": fmean, "low": min, "high": max}.items():
+            found = histories(store, parent, f"{metric}_{key}")
+            assert found == {epoch: pytest.approx(reduced(row)) for epoch, row in enumerate(expected, 1)}
+    assert parent.data.metrics["test_neg_elbo_mean"] == pytest.approx(
+        fmean(child.data.metrics[names.TEST_NEG_ELBO] for child in children)
+    )
+    assert parent.data.metrics[names.SEEDS_FINISHED] == len(children)
+    assert set(parent.data.metrics) == set(names.PARENT_METRICS)
+
+
+def digests(folder: Path) -> dict[int, str]:
+    """Of each seed's final weights."""
+    return {seed: run.data.tags[names.WEIGHTS_SHA256] for seed, run in runs(folder).items()}
+
+
+def weights(seeds: range, epochs: int) -> dict[int, str]:
+    """The same of seeds that are trained without any of it: no command, no process, no store."""
+    entry = registry.load(Path("small.py"))
+    dataset, found = data.load(entry.spec.data, "stand-in"), {}
+    for seed in seeds:
+        trainer = Request(entry, entry.spec, dataset, seed, torch.device("cpu"), threads=1).resolved().trainer()
+        for _ in range(epochs):
+            trainer.epoch(lambda: None)
+        found[seed] = trainer.digest()
+    return found
+
+
+def test_seeds_are_trained_skipped_and_gathered(
+    tmp_path: Path, small_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "small.py", *STAND_IN, "--jobs", "2", "--summary", "s.json", "--seeds"]
+    two = repro(*command, "0-1", cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    assert "seed 1  epoch    3/3  cost" in two.stdout
+    assert "training cost, mean of    2" in two.stdout
+    store, first = client(tmp_path), json.loads((tmp_path / "s.json").read_text())
+    assert [(run["seed"], run["status"], run["epochs"]) for run in first["runs"]] == [
+        (0, "FINISHED", 3),
+        (1, "FINISHED", 3),
+    ]
+    parent = store.get_run(first["parent_run_id"])
+    assert (parent.info.run_name, parent.info.status) == ("small seeds 0-1", "FINISHED")
+    check_curves(store, parent, list(runs(tmp_path).values()), 3)
+
+    assert cli.main(["run", "small.py", "--seed", "2", "--data", "stand-in", "--threads", "1"]) == 0
+    capsys.readouterr()
+    assert cli.main([*command, "0-2"]) == 0
+    grown, printed = json.loads((tmp_path / "s.json").read_text()), capsys.readouterr().out
+    for run in grown["runs"]:
+        assert f"seed {run['seed']}: finished before, run {run['run_id'][:8]}, cost {run['cost']:.4f}" in printed
+    assert store.get_run(first["parent_run_id"]).info.lifecycle_stage == "deleted"
+    parent, children = store.get_run(grown["parent_run_id"]), list(runs(tmp_path).values())
+    assert {child.data.tags[names.PARENT] for child in children} == {parent.info.run_id}
+    assert parent.data.tags[names.SEEDS] == "0-2"
+    assert parent.data.params["optim.lr"] == "0.001"
+    check_curves(store, parent, children, 3)
+
+    assert cli.main([*command, "0-2"]) == 0
+    again = store.get_run(json.loads((tmp_path / "s.json").read_text())["parent_run_id"])
+    assert again.to_dictionary() == parent.to_dictionary(), "where nothing has changed, nothing is written"
+    assert {run.run_id for run in read.runs("small")} == {child.info.run_id for child in children}, "no parent"
+    assert digests(tmp_path) == weights(range(3), epochs=3)
+
+
+def ended(store: MlflowClient, run_id: str, status: str) -> None:
+    """Wait until a run has that status."""
+    end = time.monotonic() + 120
+    while store.get_run(run_id).info.status != status:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_killed_and_an_interrupted_seed_come_out_as_if_left_alone(tmp_path: Path, small_file: Path) -> None:
+    command = ["run", "small.py", *STAND_IN, "--epochs", "100", "--summary", "s.json", "--seeds"]
+    process = started(*command, "0", "--jobs", "2", cwd=tmp_path)
+    wait_for("seed 0  epoch    3/100", tmp_path)
+    process.kill()
+    process.wait()
+    store = client(tmp_path)
+    ended(store, runs(tmp_path)[0].info.run_id, "KILLED")
+
+    process = started(*command, "0-1", cwd=tmp_path)
+    wait_for("of them done before", tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 143, (tmp_path / "output.txt").read_text()
+    stopped = json.loads((tmp_path / "s.json").read_text())
+    assert [run["status"] for run in stopped["runs"]] == ["KILLED", "KILLED"]
+    assert 3 <= stopped["runs"][0]["epochs"] < 100
+    assert (stopped["runs"][1]["run_id"], stopped["runs"][1]["epochs"]) == (None, 0), "there was one job at a time"
+    assert store.get_run(stopped["parent_run_id"]).info.status == "KILLED"
+    printed = (tmp_path / "output.txt").read_text()
+    assert "go on: python -m repro run small.py --data stand-in" in printed
+    assert "Traceback" not in printed
+
+    assert cli.main([*command, "0"]) == 0
+    run = runs(tmp_path)[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["threads"] == "1", "it goes on with the threads that it began with"
+    assert digests(tmp_path) == weights(range(1), epochs=100)
+    parent = store.get_run(run.data.tags[names.PARENT])
+    assert parent.info.run_id == stopped["parent_run_id"], "it had no curves that would have to be replaced"
+    assert (parent.info.status, parent.data.tags[names.SEEDS]) == ("FINISHED", "0")
+    check_curves(store, parent, [run], 100)
+
+
+def test_seeds_that_fail_are_named_and_stop_no_other(
+    tmp_path: Path, small_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*STAND_IN, "--set", "optim.lr=1000", "--epochs", "50", "--seeds", "3,8", "--summary", "s.json"]
+    assert cli.main(["run", str(small_file), *options]) == 1
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    for seed in (3, 8):
+        assert f"seed {seed}: FAILED after" in printed.out
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert all("not finite at epoch" in run["error"] for run in summary["runs"])
+    assert client(tmp_path).get_run(summary["parent_run_id"]).info.status == "FAILED"
+
+
+def recorded(store: MlflowClient, spec: Experiment, seed: int, status: str = "FINISHED") -> str:
+    """A made-up run of two epochs whose costs are its seed and twice its seed."""
+    tags = {names.SIGNATURE: spec.signature, names.DATA_FINGERPRINT: "f"}
+    run_id = str(store.create_run(experiment_id(store, "small"), tags=tags).info.run_id)
+    store.log_param(run_id, names.SEED, seed)
+    for name in names.OVER_SEEDS:
+        for epoch in (1, 2):
+            store.log_metric(run_id, name, float(seed * epoch), step=epoch)
+    store.set_terminated(run_id, status)
+    return run_id
+
+
+def test_a_parent_follows_its_children(small: Experiment) -> None:
+    store, setup = open_client(), Setup("small", small, "f", "canonical", ())
+    told: list[str] = []
+
+    def after(seeds: list[int], ids: list[str], status: Any = "FINISHED") -> Run:
+        group = Group(setup, seeds, told.append)
+        group.open(ids)
+        assert store.get_run(str(group.run_id)).info.status == "RUNNING"
+        group.close(status, ids)
+        return store.get_run(str(group.run_id))
+
+    one, three = recorded(store, small, 1), recorded(store, small, 3)
+    killed = recorded(store, small, 4, "KILLED")
+    first = after([1, 4], [one, killed], "KILLED")
+    assert (first.info.status, first.info.run_name) == ("KILLED", "small seeds 1,4")
+    assert first.data.tags[names.COMPARABLE] == "false"
+    assert histories(store, first, "cost_high") == {1: 1.0, 2: 2.0}, "the killed run is left out"
+    second = after([3], [three])
+    assert (second.info.run_name, second.data.tags[names.SEEDS]) == ("small seeds 1,3", "1,3")
+    assert second.data.tags[names.COMPARABLE] == "true"
+    assert histories(store, second, "cost_mean") == {1: 2.0, 2: 4.0}
+    assert store.get_run(first.info.run_id).info.lifecycle_stage == "deleted"
+    assert {store.get_run(run_id).data.tags[names.PARENT] for run_id in (one, three)} == {second.info.run_id}
+    assert after([1], [one]).info.run_id == second.info.run_id, "nothing new, the same parent"
+    other = after([1], ["a run that this store has not"], "FAILED")
+    assert other.info.run_id == second.info.run_id
+    assert not told
+
+
+def test_a_store_that_refuses_the_parent_is_told_of_once(monkeypatch: pytest.MonkeyPatch, small: Experiment) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
+    told: list[str] = []
+    group = Group(Setup("small", small, "f", "canonical", ()), [0], told.append)
+    group.open([])
+    group.adopt("r")
+    group.close("FINISHED", ["r"])
+    assert group.run_id is None
+    assert len(told) == 1
+    assert "training goes on" in told[0]
+
+
+def test_a_terminal_shows_a_row_for_each_seed_and_one_for_all(small: Experiment) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    progress = Progress(TextColumn("{task.description}"), console=screen)
+    display = SeedsDisplay(small, seeds=2, steps=20, progress=progress)
+    first, second = display.row(4), display.row(9)
+    first.started("r4", 20, 10)
+    second.started("r9", 20, 0)
+    second.step(3)
+    second.epoch(1, {names.COST: 1.0, names.IMAGES_PER_SECOND: 1.0})
+    shown = {task.description: (task.completed, task.total) for task in progress.tasks}
+    assert shown == {"0 of 2 seeds": (13, 40), "seed 4  epoch 2/2": (10, 20), "seed 9  epoch 2/2": (3, 20)}
+    second.close()
+    assert [task.completed for task in progress.tasks] == [30, 10], "a seed that has ended has no steps left"
