@@ -34,8 +34,11 @@ def headline(verdict: Verdict) -> str:
 def verdict_table(evidence: Evidence) -> pd.DataFrame:
     """One row for each setup."""
     found = [evidence.verdicts[name] for name in SETUPS]
-    table = pd.DataFrame(compare.verdict_rows(found))
-    return table.rename(columns=lambda name: name.replace("_", " "))
+    table = pd.DataFrame(compare.verdict_rows(found)).rename(
+        columns={"95%_for_one_more": "95%", "of_excess": "of excess"}
+    )
+    first = ["experiment", "verdict", "reported", "mean", "std"]
+    return table[[*first, *(column for column in table if column not in first)]]
 
 
 def interval_table(evidence: Evidence) -> pd.DataFrame:

@@ -19,7 +19,7 @@ INK = "#123456"  # stands for the page's own text colour, light or dark
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.facecolor": "none", "figure.facecolor": "none", "legend.frameon": False, "font.size": 10.0,
+    "axes.facecolor": "none", "figure.facecolor": "none", "font.size": 10.0,
     "svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.alpha": 0.2, "grid.color": INK, "axes.axisbelow": True,
 }  # fmt: skip
@@ -70,7 +70,7 @@ def verdicts(table: pd.DataFrame) -> Figure:
         [f"{e}\n{n} seed{'s' * (n != 1)}" for e, n in zip(table["experiment"], table["n"], strict=True)],
     )
     axes.set(xlabel="difference from the reported cost, in margins", ylim=(len(table) - 0.5, -0.5))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 
 
@@ -102,13 +102,13 @@ def cost_curves(curves: pd.DataFrame, reported: Curve | None, knees: Sequence[fl
     early = seeds.mean(axis=1).iloc[1:25]
     both[0].set(ylabel="training cost (nats per image)", ylim=_window(seeds.mean(axis=1).iloc[9:], final))
     both[1].set(ylim=(float(early.min()) * 0.99, float(early.max()) * 1.02))
-    both[0].legend()
+    both[0].legend(frameon=False)
     return figure
 
 
 def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
     """KL of each latent dimension, highest first. Rows of quantities kl_of_dimension and variance_of_mean."""
-    kl = measured[measured["quantity"] == "kl_of_dimension"].set_index("x")["value"].sort_values(ascending=False)
+    kl = _rows(measured, "kl_of_dimension").set_index("x")["value"].sort_values(ascending=False)
     variance = measured[measured["quantity"] == "variance_of_mean"].set_index("x")["value"].reindex(kl.index)
     figure, (axes,) = _new(7.2, 3.0)
     active = (variance > threshold).to_numpy()
@@ -125,13 +125,13 @@ def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
 
 def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str, log: bool = True) -> Figure:
     """A quantity against its x, a line for each group."""
-    rows = measured[measured["quantity"] == quantity]
+    rows = _rows(measured, quantity)
     figure, (axes,) = _new(7.2, 3.4)
     for number, (group, unordered) in enumerate(rows.groupby("group", sort=False)):
         part = unordered.sort_values("x")
         axes.plot(part["x"], part["value"], color=COLORS[number], marker=MARKERS[number], markersize=4, label=group)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    axes.legend()
+    axes.legend(frameon=False)
     return figure
 
 
@@ -143,13 +143,13 @@ def spectrum(measured: pd.DataFrame) -> Figure:
     axes = figure.axes[0]
     axes.axvspan(0.5, 1.0, color="0.6", alpha=0.2, linewidth=0)
     axes.text(0.99, 0.97, "above half Nyquist", transform=axes.transAxes, ha="right", va="top")
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower left", frameon=False)
     return figure
 
 
 def confidence(measured: pd.DataFrame) -> Figure:
     """A classifier's mean confidence on each kind of image."""
-    rows = measured[measured["quantity"] == "mean_confidence"]
+    rows = _rows(measured, "mean_confidence")
     figure, (axes,) = _new(7.2, 2.6)
     places = range(len(rows))
     axes.errorbar(rows["value"], places, xerr=2 * rows["standard_error"].fillna(0), fmt="o", color=COLORS[0], capsize=3)
@@ -166,7 +166,7 @@ def latent_map(measured: pd.DataFrame) -> Figure:
     """Latent means in two dimensions by PCA and t-SNE, coloured by class, whose number stands at its median."""
     figure, both = _new(9.6, 4.4, columns=2)
     for axes, (name, title) in zip(both, (("pca", "PCA"), ("tsne", "t-SNE")), strict=True):
-        columns = [measured[measured["quantity"] == f"latent_{name}_{axis}"].set_index("x") for axis in (1, 2)]
+        columns = [_rows(measured, f"latent_{name}_{axis}").set_index("x") for axis in (1, 2)]
         points = pd.DataFrame({"a": columns[0]["value"], "b": columns[1]["value"], "class": columns[0]["group"]})
         palette = sns.color_palette("colorblind", points["class"].nunique())
         sns.scatterplot(
@@ -236,8 +236,16 @@ def several(curves: dict[str, pd.Series], first: int = 3) -> Figure:
     if last:
         axes.set_ylim(min(last) - 2, min(last) + 40)
     axes.set(xlabel="epoch", ylabel="training cost (nats per image)")
-    axes.legend()
+    axes.legend(frameon=False)
     return figure
+
+
+def _rows(measured: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """The rows of a quantity. Raises LookupError if there are none."""
+    found = measured[measured["quantity"] == quantity]
+    if found.empty:
+        raise LookupError(quantity)
+    return found
 
 
 def _new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:

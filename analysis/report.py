@@ -100,7 +100,7 @@ def _verdicts(evidence: Evidence) -> Section:
     table = Table(
         "verdicts",
         content.verdict_table(evidence),
-        "Costs in nats per image. `95% for one more` is the prediction interval for one more seed; `of excess` the "
+        "Costs in nats per image. `95%` is the prediction interval for one more seed; `of excess` the "
         "difference as a share of the reported cost's excess over the entropy floor. From `python -m repro compare`.",
     )
     text = (
@@ -256,7 +256,12 @@ def _measured_figures(evidence: Evidence, name: str) -> list[Part]:
             measured = evidence.measured(name, study)
         except MissingError:
             continue
-        found.append(_study_figure(name, study, kind, draw, what, measured))
+        try:
+            found.append(_study_figure(name, study, kind, draw, what, measured))
+        except (LookupError, ValueError, TypeError):  # rows of another version of the study
+            found.append(
+                Prose(f"study {study} cannot be drawn; `python -m repro evaluate {measured.run_id} --study {study}`.")
+            )
     return found
 
 

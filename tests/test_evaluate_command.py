@@ -69,7 +69,7 @@ def test_a_study_is_logged_and_replaced(
 def test_an_interrupt_logs_nothing(here: tuple[MlflowClient, str]) -> None:
     store, run_id = here
     store.delete_tag(run_id, names.STUDY + "evaluation")
-    process = started("evaluate", run_id, "--samples", "9000000", cwd=Path.cwd())
+    process = started("evaluate", run_id, *QUICK[2:], "--samples", "9000000", cwd=Path.cwd())
     wait_for("log p(x), 9,000,000 draws each", Path.cwd())
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130

@@ -95,7 +95,7 @@ def at(
     chosen = torch.randperm(len(images), generator=stream("gradient batches", seed))[: batches * size]
     found = [
         minibatch(model, images[part.to(images.device)].to(device), draws, seed, number)
-        for number, part in enumerate(chosen.split(size))
+        for number, part in enumerate(torch.split(chosen, size))
     ]
     rows = []
     signal = torch.tensor([max(float(each.along[PATHWISE].mean()), 0.0) for each in found], dtype=torch.float64)
@@ -138,23 +138,25 @@ def moments(
     parameters = [*model.encoder.parameters(), *model.mean_head.parameters(), *model.log_variance_head.parameters()]
     total = torch.zeros(sum(each.numel() for each in parameters), dtype=torch.float64, device=x.device)
     squares, along = 0.0, torch.zeros(draws, dtype=torch.float64)
+    q = model.encode(x)
     for draw in range(draws):
         drawn = torch.randn((len(images), model.latent), generator=noise).to(x)
-        found = torch.autograd.grad(surrogate(model, x, drawn, estimator), parameters)
+        mean, log_variance = (each.detach().requires_grad_() for each in q)  # the encoder is run once for all draws
+        of_q = torch.autograd.grad(surrogate(model, x, mean, log_variance, drawn, estimator), (mean, log_variance))
+        found = torch.autograd.grad(q, parameters, of_q, retain_graph=True)
         gradient = torch.cat([each.flatten() for each in found]).double()
         total += gradient
         squares += float(gradient @ gradient)
         along[draw] = 0.0 if towards is None else float(gradient @ towards)
-    mean = total / draws
-    return Moments(mean, (squares - draws * float(mean @ mean)) / (draws - 1), along)
+    average = total / draws
+    return Moments(average, (squares - draws * float(average @ average)) / (draws - 1), along)
 
 
-def surrogate(model: VAE, x: Tensor, noise: Tensor, estimator: str) -> Tensor:
-    """What an estimator differentiates: its gradient by the encoder estimates that of the mean reconstruction, nats.
+def surrogate(model: VAE, x: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor, estimator: str) -> Tensor:
+    """What is differentiated: its gradient by q's parameters estimates that of the mean expected reconstruction, nats.
 
-    [B, C, H, W], [B, D] -> scalar.
+    [B, C, H, W], [B, D], [B, D], [B, D] -> scalar.
     """
-    mean, log_variance = model.encode(x)
     z = model.sample(mean, log_variance, noise)
     if estimator == PATHWISE:
         return objective.reconstruction(model.decode(z), x).mean()

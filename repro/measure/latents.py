@@ -18,16 +18,17 @@ REACH = 3.0  # standard deviations of the prior that a traversal goes either way
 
 
 @torch.no_grad()
-def portrait(model: VAE, dataset: Dataset, mapped: int = 2000, seed: int = 0) -> Findings:
-    """Latent means of `mapped` test images in two dimensions, by class where labels are at hand, and pictures.
+def portrait(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000, seed: int = 0) -> Findings:
+    """Latent means of test images in two dimensions, and pictures of what lies between and around them.
 
-    The rows' `x` is the test image's index.
+    The first `mapped` images by PCA, the first `embedded` of these by t-SNE, which takes a minute for more. The rows'
+    `x` is the test image's index, their group its class, or `-` where no labels are at hand.
     """
     shown = to_batch(dataset.test[:mapped])
     mean, log_variance = _encoded(model, shown)
     labels = ["-"] * len(shown) if dataset.test_labels is None else [str(int(each)) for each in dataset.test_labels]
     rows = []
-    for name, points in {"pca": _pca(mean), "tsne": _tsne(mean, seed)}.items():
+    for name, points in {"pca": _pca(mean), "tsne": _tsne(mean[:embedded], seed)}.items():
         for axis in (0, 1):
             rows += [
                 Row(f"latent_{name}_{axis + 1}", float(value), "-", labels[index], index)
@@ -71,13 +72,13 @@ def traversals(mean: Tensor, log_variance: Tensor, rows: int = 10) -> Tensor:
 
 
 def _pairs(dataset: Dataset, mean: Tensor, seed: int, rows: int = 8) -> tuple[Tensor, Tensor]:
-    """Latent means of pairs of test images, of different classes where these are known."""
+    """Latent means of pairs of test images, of different classes where these are known. [N, D] -> [R, D], [R, D]."""
     order = torch.randperm(len(mean), generator=stream("walk", seed)).tolist()
     pairs = list(zip(order[::2], order[1::2], strict=False))
     if dataset.test_labels is not None:
         labels = dataset.test_labels
         pairs = [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
-    chosen = torch.tensor(pairs[:rows])
+    chosen = torch.tensor(pairs[:rows], dtype=torch.int64).view(-1, 2)
     return mean[chosen[:, 0]], mean[chosen[:, 1]]
 
 
@@ -89,13 +90,15 @@ def _encoded(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
 def _pca(mean: Tensor) -> NDArray[np.float64]:
     from sklearn.decomposition import PCA  # noqa: PLC0415 - takes a second, and other studies do without
 
-    points: NDArray[np.float64] = PCA(2, svd_solver="full").fit_transform(mean.double().numpy())
-    return points
+    points = PCA(min(2, mean.shape[1]), svd_solver="full").fit_transform(mean.double().numpy())
+    flat: NDArray[np.float64] = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))  # a single latent dimension
+    return flat
 
 
 def _tsne(mean: Tensor, seed: int) -> NDArray[np.float64]:
     from sklearn.manifold import TSNE  # noqa: PLC0415
 
     nearest = min(30.0, (len(mean) - 1) / 3)
-    points = TSNE(2, perplexity=nearest, init="pca", random_state=seed).fit_transform(mean.double().numpy())
+    start = "pca" if mean.shape[1] > 1 else "random"
+    points = TSNE(2, perplexity=nearest, init=start, random_state=seed).fit_transform(mean.double().numpy())
     return np.asarray(points, dtype=np.float64)

@@ -1,6 +1,5 @@
 """How blurry images are: the share of their spectral energy at high frequencies, against that of data."""
 
-import itertools
 import math
 
 import numpy as np
@@ -14,24 +13,28 @@ from repro.model import VAE
 from repro.randomness import stream
 
 HALF = 0.5  # of the Nyquist frequency, above which a frequency is high
-BINS = 16
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
 def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> Findings:
-    """Spectra of data, of their reconstructions and of samples, the means of p(x|z). uint8 [N, H, W, C]."""
+    """Spectra of data, of their reconstructions and of samples, the means of p(x|z). uint8 [N, H, W, C].
+
+    A `spectrum` is the mean over images of their power at a frequency, over the power at all frequencies; its `x` is
+    the frequency as a share of Nyquist's. Reconstructions are of the means of q(z|x); standard errors over images.
+    """
     shown = images[:count]
     groups = {"data": _arrays(to_batch(shown)), **_drawn(model, shown, seed)}
-    rows, shares = [], {}
+    rows, shares, errors = [], {}, {}
     for group, pixels in groups.items():
         power, frequency = spectra(luminance(pixels))
         rows += [Row("spectrum", value, "share of energy", group, x) for x, value in radial(power, frequency)]
         each = high_share(power, frequency)
-        shares[group] = float(each.mean())
-        error = float(each.std(ddof=1)) / math.sqrt(len(each))
-        rows.append(Row("high_frequency_share", shares[group], "share of energy", group, standard_error=error))
+        shares[group], errors[group] = float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each))
+        rows.append(Row("high_frequency_share", shares[group], "share of energy", group, None, errors[group]))
     for group in ("reconstructions", "samples"):
-        rows.append(Row("high_frequency_ratio", shares[group] / shares["data"], "of the data's share", group))
+        ratio = shares[group] / shares["data"]
+        error = math.hypot(errors[group], ratio * errors["data"]) / shares["data"]  # by the delta method
+        rows.append(Row("high_frequency_ratio", ratio, "of the data's share", group, None, error))
     across = neighbours(groups["data"])
     rows.append(Row("neighbour_correlation", across, "correlation of pixels side by side", "data"))
     return Findings(rows)
@@ -61,16 +64,15 @@ def high_share(power: NDArray[np.float64], frequency: NDArray[np.float64]) -> ND
 
 
 def radial(power: NDArray[np.float64], frequency: NDArray[np.float64]) -> list[tuple[float, float]]:
-    """Mean power of a frequency in rings of equal width up to Nyquist's, as a share of the energy of all."""
+    """Frequency and mean power in rings one cycle an image wide, up to Nyquist's, as a share of the energy of all.
+
+    [N, H, W], [H, W] -> one pair for each ring.
+    """
     mean = power.mean(0)
     total = mean.sum() or 1.0  # images of one colour have no energy
-    edges = np.linspace(0, 1, BINS + 1)
-    found = []
-    for low, high in itertools.pairwise(edges):
-        ring = (frequency > low) & (frequency <= high)
-        if ring.any():
-            found.append((float((low + high) / 2), float(mean[ring].mean() / total)))
-    return found
+    most = min(frequency.shape) // 2  # cycles an image at Nyquist's frequency
+    ring = np.rint(frequency * most)
+    return [(cycles / most, float(mean[ring == cycles].mean() / total)) for cycles in range(1, most + 1)]
 
 
 def neighbours(pixels: NDArray[np.float64]) -> float:

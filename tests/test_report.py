@@ -1,0 +1,173 @@
+"""The report from a store whose runs nobody trained: complete, repeatable, and noticed when it drifts."""
+
+import itertools
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+from process import ROOT, client, repro
+
+from repro import cli
+from repro.measure import Findings, Row
+from repro.tracking import read, studies
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, and the report of it in `results`."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ids = [synthetic.run("mnist_fc", seed, 96.2 + seed / 100) for seed in range(3)]
+        synthetic.run("mnist_fc_pytorch_init", 0, 95.0)
+        synthetic.run(
+            "mnist_conv", 0, 99.0, data="stand-in", reason="it was trained on a stand-in, not on the real data"
+        )
+        kl = [Row("kl_of_dimension", 2.0 - d, "nats per image", x=d) for d in range(2)]
+        kl += [Row("variance_of_mean", 0.5 * (1 - d), "-", x=d) for d in range(2)]
+        pixels = np.full((56, 84, 1), 128, np.uint8)
+        studies.log_study(read.run(ids[0]), "evaluation", Findings(kl), "python -m repro evaluate")
+        points = [
+            Row(f"latent_{name}_{axis}", float(index), "-", str(index % 2), index)
+            for name in ("pca", "tsne")
+            for axis in (1, 2)
+            for index in range(6)
+        ]
+        studies.log_study(
+            read.run(ids[0]), "latents", Findings(points, {"samples": pixels}), "python -m repro evaluate"
+        )
+        studies.log_study(read.run(ids[0]), "digits", Findings([Row("other", 1.0, "-")]), "python -m repro evaluate")
+    process = repro("report", "--update", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+class Page(HTMLParser):
+    """What a test asks of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+
+
+def test_it_has_the_verdict_the_curves_and_the_pictures(made: Path) -> None:
+    text, markdown = (made / "results/report.html").read_text(), (made / "RESULTS.md").read_text()
+    for each in (text, markdown):
+        assert "reproduced" in each
+        assert "mnist_fc_pytorch_init" in each
+        assert "study digits cannot be drawn" in each
+        assert "stand-in" not in re.sub(r"<style>.*?</style>", "", each, flags=re.DOTALL)
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", markdown)
+    assert "results/figures/curves_mnist_fc.png" in pictures
+    assert "results/figures/mnist_fc_samples.png" in pictures
+    assert all((made / picture).is_file() for picture in pictures)
+
+
+def test_it_needs_nothing_but_itself(made: Path) -> None:
+    text = (made / "results/report.html").read_text()
+    for tag, attributes in Page(text).tags:
+        for key in ("src", "href", "xlink:href", "action"):
+            assert attributes.get(key, "#").startswith(("#", "data:")), (tag, attributes)
+    assert not re.findall(r"url\((?!#)", text)
+    assert "@import" not in text
+
+
+def test_every_picture_has_a_size_and_words_and_headings_are_in_order(made: Path) -> None:
+    tags = Page((made / "results/report.html").read_text()).tags
+    pictures = [attributes for tag, attributes in tags if tag in ("img", "svg")]
+    assert len(pictures) > 3
+    for each in pictures:
+        assert each.get("alt") or each.get("aria-label")
+        assert each["width"]
+        assert each["height"]
+    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    names = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(names) == len(set(names)), "ids are unique, those of the plots too"
+
+
+def test_the_same_tables_make_the_same_report_and_others_are_noticed(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "results", tmp_path / "results")
+    shutil.copy(made / "RESULTS.md", tmp_path / "RESULTS.md")
+    before = (tmp_path / "results/report.html").read_bytes()
+    assert cli.main(["report", "--check"]) == 0
+    assert cli.main(["report"]) == 0
+    assert (tmp_path / "results/report.html").read_bytes() == before
+    assert (tmp_path / "RESULTS.md").read_text() == (made / "RESULTS.md").read_text()
+    runs = tmp_path / "results/runs.csv"
+    runs.write_text(runs.read_text().replace(",96.2", ",97.2"))
+    assert cli.main(["report", "--check"]) == 1
+    assert "RESULTS.md is not what results says now; write it anew: python -m repro report" in capsys.readouterr().err
+
+
+def test_tables_of_other_machines_stay(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "results", tmp_path / "results")
+    ours = synthetic.run("mnist_fc", 7, 96.3)
+    assert cli.main(["report", "--update"]) == 0
+    lines = (tmp_path / "results/runs.csv").read_text()
+    assert ours in lines
+    assert lines.count("\nmnist_fc,") == 4
+    assert "over 4 seeds" in (tmp_path / "results/report.html").read_text()
+
+
+def test_runs_are_given_notes_with_the_verdict(made: Path) -> None:
+    store = client(made)
+    experiment = store.get_experiment_by_name("mnist_fc")
+    assert experiment is not None
+    for run in store.search_runs([experiment.experiment_id]):
+        assert "**mnist_fc: reproduced.**" in run.data.tags["mlflow.note.content"]
+        assert run.data.tags["repro.verdict"] == "reproduced"
+
+
+FAULTS = [
+    ("runs.csv", "nonsense\n", "has no column experiment"),
+    ("runs.csv", None, "cannot be read"),
+    (
+        "curves.csv",
+        "experiment,seed,run_id,epoch,cost,reconstruction,kl,heldout_neg_elbo\na,0,b,one,2,3,4,5\n",
+        "epoch",
+    ),
+    ("measurements.csv", "\x00", "measurements.csv"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "told"), FAULTS)
+def test_a_damaged_table_is_one_sentence(
+    made: Path, tmp_path: Path, name: str, text: str | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "results", tmp_path / "results")
+    (tmp_path / "results" / name).unlink()
+    if text is not None:
+        (tmp_path / "results" / name).write_text(text)
+    assert cli.main(["report"]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_made(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "mlruns", tmp_path / "mlruns")
+    for path in (tmp_path / "mlruns/artifacts").rglob("evaluation.csv"):
+        path.write_text("not a table")
+    assert cli.main(["report", "--update"]) == 0
+    assert "study evaluation of run" in capsys.readouterr().err
+    assert "reproduced" in (tmp_path / "RESULTS.md").read_text()
+
+
+@pytest.mark.skipif(not (ROOT / "results" / "runs.csv").exists(), reason="no results are committed")
+def test_the_committed_report_is_what_its_tables_say() -> None:
+    assert cli.main(["report", "--check", "--results", str(ROOT / "results")]) == 0
