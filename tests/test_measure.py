@@ -42,9 +42,6 @@ def as_batch(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2) / 255
 
 
-# KL
-
-
 def test_the_kl_is_that_of_torch_distributions_and_of_its_own_definition(model: VAE, digits_data: Dataset) -> None:
     images = digits_data.test[:50]
     with torch.no_grad():
@@ -64,9 +61,6 @@ def test_the_kl_is_that_of_torch_distributions_and_of_its_own_definition(model: 
     assert value(found, "kl_as_printed_image_deviation").value > 5
     assert kl.closed_form(model, images, draws=2000).rows == found.rows
     assert value(kl.closed_form(model, images, draws=2000, seed=1), "kl_monte_carlo") != value(found, "kl_monte_carlo")
-
-
-# Gradients
 
 
 def test_both_estimators_have_the_variance_that_is_known() -> None:
@@ -95,11 +89,8 @@ def test_both_estimators_have_the_variance_that_is_known() -> None:
 
 
 def test_all_estimators_have_the_mean_that_follows_from_a_linear_gaussian_decoder() -> None:
-    architecture = spec.VAE(
-        encoder=(Dense(5),), latent=3, decoder=(Dense(4),), activation="tanh", likelihood="gaussian"
-    )
     torch.manual_seed(0)
-    linear = VAE(architecture, Shape(1, 2, 2))
+    linear = VAE(spec.VAE((Dense(5),), 3, (Dense(4),), activation="tanh", likelihood="gaussian"), Shape(1, 2, 2))
     decoder, pixel_log_variance = linear.outputs[0][0], torch.tensor([-1.0, 0.0, 0.5, -0.5])
     with torch.no_grad():
         linear.outputs[1][0].weight.zero_()
@@ -146,9 +137,6 @@ def test_a_biased_estimator_is_found_out(model: VAE, digits_data: Dataset, monke
     assert value(rows, "gradient_difference", "score function").value > 2
 
 
-# Spectra
-
-
 def test_white_noise_a_wave_and_a_flat_image_have_the_spectrum_that_is_known() -> None:
     noise = np.random.default_rng(0).normal(size=(400, 16, 16))
     power, frequency = spectrum.spectra(noise)
@@ -183,9 +171,6 @@ def test_a_model_that_draws_one_grey_is_blurry(model: VAE, digits_data: Dataset)
     assert value(found, "high_frequency_share", "data").value > 0.001
 
 
-# Digits
-
-
 def test_equal_sets_cannot_be_told_apart_and_unlike_ones_can(digits_data: Dataset) -> None:
     images = as_batch(digits_data.train[:800])
     even, odd = images[::2], images[1::2]
@@ -202,10 +187,7 @@ def test_digits_are_judged(model: VAE, digits_data: Dataset) -> None:
     assert 0 <= value(found, "entropy_of_samples_classes").value <= math.log(10)
     assert value(found, "real_or_generated_accuracy").value > 0.9  # of an untrained model
     assert value(found, "real_or_generated_accuracy", "test digits").value < 0.75
-    assert {name: sheet.shape for name, sheet in found.pictures.items()} == {
-        "samples_most_confident": (140, 280, 1),
-        "samples_least_confident": (140, 280, 1),
-    }
+    assert {sheet.shape for sheet in found.pictures.values()} == {(140, 280, 1)}
 
 
 def test_a_judgement_depends_on_the_seed_alone(model: VAE, digits_data: Dataset) -> None:
@@ -217,9 +199,6 @@ def test_a_judgement_depends_on_the_seed_alone(model: VAE, digits_data: Dataset)
     assert first.rows != other.rows
     with pytest.raises(UsageError, match="labels of mnist"):
         digits.realism(model, replace(digits_data, train_labels=None))
-
-
-# Latents
 
 
 def test_a_portrait_of_the_latents(model: VAE, digits_data: Dataset) -> None:

@@ -21,15 +21,15 @@ SURE = 0.9
 
 
 def realism(
-    model: VAE, dataset: Dataset, samples: int = 10_000, epochs: int = 2, seed: int = 0, tell: Tell = nobody
+    model: VAE, dataset: Dataset, samples: int = 10_000, epochs: int = 3, seed: int = 0, tell: Tell = nobody
 ) -> Findings:
     """Confidence of a classifier, and how well samples are told from digits.
 
     Samples and reconstructions are the means of p(x|z), in bytes as in a picture. Confidence is the largest class
     probability. The two-sample test is that of Lopez-Paz and Oquab (2017): the share that a classifier gets right of
-    images held out from its training, half of them samples, half training digits; 0.5 is chance. For comparison,
-    by group: reconstructions against test digits, and test digits against training digits, which is chance. Raises
-    UsageError where the data set has no labels.
+    images held out from its training, half of them samples, half training digits; 0.5 is chance. For comparison, by
+    group: reconstructions against test digits, and test digits against training digits, which are of other writers.
+    Raises UsageError where the data set has no labels.
     """
     if dataset.train_labels is None or dataset.test_labels is None:
         raise UsageError(f"study digits needs the labels of {dataset.name} beside its images: {dataset.origin}")
@@ -63,7 +63,7 @@ def realism(
 
 
 def told_apart(
-    real: Tensor, generated: Tensor, group: str = "", epochs: int = 2, seed: int = 0, tell: Tell = nobody
+    real: Tensor, generated: Tensor, group: str = "", epochs: int = 3, seed: int = 0, tell: Tell = nobody
 ) -> Row:
     """How often a classifier is right on a fifth of the images, kept from its training. [N, C, H, W] each.
 
