@@ -59,9 +59,11 @@ def curve_shape(name: str, evidence: Evidence) -> Finding:
         )
     )
     figures = {f"knee_{share:.0%}_epochs_off": by for share, by in zip(curves.FALLS, off, strict=True)}
+    word: Word = "holds" if knees_hold and within >= SHARE_WITHIN else "does not hold"
+    few = "" if len(found.seeds) > 1 else "one seed, and knees move from seed to seed: "
     return Finding(
-        "holds" if knees_hold and within >= SHARE_WITHIN else "does not hold",
-        f"{mean}; after that {within:.0%} of the epochs lie within the reading error and the margin, the farthest "
+        "undecided" if few else word,
+        f"{few}{mean}; after that {within:.0%} of the epochs lie within the reading error and the margin, the farthest "
         f"{found.largest_deviation or math.nan:+.1f} reading errors off at epoch {found.largest_epoch}",
         figures | {"share_within": within, "largest_deviation": found.largest_deviation or math.nan},
         tuple(evidence.runs(name)["run_id"]),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from repro import objective
 from repro.engine import to_batch
+from repro.errors import ReproError
 from repro.measure.bounds import Tell, nobody
 from repro.measure.findings import Findings, Row
 from repro.model import VAE
@@ -115,13 +116,18 @@ def at(
 
 
 def minibatch(model: VAE, images: Tensor, draws: int, seed: int = 0, number: int = 0) -> Minibatch:
-    """Measure all estimators, each with noise of its own, on one minibatch. uint8 [B, H, W, C]."""
+    """Measure all estimators, each with noise of its own, on one minibatch. uint8 [B, H, W, C].
+
+    Raises ReproError where the encoder has no gradient, or one that is not finite.
+    """
     towards = moments(model, images, PATHWISE, draws, stream("gradient direction", seed, number)).mean
     found = {
         name: moments(model, images, name, draws, stream(f"gradient {name}", seed, number), towards)
         for name in ESTIMATORS
     }
     pathwise = found[PATHWISE]
+    if not 0 < pathwise.variance < math.inf:
+        raise ReproError(f"the variance of the encoder's gradient is {pathwise.variance}: nothing to compare with")
     apart = {
         name: draws * float((each.mean - pathwise.mean).square().sum()) / (each.variance + pathwise.variance)
         for name, each in found.items()
