@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "outcome": {"spec", "registry", "data"},
     "tracking": {"errors", "spec", "data", "outcome", "measure"},
     "experiments": {"spec", "registry"},
-    "analysis": {"registry", "figures", "tracking"},
+    "analysis": {"errors", "registry", "figures", "tracking"},
 }
 COMPOSERS = {
     "studies",
