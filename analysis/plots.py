@@ -178,6 +178,7 @@ def latent_map(measured: pd.DataFrame) -> Figure:
             s=9,
             linewidth=0,
             legend=False,
+            rasterized=True,
             ax=axes,
         )
         for label, middle in points.groupby("class")[["a", "b"]].median().iterrows():

@@ -14,6 +14,8 @@ from repro.errors import ReproError
 from repro.tracking import studies
 from repro.tracking.notes import annotate
 
+MAPPED = 800  # points of a latent map that the tables keep: enough to see it by
+
 
 def update(found: Frames, files: Files) -> list[str]:
     """Take runs of the tracking store into the tables, beside those of other machines that are there already.
@@ -23,6 +25,8 @@ def update(found: Frames, files: Files) -> list[str]:
     """
     usable = found.runs["comparable"].astype(bool) & ~found.runs["data"].str.endswith("(stand-in)")
     kept = found.only(found.runs.loc[usable, "run_id"])
+    points = kept.measurements["quantity"].str.startswith("latent_") & (kept.measurements["x"] >= MAPPED)
+    kept.measurements = kept.measurements[~points]
     before = from_files(files.folder) if (files.folder / "runs.csv").exists() else None
     both = kept.joined(before) if before else kept
     told = [f"wrote {path}" for path in both.save(files.folder)]

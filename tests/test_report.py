@@ -171,3 +171,10 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_made(
 @pytest.mark.skipif(not (ROOT / "results" / "runs.csv").exists(), reason="no results are committed")
 def test_the_committed_report_is_what_its_tables_say() -> None:
     assert cli.main(["report", "--check", "--results", str(ROOT / "results")]) == 0
+
+
+def test_the_readme_shows_the_verdicts_of_the_committed_report() -> None:
+    results, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "README.md"))
+    table = [line for line in results.splitlines() if line.startswith(("| experiment | verdict", "| mnist_fc | "))][:2]
+    assert len(table) == 2
+    assert all(line in readme for line in table)
