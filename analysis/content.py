@@ -109,6 +109,22 @@ def data_note(evidence: Evidence) -> str:
     return ""
 
 
+def exact_images(evidence: Evidence) -> str:
+    """How the images that are known to be exact compare with the recoded ones, if that was measured; "" if not."""
+    try:
+        study = evidence.measured("cifar_conv", "evaluation")
+        count, exact, others = (
+            study.value("train_images", "named images"),
+            *(study.value("train_excess_over_floor", group) for group in ("named images", "other images")),
+        )
+    except MissingError:
+        return ""
+    return (
+        f"Of CIFAR-10's training images {count:,.0f} are known to be exact: the trained cifar_conv lies {exact:.2f} "
+        f"nats above their entropy floor, and {others:.2f} above that of the other images, which were recoded."
+    )
+
+
 def commands() -> pd.DataFrame:
     """What to type to make the runs of the report anew."""
     rows = []

@@ -121,7 +121,9 @@ def _verdicts(evidence: Evidence) -> Section:
         "Difference from the reported cost in units of each setup's margin. The thick bar is the 90% interval of the "
         "mean, which has to lie in the shaded zone; the thin one the 95% prediction interval for one more seed.",
     )
-    return Section("Verdicts", "verdicts-section", [Prose(text), table, *([figure] if len(intervals) else [])])
+    exact = content.exact_images(evidence)
+    parts: list[Part] = [Prose(text), table, *([Prose(exact)] if exact else []), *([figure] if len(intervals) else [])]
+    return Section("Verdicts", "verdicts-section", parts)
 
 
 def _curves(evidence: Evidence) -> Section:
