@@ -14,6 +14,8 @@ EVALUATED = {
     "test_reconstruction_many": "of it reconstruction",
     "test_kl_many": "of it KL",
     "test_log_px": "importance-weighted log p(x)",
+    "log_px_images": "the latter of so many test images",
+    "log_px_samples": "and so many draws of z each",
     "active_units": "active units",
     "test_excess_over_floor": "excess over the entropy floor",
 }
@@ -69,7 +71,7 @@ def criteria_table() -> pd.DataFrame:
 
 def evaluation_table(evidence: Evidence) -> pd.DataFrame:
     """What `evaluate` found of the newest run of each setup: a column for each setup that was evaluated."""
-    columns: dict[str, list[str]] = {"": list(EVALUATED.values())}
+    columns: dict[str, list[str]] = {"quantity": list(EVALUATED.values())}
     for name in SETUPS:
         try:
             study = evidence.measured(name, "evaluation")
@@ -140,5 +142,7 @@ def _estimate(study: Measured, quantity: str) -> str:
         row = study.row(quantity)
     except MissingError:
         return "-"
+    if float(row["value"]).is_integer():
+        return f"{row['value']:,.0f}"
     error = row["standard_error"]
     return f"{row['value']:.2f}" + (f" ± {error:.2f}" if pd.notna(error) else "") + f" {row['unit']}"
