@@ -58,8 +58,18 @@ def ranges(text: str) -> Ranges:
     return tuple(found)
 
 
-def caveat(run: Finished) -> str:
-    """What must be said beside log p(x) of such a model."""
+def caveats(run: Finished, findings: Findings) -> str:
+    """What must be said beside the log p(x) of an evaluation, in sentences."""
+    value = {row.quantity: row.value for row in findings.rows if not row.group}
+    log_px, by_tenths = value["test_log_px"], value["test_log_px_by_tenths"]
+    return (
+        f"log p(x) is a lower bound in expectation, by K = {value['log_px_samples']:,} draws of z each. K/10 give "
+        f"{by_tenths:.2f}: the {log_px - by_tenths:.2f} nats between them, not +-, show how far it still rises with K. "
+        + _scale(run)
+    )
+
+
+def _scale(run: Finished) -> str:
     if run.spec.model.likelihood == "bernoulli":
         return (
             'On grey pixels the Bernoulli "log p(x)" is not a likelihood of binary data, nor a density: it is not '

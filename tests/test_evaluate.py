@@ -57,6 +57,7 @@ def test_with_the_exact_posterior_every_weight_is_p_of_x() -> None:
     found = log_px(model, bytes_of(20), 100, generator())
     torch.testing.assert_close(found.value, exact(p, bytes_of(20)), atol=1e-4, rtol=0)
     assert found.standard_error.max() < 1e-5
+    torch.testing.assert_close(found.by_tenths, found.value, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.effective, torch.full((20,), 100.0, dtype=torch.float64))
     assert (bound(model, bytes_of(20), 2000, generator()).neg_elbo + found.value).abs().max() < 0.2, "a tight bound"
 
@@ -76,6 +77,8 @@ def test_the_bound_rises_with_k_and_stays_below_log_p() -> None:
     model, p = linear_gaussian(widened=1.0, moved=0.5)
     images = bytes_of(300)
     elbo = -bound(model, images, 100, generator()).neg_elbo.mean()
+    by_tenths = log_px(model, images, 300, generator(7)).by_tenths.mean()
+    assert by_tenths == pytest.approx(float(log_px(model, images, 30, generator()).value.mean()), abs=0.02)
     rising = [elbo, *(log_px(model, images, k, generator()).value.mean() for k in (3, 30, 3000))]
     assert rising == sorted(rising)
     assert rising[-2] < exact(p, images).mean()
@@ -99,6 +102,7 @@ def test_log_sums_survive_weights_that_no_float_can_hold() -> None:
     for log_weights in ([[-2000.0, 900.0]], [[-2001.0, 901.0], [-3000.0, 900.0]]):
         sums.add(torch.tensor(log_weights, dtype=torch.float64))
     found = sums.result()
+    assert found.by_tenths.tolist() == pytest.approx([-7001 / 3, 2701 / 3])
     first = [-2000 + math.log((1 + math.exp(-1)) / 3), 900 + math.log((2 + math.e) / 3)]
     assert found.value.tolist() == pytest.approx(first, rel=1e-14)
     assert float(found.effective[0]) == pytest.approx((1 + math.exp(-1)) ** 2 / (1 + math.exp(-2)))

@@ -59,7 +59,7 @@ def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = nobody
     """All of it on the test images, and on named training images if `options.only` names some.
 
     Standard errors are Monte Carlo. Rows named `..._sampling_error` say how far the mean over these images may be from
-    that over more of their kind, and `test_log_px_bias` about how far K draws leave the estimate below log p(x).
+    that over more of their kind. `test_log_px_by_tenths` is the estimate of K/10 draws.
     Raises UsageError for ranges that fit no training images, before anything is computed, and ReproError where a
     number is not finite.
     """
@@ -119,7 +119,7 @@ def _log_px_rows(weighted: LogPx, test: Bound, options: Options) -> Iterator[Row
     same = test.neg_elbo[:count]
     its_error = _error_of_mean(test.standard_error[:count])
     yield Row("test_log_px", float(weighted.value.mean()), NATS, standard_error=error)
-    yield Row("test_log_px_bias", -0.5 * float(weighted.standard_error.square().mean()), NATS)
+    yield Row("test_log_px_by_tenths", float(weighted.by_tenths.mean()), NATS)
     yield from _sampling_error("test_log_px_sampling_error", weighted.value, population=len(test.mean))
     yield Row("test_effective_sample_size", float(weighted.effective.median()), "draws, median over images")
     yield Row("log_px_samples", options.samples, "draws of z per image")

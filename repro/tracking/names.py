@@ -37,8 +37,8 @@ TEST_NEG_ELBO_MANY = "test_neg_elbo_many"
 TEST_EXCESS_OVER_FLOOR = "test_excess_over_floor"
 ACTIVE_UNITS = "active_units"
 STUDY_METRICS = {
-    TEST_LOG_PX: "nats per image; importance-weighted estimate of log p(x), the mean over the first test images; 500 "
-    "of them with K = 5,000 draws of z each, unless the rows log_px_images and log_px_samples say otherwise",
+    TEST_LOG_PX: "nats per image; importance-weighted lower bound of log p(x), the mean over the first test images, "
+    "500 of them with K = 5,000 draws of z each, unless the rows log_px_images and log_px_samples say otherwise",
     TEST_EFFECTIVE_SAMPLE_SIZE: "draws; (sum w)^2 / sum w^2 of those K weights, the median over the images",
     TEST_NEG_ELBO_MANY: "nats per image; negative ELBO of all test images, 100 draws of z each unless the row "
     "elbo_draws says otherwise",
