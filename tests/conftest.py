@@ -28,11 +28,21 @@ def small():
 """
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in a directory of its own, offline, without the user's settings."""
+def _forget_settings() -> None:
     for name in [key for key in os.environ if key.startswith(("REPRO_", "MLFLOW_TRACKING"))]:
-        monkeypatch.delenv(name)
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_settings() -> None:
+    """Without the user's settings, also where a module's fixture runs a command."""
+    _forget_settings()
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Every test runs in a directory of its own, offline, and leaves no setting behind: MLflow makes some."""
+    request.addfinalizer(_forget_settings)
     monkeypatch.setenv("REPRO_OFFLINE", "1")
     monkeypatch.setenv("REPRO_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

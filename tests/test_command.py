@@ -213,6 +213,7 @@ def test_list_and_show_as_json(tmp_path: Path) -> None:
         "latent": 20,
         "parameters": 818_433,
         "reported_cost": 99.1976605925,
+        "variant_of": None,
     }
     shown = json.loads(repro("show", "mnist_conv", "--json", cwd=tmp_path).stdout)
     assert {key: shown[key] for key in conv} == conv
