@@ -1,10 +1,11 @@
-"""Claims on what the models draw: digits that look real, and photographs that are blurry."""
+"""Claims on images: pixels beside each other, and drawn ones, digits that look real and photographs that are blurry."""
 
 from analysis.claims.claim import Claim, Evidence, Finding
 
 ALMOST = 0.9  # of the way from the mean image's confidence to the test digits'
 APART = 0.75  # share told apart from handwritten digits, where one in two is chance
 BLURRY = 0.5  # of the data's share of high frequencies
+SIMILAR = 0.5  # correlation
 
 
 def almost_real(evidence: Evidence) -> Finding:
@@ -48,7 +49,27 @@ def blurry(evidence: Evidence) -> Finding:
     )
 
 
+def adjacent_pixels(evidence: Evidence) -> Finding:
+    """Correlation of neighbours in both data sets."""
+    measured = {name: evidence.measured(name, "spectrum") for name in ("mnist_fc", "cifar_conv")}
+    found = {name: study.value("neighbour_correlation", "data") for name, study in measured.items()}
+    return Finding(
+        "holds" if min(found.values()) >= SIMILAR else "does not hold",
+        f"correlation of a pixel with the one to its right: MNIST {found['mnist_fc']:.3f}, CIFAR-10 "
+        f"{found['cifar_conv']:.3f}",
+        found,
+        tuple(study.run_id for study in measured.values()),
+    )
+
+
 CLAIMS = (
+    Claim(
+        "adjacent_pixels_similar",
+        "For example adjacent pixels tend to have similar intensity values.",
+        "correlation of the intensities of pixels side by side, over all images of the study",
+        f"at least {SIMILAR} in both data sets",
+        adjacent_pixels,
+    ),
     Claim(
         "digits_almost_real",
         "It can be seen that the network generates almost real looking digits",
