@@ -37,13 +37,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: SVG to stand in the page, or else only PNG. `caption` says what it shows and how it was made."""
+    """A picture: SVG to stand in the page, or else only PNG. `caption` says what it shows and how it was made.
+
+    `runs` are the ids of the runs that it is to be logged to.
+    """
 
     name: str
     alt: str
     caption: str
     png: bytes
     svg: str = ""
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

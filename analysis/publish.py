@@ -7,9 +7,9 @@ from pathlib import Path
 from analysis import notes
 from analysis.claims import Evidence
 from analysis.claims.claim import MissingError
+from analysis.figures import PICTURES, STUDY_OF, Files
 from analysis.frames import Frames, from_files
 from analysis.page import Figure, Page, html, markdown
-from analysis.report import PICTURES, STUDY_OF, Files, build
 from repro.errors import ReproError
 from repro.tracking import studies
 from repro.tracking.notes import annotate
@@ -39,9 +39,8 @@ def update(found: Frames, files: Files) -> list[str]:
     return [*told, f"{given} runs were given their notes"]
 
 
-def write(evidence: Evidence, files: Files) -> list[Path]:
+def write(page: Page, files: Files) -> list[Path]:
     """Write the report; return its files."""
-    page = build(evidence, files)
     written = texts(page, files)
     files.figures.mkdir(parents=True, exist_ok=True)
     wanted = {f"{figure.name}.png": figure.png for figure in figures_of(page)}
@@ -54,9 +53,21 @@ def write(evidence: Evidence, files: Files) -> list[Path]:
     return [*written, files.figures]
 
 
-def drifted(evidence: Evidence, files: Files) -> list[str]:
+def log_plots(page: Page, found: Frames) -> list[str]:
+    """Log each plot to the runs that it shows, as far as they are in the store. Returns what to tell."""
+    here = set(found.runs["run_id"])
+    by_run: dict[str, dict[str, bytes]] = {}
+    for figure in figures_of(page):
+        for run_id in here & set(figure.runs):
+            by_run.setdefault(run_id, {})[figure.name] = figure.png
+    for run_id, plots in by_run.items():
+        studies.log_plots(run_id, plots)
+    return [f"{len(by_run)} runs were given plots"]
+
+
+def drifted(page: Page, files: Files) -> list[str]:
     """What of the written report is not what its tables say now. Pictures are compared by name, not by pixel."""
-    page, faults = build(evidence, files), []
+    faults: list[str] = []
     for path, text in texts(page, files).items():
         there = path.read_text(encoding="utf-8") if path.exists() else ""
         if _words(there) != _words(text):

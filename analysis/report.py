@@ -1,73 +1,17 @@
 """The report: its sections, from the evidence."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
-from analysis import ablations, compare, content, curves, plots
+from analysis import ablations, compare, content, curves, figures, plots
 from analysis.claims import Evidence
-from analysis.claims.claim import Measured, MissingError
+from analysis.claims.claim import MissingError
 from analysis.curves import table_of
-from analysis.page import Card, Figure, Page, Prose, Section, Table
+from analysis.figures import Files, Part
+from analysis.page import Card, Page, Prose, Section, Table
 from repro import registry
 from repro.errors import ReproError
-
-ACTIVE = 0.01  # variance of a latent mean over images, above which a dimension is active (Burda et al. 2016)
-PICTURES = {
-    "samples": ("A hundred samples of {name}", "means of p(x|z) of a hundred z ~ N(0, I), as the text draws them"),
-    "originals_and_reconstructions": (
-        "Test images and reconstructions of {name}",
-        "rows of test images, each above its reconstructions",
-    ),
-    "walk": (
-        "Walks in the latent space of {name}",
-        "each row goes straight from one test image's latent mean to another's",
-    ),
-    "traversals": (
-        "Traversals of the latent dimensions of {name}",
-        "each row moves one dimension from -3 to 3, the most active first",
-    ),
-    "samples_most_confident": (
-        "Samples of {name} that a classifier is surest of",
-        "the fifty samples of highest confidence",
-    ),
-    "samples_least_confident": (
-        "Samples of {name} that a classifier is least sure of",
-        "the fifty samples of lowest confidence",
-    ),
-}
-"""Sheets of images that studies make: what they show, and how."""
-STUDY_OF = {"samples_most_confident": "digits", "samples_least_confident": "digits"}  # the others are of `latents`
-
-Part = Prose | Table | Figure
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where a report lies: tables and pictures in `folder`, RESULTS.md beside it."""
-
-    folder: Path
-
-    @property
-    def page(self) -> Path:
-        """The HTML file."""
-        return self.folder / "report.html"
-
-    @property
-    def markdown(self) -> Path:
-        """The Markdown file."""
-        return self.folder.parent / "RESULTS.md"
-
-    @property
-    def figures(self) -> Path:
-        """Where the Markdown file's pictures are."""
-        return self.folder / "figures"
-
-    @property
-    def pictures(self) -> Path:
-        """Sheets of images that studies made."""
-        return self.folder / "pictures"
 
 
 def build(evidence: Evidence, files: Files) -> Page:
@@ -111,7 +55,7 @@ def _verdicts(evidence: Evidence) -> Section:
         "where the prediction interval covers it, it could be one of ours."
     )
     intervals = content.interval_table(evidence)
-    figure = _figure(
+    figure = figures.drawn(
         "verdict_intervals",
         lambda: plots.verdicts(intervals),
         "Difference of the mean cost from the reported one in margins: "
@@ -142,11 +86,12 @@ def _curves(evidence: Evidence) -> Section:
             knees = curves.knees(reported.epoch, reported.cost, float(reported.cost[-1]))
             label = evidence.runs(name)["data"].iloc[0]
             parts.append(
-                _figure(
+                figures.drawn(
                     f"curves_{name}",
-                    lambda mine=mine, reported=reported, knees=knees: plots.cost_curves(mine, reported, knees),
+                    partial(plots.cost_curves, mine, reported, knees),
                     f"Training cost of {name} against epoch, over the reported one: how it settles, and 25 epochs",
                     f"{name}, on {label}: `python -m repro run {name}`.",
+                    runs=list(evidence.runs(name)["run_id"]),
                 )
             )
         except (MissingError, ReproError) as missing:
@@ -164,7 +109,7 @@ def _curves(evidence: Evidence) -> Section:
 def _samples(files: Files) -> Section:
     parts: list[Part] = []
     for name in content.SETUPS:
-        parts += _sheets(files, name, ("samples", "originals_and_reconstructions"))
+        parts += figures.sheets(files, name, ("samples", "originals_and_reconstructions"))
     if not parts:
         parts.append(Prose("None yet: `python -m repro evaluate RUN_ID --study latents`, then `report --update`."))
     return Section("Samples", "samples-section", parts)
@@ -193,7 +138,7 @@ def _ablations(evidence: Evidence) -> Section:
         ),
     ]
     if table["difference"].notna().any():
-        figure = _figure(
+        figure = figures.drawn(
             "ablations_plot",
             lambda: plots.ablations(table),
             "Difference in cost of each variant from its experiment, nats per image",
@@ -206,7 +151,7 @@ def _ablations(evidence: Evidence) -> Section:
     present = {label: curve for label, curve in found.items() if curve is not None}
     if len(present) > 1:
         parts.append(
-            _figure(
+            figures.drawn(
                 "network_and_rate",
                 lambda: plots.several(present),
                 "Training cost against epoch of " + ", ".join(present),
@@ -227,51 +172,12 @@ def _inside(evidence: Evidence, files: Files) -> Section:
         )
     ]
     for name in content.SETUPS:
-        parts += _measured_figures(evidence, name)
-    parts += _sheets(files, "mnist_fc", ("walk", "traversals"))
-    folded: list[Part] = [*_sheets(files, "mnist_fc", ("samples_most_confident", "samples_least_confident"))]
+        parts += figures.of_studies(evidence, name)
+    parts += figures.sheets(files, "mnist_fc", ("walk", "traversals"))
+    folded: list[Part] = [*figures.sheets(files, "mnist_fc", ("samples_most_confident", "samples_least_confident"))]
     for name in content.SETUPS[1:]:
-        folded += _sheets(files, name, ("walk", "traversals"))
+        folded += figures.sheets(files, name, ("walk", "traversals"))
     return Section("Inside the models", "inside-section", parts, folded)
-
-
-def _measured_figures(evidence: Evidence, name: str) -> list[Part]:
-    """The plots of one setup's studies, those that there are."""
-    kinds = {
-        "evaluation": (
-            "kl_by_dimension",
-            lambda rows: plots.kl_by_dimension(rows, ACTIVE),
-            "KL of each latent dimension",
-        ),
-        "latents": ("latent_map", plots.latent_map, "Latent means of test images in two dimensions, by class"),
-        "gradients": (
-            "gradient_variance",
-            lambda rows: plots.by_group(rows, "gradient_variance", "epoch", "total variance ((nats per image)²)"),
-            "Variance of the encoder's gradient by estimator along the training, one draw of z for each image",
-        ),
-        "digits": ("confidence", plots.confidence, "Confidence of a classifier of handwritten digits"),
-        "spectrum": ("spectrum", plots.spectrum, "Spectral energy by frequency, of data, reconstructions and samples"),
-    }
-    found: list[Part] = []
-    for study, (kind, draw, what) in kinds.items():
-        try:
-            measured = evidence.measured(name, study)
-        except MissingError:
-            continue
-        try:
-            found.append(_study_figure(name, study, kind, draw, what, measured))
-        except (LookupError, ValueError, TypeError):  # rows of another version of the study
-            found.append(
-                Prose(f"study {study} cannot be drawn; `python -m repro evaluate {measured.run_id} --study {study}`.")
-            )
-    return found
-
-
-def _study_figure(name: str, study: str, kind: str, draw: object, what: str, measured: Measured) -> Figure:
-    how = (
-        f"{what}: {name}, run {measured.run_id[:8]}, `python -m repro evaluate {measured.run_id[:8]} --study {study}`."
-    )
-    return _figure(f"{kind}_{name}", lambda: draw(measured.rows), f"{what} of {name}", how)  # type: ignore[operator]
 
 
 def _provenance(evidence: Evidence) -> Section:
@@ -287,25 +193,8 @@ def _provenance(evidence: Evidence) -> Section:
     return Section("How it was made", "provenance-section", parts, [runs])
 
 
-def _sheets(files: Files, name: str, kinds: tuple[str, ...]) -> list[Part]:
-    found: list[Part] = []
-    for kind in kinds:
-        path = files.pictures / f"{name}_{kind}.png"
-        if path.exists():
-            title, how = PICTURES[kind]
-            study = STUDY_OF.get(kind, "latents")
-            caption = f"{title.format(name=name)}: {how}. `python -m repro evaluate RUN_ID --study {study}`"
-            found.append(Figure(f"{name}_{kind}", title.format(name=name), caption, path.read_bytes()))
-    return found
-
-
 def _mean_curve(evidence: Evidence, name: str) -> pd.Series | None:
     try:
         return table_of(evidence.curves(name)).mean(axis=1)
     except MissingError:
         return None
-
-
-def _figure(name: str, draw: object, alt: str, caption: str) -> Figure:
-    dark, light = draw(), draw()  # type: ignore[operator]
-    return Figure(name, alt, caption, plots.png(light), plots.svg(dark, name, alt))

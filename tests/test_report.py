@@ -131,6 +131,19 @@ def test_runs_are_given_notes_with_the_verdict(made: Path) -> None:
         assert run.data.tags["repro.verdict"] == "reproduced"
 
 
+def test_plots_are_logged_to_the_runs_that_they_show(made: Path) -> None:
+    store = client(made)
+    experiment = store.get_experiment_by_name("mnist_fc")
+    assert experiment is not None
+    plots = {}
+    for run in store.search_runs([experiment.experiment_id]):
+        plots[run.data.params["seed"]] = {
+            Path(item.path).name for item in store.list_artifacts(run.info.run_id, "plots")
+        }
+    assert plots["1"] == plots["2"] == {"curves_mnist_fc.png"}
+    assert plots["0"] == {"curves_mnist_fc.png", "kl_by_dimension_mnist_fc.png", "latent_map_mnist_fc.png"}
+
+
 FAULTS = [
     ("runs.csv", "nonsense\n", "has no column experiment"),
     ("runs.csv", None, "cannot be read"),

@@ -114,7 +114,7 @@ def evaluate(
         if not as_json:
             _print_study(run, name, findings.rows)
             if name == "evaluation":
-                print(f"\nlog p(x) with K = {samples:,} draws of z each. {studies.caveat(run)}")
+                print(f"\n{studies.caveats(run, findings)}")
         _log_whole(run, name, findings)
     if as_json:
         about = {"run_id": run.record.run_id, "experiment": run.record.experiment, "seed": run.seed}
@@ -136,21 +136,24 @@ def report(
     """The whole evidence as one HTML page, DIR/report.html, and as RESULTS.md beside DIR."""
     from analysis import frames, publish
     from analysis.claims import Evidence
-    from analysis.report import Files
+    from analysis.figures import Files
+    from analysis.report import build
 
     if update and check:
         raise UsageError("--update and --check: should be one of the two")
     files = Files(results)
-    if update:
-        found = _frames(frames.all_entries(), None)
+    found = _frames(frames.all_entries(), None) if update else None
+    if found:
         _tell(publish.update(found, files))
-    evidence = Evidence(frames.from_files(results))
+    page = build(Evidence(frames.from_files(results)), files)
+    if found:
+        _tell(publish.log_plots(page, found))
     if check:
-        faults = publish.drifted(evidence, files)
+        faults = publish.drifted(page, files)
         for fault in faults:
             print(f"{fault}; write it anew: python -m repro report --results {results}", file=sys.stderr)
         return int(bool(faults))
-    for path in publish.write(evidence, files):
+    for path in publish.write(page, files):
         print(f"wrote {path}")
     return 0
 

@@ -44,6 +44,17 @@ def log_study(record: RunRecord, name: str, findings: Findings, command: str) ->
         raise StoreError(f"study {name} of run {record.run_id} cannot be logged: {first_line(error)}") from None
 
 
+def log_plots(run_id: str, plots: dict[str, bytes]) -> None:
+    """Log pictures, PNG by name, as `plots/<name>.png` to a run, which may have older ones. Raises StoreError."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, png in plots.items():
+                (Path(scratch) / f"{name}.png").write_bytes(png)
+            open_client().log_artifacts(run_id, scratch, "plots")
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise StoreError(f"plots of run {run_id} cannot be logged: {first_line(error)}") from None
+
+
 def read_study(run_id: str, name: str) -> list[Row] | None:
     """The rows of a study, or None if the run has none of that name. Raises StoreError if they cannot be read."""
     try:
