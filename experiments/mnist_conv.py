@@ -4,7 +4,21 @@ python -m repro run mnist_conv
 """
 
 from repro.registry import register
-from repro.spec import VAE, Adam, Conv, Data, Dense, Experiment, MeanPool, Reported, Reshape, TConv, Training
+from repro.spec import (
+    VAE,
+    Adam,
+    Choice,
+    Conv,
+    Data,
+    Dense,
+    Experiment,
+    LogUniform,
+    MeanPool,
+    Reported,
+    Reshape,
+    TConv,
+    Training,
+)
 
 
 @register
@@ -28,4 +42,5 @@ def mnist_conv() -> Experiment:
             curve="reported/mnist_conv.csv",
             source="Variational Autoencoder notebook, convolutional network on MNIST",
         ),
+        sweep={"optim.lr": LogUniform(1e-5, 1e-2), "model.latent": Choice(2, 5, 10, 20, 40)},
     )

@@ -4,7 +4,7 @@ python -m repro run mnist_fc
 """
 
 from repro.registry import register
-from repro.spec import VAE, Adam, Data, Dense, Experiment, Reported, Training
+from repro.spec import VAE, Adam, Choice, Data, Dense, Experiment, LogUniform, Reported, Training
 
 
 @register
@@ -28,4 +28,5 @@ def mnist_fc() -> Experiment:
             curve="reported/mnist_fc.csv",
             source="Variational Autoencoder notebook, fully connected network on MNIST",
         ),
+        sweep={"optim.lr": LogUniform(1e-4, 1e-2), "model.latent": Choice(2, 5, 10, 20, 40)},
     )

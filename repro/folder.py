@@ -34,6 +34,7 @@ class Plan:
     precision: Literal["float32", "mixed"]
     engine: Literal["auto", "fast", "plain"]  # how steps are computed, as it was resolved when the run began
     products: str  # the engine's matrix products, "" where it has no choice
+    trial: bool = False  # of a sweep
 
     def save(self, folder: Path) -> None:
         """Write `run.json`."""
@@ -85,7 +86,7 @@ def load(run_id: str) -> Plan:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values["assignments"] = tuple(values["assignments"])
-        return Plan(**{field.name: values[field.name] for field in fields(Plan)})
+        return Plan(**{field.name: values[field.name] for field in fields(Plan) if field.name in values})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be read: {error!r}") from None
 

@@ -10,9 +10,16 @@ from repro.spec import Experiment
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
+class PrunedError(Exception):
+    """Whoever watches a run wants no more of it; the message says why."""
+
+
 @dataclass
 class Summary:
-    """What a run came to. Costs are nats per image; `cost` is the last epoch's training cost."""
+    """What a run came to. Costs are nats per image; `cost` and `heldout_neg_elbo` are the last epoch's.
+
+    `cause` is the name of the class of what ended it early.
+    """
 
     run_id: str
     status: Status
@@ -20,17 +27,19 @@ class Summary:
     seed: int
     epochs: int
     cost: float | None
+    heldout_neg_elbo: float | None
     test_neg_elbo: float | None
     seconds: float
     data: dict[str, Any]
     comparable: bool
     reasons: list[str] = field(default_factory=list)  # why it is not comparable
     error: str | None = None
+    cause: str = ""
     exit_code: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The fields that `--summary` writes."""
-        return {key: value for key, value in asdict(self).items() if key != "exit_code"}
+        return {key: value for key, value in asdict(self).items() if key not in ("cause", "exit_code")}
 
 
 def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset, precision: str = "float32") -> list[str]:

@@ -141,7 +141,7 @@ def recorded(plan: Plan, data_dir: Path | None) -> "Request":
 
     from repro.request import Request
 
-    how = (plan.precision, plan.engine, plan.products)
+    how = (plan.precision, plan.engine, plan.products, plan.trial)
     return Request(entry, spec, dataset, plan.seed, device, plan.threads, *how)
 
 

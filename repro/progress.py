@@ -106,7 +106,8 @@ def conclude(summary: Summary, spec: Experiment) -> None:
     if spec.reported is not None and summary.comparable and summary.cost is not None:
         difference = summary.cost - spec.reported.cost
         say(f"  reported                   {spec.reported.cost:10.4f}  difference {difference:+.4f}")
-    say(f"  test negative ELBO         {summary.test_neg_elbo:10.4f} nats per image")
+    if summary.test_neg_elbo is not None:
+        say(f"  test negative ELBO         {summary.test_neg_elbo:10.4f} nats per image")
     if not summary.comparable:
         say(f"  NOT COMPARABLE with the reported cost: {'; '.join(summary.reasons)}")
     if summary.error:

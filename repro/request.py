@@ -15,7 +15,10 @@ from repro.trainer import Trainer
 
 @dataclass(frozen=True)
 class Request:
-    """What to run: an experiment, its spec after overrides, its data, and where and how to compute it."""
+    """What to run: an experiment, its spec after overrides, its data, and where and how to compute it.
+
+    A `trial` is one of many runs that a held-out cost chooses from: it neither looks at the test images nor draws.
+    """
 
     entry: Entry
     spec: Experiment
@@ -26,6 +29,7 @@ class Request:
     precision: Precision = "float32"
     engine: Engine = "auto"
     products: str = ""
+    trial: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -53,5 +57,6 @@ class Request:
             engine=self.engine,
             products=self.products,
             fingerprint=self.dataset.fingerprint,
+            trial=self.trial,
             **asked,
         )

@@ -17,13 +17,13 @@ from repro.engine import to_batch
 from repro.errors import ReproError
 from repro.measure.evaluation import entropy_floor
 from repro.model import Generator, check
-from repro.outcome import Status, Summary, not_comparable
+from repro.outcome import PrunedError, Status, Summary, not_comparable
 from repro.randomness import stream
 from repro.request import Request
 from repro.signals import Interrupted, interruptible
 from repro.tracking import names
 from repro.tracking.journal import Journal
-from repro.tracking.write import LAST_ATTEMPTS, RunWriter, start_run
+from repro.tracking.write import LAST_ATTEMPTS, Place, RunWriter, start_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,14 +47,14 @@ class Reporter(Protocol):
         """An epoch was trained and logged."""
 
 
-def begin(request: Request, **asked: Any) -> str:
+def begin(request: Request, place: Place | None = None, **asked: Any) -> str:
     """Start a run in the tracking store and record here what was asked for; return its id.
 
     Raises UsageError for a model that cannot be built and StoreError when the store does not answer.
     """
     check(request.spec.model, request.spec.data.shape)
     name = request.entry.name
-    run_id = start_run(name, f"{name} seed {request.seed}")
+    run_id = start_run(place or Place(name, f"{name} seed {request.seed}"))
     folder.of(run_id).mkdir(parents=True, exist_ok=True)
     request.resolved().plan(run_id, **asked).save(folder.of(run_id))
     return run_id
@@ -72,7 +72,7 @@ def run(run_id: str, request: Request, reporter: Reporter) -> Summary:
     with folder.locked(run_id):
         work = _Run(run_id, request, reporter)
         status: Status = "FINISHED"
-        error, code = None, 0
+        error, code, cause = None, 0, ""
         try:
             with interruptible() as interrupted:
                 work.open()
@@ -80,12 +80,15 @@ def run(run_id: str, request: Request, reporter: Reporter) -> Summary:
                 work.finish()
         except Interrupted as stop:
             status, error, code = "KILLED", f"interrupted by {stop}", stop.exit_code
+        except PrunedError as stop:
+            status, error, cause = "KILLED", str(stop), "PrunedError"
         except (ReproError, OSError) as failure:
-            status, error, code = "FAILED", str(failure), 1
+            status, error, code, cause = "FAILED", str(failure), 1, type(failure).__name__
         except BaseException as failure:
             work.close("FAILED", repr(failure))
             raise
-        return work.close(status, error, code, time.perf_counter() - began)
+        summary = work.close(status, error, code, time.perf_counter() - began)
+        return replace(summary, cause=cause)
 
 
 class _Run:
@@ -132,6 +135,9 @@ class _Run:
 
     def finish(self) -> None:
         """Evaluate the final weights, and log them and what they draw."""
+        self._keep_weights()
+        if self.request.trial:
+            return
         test = self.trainer.test()
         self.test_neg_elbo = test.cost
         metrics = {
@@ -142,21 +148,24 @@ class _Run:
         }
         if not self.journal.has("metrics", group="test"):
             self.writer.metrics(metrics, self.spec.training.epochs, "test")
-        self.writer.tags({names.WEIGHTS_SHA256: self.trainer.digest()})
-        weights, curve = names.WEIGHTS_FILE, "cost_curve.png"
-        signature = {"signature": self.spec.signature}
-        checkpoint.write_tensors(self.journal.files / weights, self.trainer.model.state_dict(), signature)
+        curve = "cost_curve.png"
         self._cost_curve().savefig(self.journal.files / curve)
-        self.writer.file(weights)
         self.writer.file(curve)
         example = np.zeros((2, self.spec.model.latent), np.float32)
         self.writer.model(Generator(self.trainer.model).cpu(), example, "generator")
+
+    def _keep_weights(self) -> None:
+        self.writer.tags({names.WEIGHTS_SHA256: self.trainer.digest()})
+        signature = {"signature": self.spec.signature}
+        checkpoint.write_tensors(self.journal.files / names.WEIGHTS_FILE, self.trainer.model.state_dict(), signature)
+        self.writer.file(names.WEIGHTS_FILE)
 
     def close(self, status: Status, error: str | None, code: int = 1, seconds: float = 0.0) -> Summary:
         """Set the run's end, deliver what is left, and say what it came to."""
         if status != "FINISHED":
             self.reasons.append("it did not finish")
-        for newest in sorted(folder.checkpoints(self.run_id).glob("epoch-*.safetensors"))[-1:]:
+        kept = [] if self.request.trial else sorted(folder.checkpoints(self.run_id).glob("epoch-*.safetensors"))
+        for newest in kept[-1:]:
             with self._disk(f"the checkpoint {newest} cannot be logged"):
                 shutil.copy2(newest, self.journal.files / newest.name)
                 self.writer.file(newest.name, "checkpoints")
@@ -165,13 +174,15 @@ class _Run:
         if not self.writer.deliver(LAST_ATTEMPTS):
             error, code = f"{error + '; ' if error else ''}{self.writer.undelivered()}", code or 1
         dataset = self.request.dataset
+        last = self.trainer.history[-1] if self.trainer.history else {}
         summary = Summary(
             run_id=self.run_id,
             status=status,
             experiment=self.request.entry.name,
             seed=self.request.seed,
             epochs=len(self.trainer.history),
-            cost=self.trainer.history[-1][names.COST] if self.trainer.history else None,
+            cost=last.get(names.COST),
+            heldout_neg_elbo=last.get(names.HELDOUT_NEG_ELBO),
             test_neg_elbo=self.test_neg_elbo,
             seconds=seconds,
             data={
@@ -231,7 +242,8 @@ class _Run:
     def _record(self, epoch: int) -> None:
         """Log what is known after an epoch, unless it is logged already; the weights must be the epoch's."""
         self._record_metrics(epoch)
-        if epoch in (0, 1, self.spec.training.epochs) or epoch % PICTURE_EVERY == 0:
+        drawn = epoch in (0, 1, self.spec.training.epochs) or epoch % PICTURE_EVERY == 0
+        if drawn and not self.request.trial:
             self._pictures(epoch)
 
     def _record_metrics(self, epoch: int) -> None:

@@ -218,6 +218,7 @@ class _Work:
             seed=job.seed,
             epochs=folder.epochs(run_id),
             cost=None,
+            heldout_neg_elbo=None,
             test_neg_elbo=None,
             seconds=0.0,
             data=data,

@@ -4,12 +4,13 @@ Every number that decides what a run computes stands in one of these classes, so
 experiment. Faults are collected by `checked` and raised once, with the place, the value and the remedy.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from repro.errors import UsageError
@@ -40,11 +41,12 @@ class DatasetFacts(NamedTuple):
 
     shape: Shape
     train_images: int  # before any are held out
+    holdout_at: Literal["start", "end"]  # where among them those are that a holdout takes
 
 
 DATASETS = {
-    "mnist": DatasetFacts(Shape(1, 28, 28), 60_000),
-    "cifar10": DatasetFacts(Shape(3, 32, 32), 50_000),
+    "mnist": DatasetFacts(Shape(1, 28, 28), 60_000, "start"),
+    "cifar10": DatasetFacts(Shape(3, 32, 32), 50_000, "end"),
 }
 
 
@@ -52,8 +54,8 @@ DATASETS = {
 class Data:
     """The training images and their order.
 
-    `holdout` is how many of the *first* training images are kept out of training, to measure the held-out negative
-    ELBO on. With 0 the test images are used for that, for monitoring only.
+    `holdout` is how many training images, the first of MNIST's and the last of CIFAR-10's, are kept out of training, to
+    measure the held-out negative ELBO on. With 0 the test images are used for that, for monitoring only.
     """
 
     name: Literal["mnist", "cifar10"]
@@ -175,11 +177,63 @@ class Reported:
     margin: Annotated[float, Field(gt=0)] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class LogUniform:
+    """A number drawn so that its logarithm is uniform from low to high, both positive."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"log:{self.low:.12g}:{self.high:.12g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """A number drawn uniformly from low to high."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"uniform:{self.low:.12g}:{self.high:.12g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Integers:
+    """A whole number from low to high, both included."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"int:{self.low}:{self.high}"
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Choice:
+    """One of a few values, of which none is nearer to another."""
+
+    values: tuple[int | float | str, ...]
+
+    def __init__(self, *values: int | float | str) -> None:
+        object.__setattr__(self, "values", values)
+
+    def __str__(self) -> str:
+        return ",".join(str(value) for value in self.values)
+
+
+Range = LogUniform | Uniform | Integers | Choice
+Space = dict[str, Range]
+"""What a setting may be in a sweep; as text it is what `--space` takes."""
+
+
 @dataclass(frozen=True, config=_CONFIG)
 class Experiment:
     """Everything that decides what a run computes, and what was reported for it.
 
     `variant_of` names the registered experiment that this one differs from in one factor, to see what that does.
+    `sweep` is what a sweep searches unless it is told otherwise, ranges by dotted key; no run depends on it.
     """
 
     data: Data
@@ -188,10 +242,11 @@ class Experiment:
     training: Training
     reported: Reported | None = None
     variant_of: str | None = None
+    sweep: SkipValidation[Space | None] = dataclasses.field(default=None, hash=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole spec as plain lists and dictionaries, ready for JSON."""
-        values: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json")
+        """The whole spec but for `sweep` as plain lists and dictionaries, ready for JSON."""
+        values: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json", exclude={"sweep"})
         return values
 
     def flat(self) -> dict[str, str]:

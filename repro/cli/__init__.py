@@ -5,7 +5,7 @@ import tempfile
 import traceback
 from contextlib import suppress
 
-from repro.cli import evidence, experiments, runs, tools  # noqa: F401 - they register their commands
+from repro.cli import evidence, experiments, runs, sweeps, tools  # noqa: F401 - they register their commands
 from repro.cli.app import app
 from repro.errors import ReproError
 

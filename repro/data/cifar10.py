@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from repro.data.files import AbsentError, Images, Labels, Published, describe, fault, locate, md5, read
 from repro.spec import DATASETS
 
-SHAPE, TRAIN_IMAGES = DATASETS["cifar10"]
+SHAPE, TRAIN_IMAGES, _ = DATASETS["cifar10"]
 BATCH_IMAGES = 10_000
 MD5 = {  # of the python batches; none are published for the binary ones
     "data_batch_1": "c99cafc152244af753f735de768cd75f",

@@ -8,7 +8,7 @@ import numpy as np
 from repro.data.files import AbsentError, Images, Labels, Pixels, Published, describe, fault, locate, md5, read
 from repro.spec import DATASETS
 
-SHAPE, TRAIN_IMAGES = DATASETS["mnist"]
+SHAPE, TRAIN_IMAGES, _ = DATASETS["mnist"]
 TEST_IMAGES = 10_000
 MD5 = ("6bbc9ace898e44ae57da46a324031adb", "2646ac647ad5339dbf082846283269ea")  # of the uncompressed images
 

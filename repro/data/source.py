@@ -43,7 +43,7 @@ class Dataset:
     status: Status
     fingerprint: str  # SHA-256 of all pixels and shapes, training images before any are held out, then test images
     train: Tensor  # uint8 [N, H, W, C]
-    heldout: Tensor  # uint8 [M, H, W, C]: the first `data.holdout` training images; if that is 0, the test images
+    heldout: Tensor  # uint8 [M, H, W, C]: `data.holdout` of the training images; if that is 0, the test images
     test: Tensor  # uint8 [K, H, W, C]
     train_labels: Tensor | None = None  # int64 [N], the classes of `train` from 0; None where no labels are at hand
     heldout_labels: Tensor | None = None  # int64 [M], of `heldout`
@@ -161,16 +161,20 @@ def _dataset(
 ) -> Dataset:
     train, test = (torch.from_numpy(part) for part in images)
     of_train, of_test = (torch.from_numpy(part).long() for part in labels) if labels else (None, None)
+    at_start = spec.DATASETS[name].holdout_at == "start"
+    cut = holdout if at_start else len(train) - holdout
+    first, rest = slice(None, cut), slice(cut, None)
+    taken, kept = (first, rest) if at_start else (rest, first)
     return Dataset(
         name=name,
         origin=origin,
         status=status,
         fingerprint=_fingerprint(*images),
-        train=train[holdout:],
-        heldout=train[:holdout] if holdout else test,
+        train=train[kept],
+        heldout=train[taken] if holdout else test,
         test=test,
-        train_labels=None if of_train is None else of_train[holdout:],
-        heldout_labels=of_train[:holdout] if of_train is not None and holdout else of_test,
+        train_labels=None if of_train is None else of_train[kept],
+        heldout_labels=of_train[taken] if of_train is not None and holdout else of_test,
         test_labels=of_test,
     )
 

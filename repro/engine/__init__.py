@@ -11,7 +11,7 @@ from repro.engine.fast import FastStep
 from repro.engine.plain import PlainStep, losses, to_batch
 from repro.engine.step import Engine, Precision, Settings, Step, Unsupported
 from repro.model import VAE, build
-from repro.spec import Experiment
+from repro.spec import Adam, Experiment
 
 __all__ = ["Engine", "Precision", "Settings", "Step", "Unsupported", "choose", "losses", "resolve", "to_batch"]
 
@@ -30,7 +30,7 @@ def resolve(experiment: Experiment, settings: Settings) -> Settings:
         return replace(settings, engine="fast", products="")
     for products in dict.fromkeys((settings.products, "")):
         try:
-            return trial(experiment, replace(settings, engine="fast", products=products))
+            return trial(_alike(experiment), replace(settings, engine="fast", products=products))
         except (Unsupported, RuntimeError, AttributeError):  # as torch raises for operators that it lacks
             continue
     return replace(settings, engine="plain", products="")
@@ -44,7 +44,13 @@ def choose(experiment: Experiment, model: VAE, settings: Settings) -> Step:
     return (FastStep if resolved.device == "cpu" else GraphStep)(experiment, model, resolved)
 
 
-@functools.lru_cache(maxsize=16)
+def _alike(experiment: Experiment) -> Experiment:
+    """One experiment for all that are alike in a step's gradients."""
+    training = replace(experiment.training, epochs=1)
+    return replace(experiment, optim=Adam(lr=1e-3), training=training, reported=None, variant_of=None)
+
+
+@functools.lru_cache(maxsize=64)
 def trial(experiment: Experiment, settings: Settings) -> Settings:
     """The fast step's settings, if costs and gradients of one step agree with the plain one's; raises if not."""
     shape, batch = experiment.data.shape, experiment.training.batch_size

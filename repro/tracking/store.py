@@ -57,7 +57,7 @@ def uri() -> str:
 
 def shown_uri() -> str:
     """The address without a password, to be printed."""
-    return _without_password(uri())
+    return without_password(uri())
 
 
 def exists() -> bool:
@@ -99,10 +99,11 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text without passwords, or its type."""
-    return _without_password((str(error).strip() or type(error).__name__).splitlines()[0])
+    return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """The text with stars in place of a password in an address."""
     return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)
 
 

@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,21 @@ LAST_ATTEMPTS = 3  # when the run has ended
 Tell = Callable[[str], None]
 
 
-def start_run(experiment: str, run_name: str) -> str:
-    """Start a run in the MLflow experiment of that name and return its id. Raises StoreError."""
+@dataclass(frozen=True)
+class Place:
+    """Where a run begins in the store: the MLflow experiment, the run's name, and tags that it has from the first."""
+
+    experiment: str
+    run_name: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def start_run(place: Place) -> str:
+    """Start a run and return its id. Raises StoreError."""
     client = open_client()
     try:
-        return str(client.create_run(experiment_id(client, experiment), run_name=run_name).info.run_id)
+        run = client.create_run(experiment_id(client, place.experiment), tags=place.tags, run_name=place.run_name)
+        return str(run.info.run_id)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StoreError(f"no run can be started in {shown_uri()}: {first_line(error)}") from None
 

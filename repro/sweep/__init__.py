@@ -1,0 +1,1 @@
+"""Sweeps: many short runs of one experiment, of which a held-out cost chooses the best, by Optuna."""

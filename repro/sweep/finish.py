@@ -1,0 +1,149 @@
+"""Retraining the best settings of a study at full length on fresh seeds, beside the experiment's own.
+
+Only here are the test images looked at. The best trial's value is the lowest of many, and so too low to be true: how
+much of it is luck shows when its settings are trained again with other seeds.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from repro import overrides, prepare, seeds
+from repro.data import Dataset
+from repro.errors import UsageError
+from repro.progress import say
+from repro.registry import Entry
+from repro.request import Request
+from repro.sweep import space as spaces
+from repro.sweep.storage import Storage
+from repro.sweep.study import Study
+from repro.sweep.sweep import held_out
+from repro.sweep.worker import How
+from repro.tables import table
+from repro.tracking import names, read, sweeps
+from repro.tracking.store import StoreError
+
+OWN = "the experiment's own"
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A setting trained again. Means and deviations over seeds, nats per image; None where nothing finished."""
+
+    trial: int | None  # None for the experiment's own setting
+    setting: dict[str, Any]
+    seeds: list[int]
+    runs: list[str]
+    trial_value: float | None  # the trial's own held-out negative ELBO
+    heldout_then: float | None  # the mean of the same quantity at the same epoch, on fresh seeds
+    cost: float | None
+    test_neg_elbo: float | None
+    test_std: float | None
+
+    @property
+    def optimism(self) -> float | None:
+        """By how much the trial's value was too low, nats per image."""
+        known = self.heldout_then is not None and self.trial_value is not None
+        return self.heldout_then - self.trial_value if known else None  # type: ignore[operator]
+
+
+def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False) -> int:
+    """Retrain the best settings on so many fresh seeds and compare; the exit code. What has finished is left alone.
+
+    Raises UsageError if there is no such study, if it is of another experiment, spec or data, or has no complete trial.
+    """
+    storage = Storage(how.url, how.heartbeat)
+    try:
+        study = Study(storage, how.study)
+    except KeyError:
+        raise UsageError(f"no study {how.study!r} to finish; python -m repro sweep --status lists them") from None
+    dataset = prepare.load_data(overrides.apply(entry.spec, held_out(entry.spec)), how.asked["data"], how.data_dir)
+    _refuse_others(study, entry, dataset)
+    first = study.terms.seed + study.terms.seeds_per_trial
+    numbers = tuple(range(first, first + fresh))
+    found: list[Retrained] = []
+    code = 0
+    for trial in (*study.best()[:best], None):
+        assignments = (*held_out(entry.spec), *spaces.assignments(trial.params if trial else {}))
+        spec = overrides.apply(entry.spec, assignments)
+        say(f"\n{_label(trial)}")
+        request = Request(entry, spec, dataset, numbers[0], prepare.pick_device(how.device), how.threads_each)
+        outcome = seeds.run(request, numbers, how.jobs, how.asked | {"assignments": assignments})
+        code = outcome.exit_code or code
+        if code >= 128:
+            say("go on: the same command again")
+            return code
+        if outcome.parent_run_id:
+            sweeps.adopt(study.parent, outcome.parent_run_id, {names.SWEEP: study.name})
+        found.append(_retrained(study, trial, outcome.runs))
+    _conclude(study, found, as_json)
+    return code
+
+
+def _refuse_others(study: Study, entry: Entry, dataset: Dataset) -> None:
+    terms = study.terms
+    faults = []
+    if terms.experiment != entry.name:
+        faults.append(f"study {study.name!r} is of {terms.experiment}, not of {entry.name}; name that, or --study NAME")
+    elif terms.signature != entry.spec.signature:
+        faults.append(f"study {study.name!r} was of another spec of {entry.name}, {terms.signature}; now it is "
+                      f"{entry.spec.signature}")  # fmt: skip
+    if terms.fingerprint != dataset.fingerprint:
+        faults.append(f"study {study.name!r} chose by other data than {dataset.origin}; name that with --data-dir")
+    if not faults and not study.best():
+        faults.append(f"study {study.name!r} has no complete trial yet; python -m repro sweep {entry.name} goes on")
+    if faults:
+        raise UsageError(*faults)
+
+
+def _retrained(study: Study, trial: FrozenTrial | None, runs: list[dict[str, Any]]) -> Retrained:
+    done = [run for run in runs if run["status"] == "FINISHED"]
+    tests, costs = [run["test_neg_elbo"] for run in done], [run["cost"] for run in done]
+    curves = [read.history(run["run_id"], names.HELDOUT_NEG_ELBO) for run in done]
+    then = [curve[study.terms.epochs] for curve in curves if study.terms.epochs in curve]
+    return Retrained(
+        trial=trial.number if trial else None,
+        setting=dict(trial.params) if trial else {},
+        seeds=[run["seed"] for run in done],
+        runs=[run["run_id"] for run in done],
+        trial_value=trial.value if trial else None,
+        heldout_then=fmean(then) if then else None,
+        cost=fmean(costs) if costs else None,
+        test_neg_elbo=fmean(tests) if tests else None,
+        test_std=stdev(tests) if len(tests) > 1 else None,
+    )
+
+
+def _label(trial: FrozenTrial | None) -> str:
+    return f"trial {trial.number}: {spaces.shown(trial.params)}" if trial else OWN
+
+
+def _conclude(study: Study, found: list[Retrained], as_json: bool) -> None:
+    rows = [asdict(each) | {"optimism": each.optimism} for each in found]
+    try:
+        sweeps.log_json(study.parent, names.FINISH_FILE, {"epochs_of_trials": study.terms.epochs, "settings": rows})
+    except StoreError as error:
+        say(f"note: {error}", error=True)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    say(f"\nstudy {study.name}, retrained on fresh seeds; nats per image")
+    shown = [
+        {
+            "setting": f"trial {each.trial}: {spaces.shown(each.setting)}" if each.trial is not None else OWN,
+            "seeds": len(each.seeds),
+            "trial": each.trial_value,
+            f"same, epoch {study.terms.epochs}": each.heldout_then,
+            "optimism": each.optimism,
+            "final_cost": each.cost,
+            "test_neg_elbo": each.test_neg_elbo,
+            "+-": each.test_std,
+        }
+        for each in found
+    ]
+    table(shown)
+    say("trial: the held-out negative ELBO that it was chosen for; optimism: how much higher fresh seeds are by then")
+    say("+- is the standard deviation over seeds of the test negative ELBO")

@@ -1,0 +1,190 @@
+"""One trial: a short run of each of its seeds, watched, and stopped early where other trials do better."""
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import parent_process
+from statistics import fmean
+from typing import Any
+
+from optuna.trial import Trial, TrialState
+
+from repro import folder, overrides, prepare, runner
+from repro.data import Dataset
+from repro.errors import ReproError
+from repro.outcome import PrunedError, Summary
+from repro.registry import Entry
+from repro.request import Request
+from repro.signals import Interrupted
+from repro.spec import Data, Space
+from repro.sweep import space as spaces
+from repro.sweep.storage import StorageError
+from repro.sweep.study import SECONDS, LostError, Study
+from repro.tracking import names, sweeps
+from repro.tracking.journal import Journal
+from repro.tracking.store import StoreError
+from repro.tracking.write import LAST_ATTEMPTS, RunWriter, nothing
+from repro.train import NotFiniteError
+
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+}
+"""What a trial's states are called here, and in the tag of its run."""
+PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0)  # seconds between attempts to begin a run while the tracking store is away
+TELL_EVERY = 30.0  # seconds between two words on how a trial goes
+
+
+@dataclass
+class Bench:
+    """What all trials of a worker share: the experiment, the data once loaded, and how to compute."""
+
+    entry: Entry
+    assignments: tuple[str, ...]  # what holds for every trial
+    space: Space
+    device: str
+    threads: int
+    asked: dict[str, Any]  # experiment, data and data_dir, as `runner.begin` takes them
+    owner: str
+    say: Callable[[str], None]
+    loaded: dict[Data, Dataset] = field(default_factory=dict)
+
+    def request(self, values: dict[str, Any], seed: int) -> tuple[Request, tuple[str, ...]]:
+        """What to train for these values, and how `--set` would say it. Raises UsageError if that cannot be."""
+        assignments = (*self.assignments, *spaces.assignments(values))
+        spec = overrides.apply(self.entry.spec, assignments)
+        if spec.data not in self.loaded:
+            self.loaded[spec.data] = prepare.load_data(spec, self.asked["data"], self.asked["data_dir"])
+        device = prepare.pick_device(self.device)
+        request = Request(self.entry, spec, self.loaded[spec.data], seed, device, self.threads, trial=True)
+        return request, assignments
+
+
+def work(study: Study, trial: Trial, bench: Bench) -> TrialState:
+    """Train a trial to its end and record what came of it.
+
+    Raises Interrupted and StoreError after giving the trial back; LostError if another worker has it by now, and
+    StorageError if the studies do not answer for long.
+    """
+    began, before = time.perf_counter(), float(trial.user_attrs.get(SECONDS, 0.0))
+    try:
+        with study.storage.alive(trial._trial_id):
+            state, value, reason, runs = _seeds(study, trial, bench)
+    except (Interrupted, StoreError):
+        study.give_back(trial, bench.owner, before + time.perf_counter() - began)
+        raise
+    for run_id in runs:
+        tags = {names.TRIAL_STATE: STATES[state]} | ({names.ERROR: reason} if reason else {})
+        _tag(run_id, tags)
+    study.end(trial, bench.owner, state, value, reason, before + time.perf_counter() - began)
+    for run_id in runs:
+        shutil.rmtree(folder.checkpoints(run_id), ignore_errors=True)
+    return state
+
+
+def _seeds(study: Study, trial: Trial, bench: Bench) -> tuple[TrialState, float | None, str, list[str]]:
+    """State, mean held-out negative ELBO, reason and runs of a trial: its seeds one after the other."""
+    values: list[float] = []
+    runs: list[str] = []
+    for seed in range(study.terms.seed, study.terms.seed + study.terms.seeds_per_trial):
+        try:
+            summary = _train(study, trial, seed, values, bench)
+        except (StoreError, StorageError, LostError):
+            raise
+        except (ReproError, OSError) as error:
+            return TrialState.FAIL, None, str(error), runs
+        runs.append(summary.run_id)
+        if summary.status != "FINISHED" or summary.heldout_neg_elbo is None:
+            early = summary.cause in (PrunedError.__name__, NotFiniteError.__name__)
+            return TrialState.PRUNED if early else TrialState.FAIL, None, str(summary.error), runs
+        values.append(summary.heldout_neg_elbo)
+    return TrialState.COMPLETE, fmean(values), "", runs
+
+
+def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Bench) -> Summary:
+    """A run of the trial, from where an earlier worker has left it. `values` are those of the seeds before."""
+    request, assignments = bench.request(trial.params, seed)
+    key = f"run.{seed}"
+    run_id = trial.user_attrs.get(key, "")
+    if not (folder.of(run_id) / "run.json").exists() or not run_id:
+        _abandon(study, trial, seed)
+        run_id = _begin(study, trial, request, bench.asked | {"assignments": assignments})
+        study.storage.patiently(lambda: trial.set_user_attr(key, run_id))
+    finished = folder.outcome(run_id)
+    if finished:
+        return Summary(**finished)
+    summary = runner.run(run_id, request, _Watch(study, trial, bench, values))
+    if summary.cause == LostError.__name__:
+        raise LostError(str(summary.error))
+    if summary.cause == StorageError.__name__:
+        raise StorageError(str(summary.error))
+    if summary.status == "KILLED" and not summary.cause:
+        _tag(run_id, {names.TRIAL_STATE: "waiting"})
+        raise Interrupted(summary.exit_code - 128)
+    return summary
+
+
+def _begin(study: Study, trial: Trial, request: Request, asked: dict[str, Any]) -> str:
+    """Start the run, which waits for a tracking store that is away for a moment."""
+    label = f"trial {trial.number}" + (f" seed {request.seed}" if study.terms.seeds_per_trial > 1 else "")
+    place = sweeps.place(request.entry.name, study.name, study.parent, trial.number, label)
+    for pause in PAUSES:
+        with suppress(StoreError):
+            return runner.begin(request, place, **asked)
+        time.sleep(pause)
+    return runner.begin(request, place, **asked)
+
+
+def _abandon(study: Study, trial: Trial, seed: int) -> None:
+    """End what a dead worker has left of this trial in the store where its folder is not at hand."""
+    if trial.user_attrs.get("attempts", 1) == 1:
+        return
+    for run in sweeps.runs_of(study.terms.experiment, study.name):
+        mine = run.tags.get(names.TRIAL) == str(trial.number) and run.params.get(names.SEED, str(seed)) == str(seed)
+        if mine and run.tags.get(names.TRIAL_STATE) != "abandoned":
+            sweeps.abandon(run.run_id, "its worker went silent, and its checkpoints are not on the next one's disk")
+
+
+def _tag(run_id: str, tags: dict[str, str]) -> None:
+    """Set tags of a run; a store that is away is given them by a later `sync`."""
+    writer = RunWriter(run_id, Journal(folder.of(run_id)), nothing)
+    writer.tags(tags)
+    writer.deliver(LAST_ATTEMPTS)
+
+
+class _Watch:
+    """A Reporter that passes each epoch's held-out cost on to the study, which may want no more of the trial."""
+
+    def __init__(self, study: Study, trial: Trial, bench: Bench, values: list[float]) -> None:
+        self.study, self.trial, self.bench, self.values = study, trial, bench, values
+        self._next = time.monotonic() + TELL_EVERY
+
+    def started(self, run_id: str, steps: int, done: int) -> None:
+        pass
+
+    def tell(self, text: str) -> None:
+        self.bench.say(f"trial {self.trial.number}: note: {text}")
+
+    def step(self) -> None:
+        pass
+
+    def epoch(self, number: int, row: dict[str, float]) -> None:
+        parent = parent_process()
+        if parent is not None and not parent.is_alive():
+            raise Interrupted(signal.SIGTERM)
+        epochs, heldout = self.study.terms.epochs, row[names.HELDOUT_NEG_ELBO]
+        step, value = len(self.values) * epochs + number, fmean([*self.values, heldout])
+        storage = self.study.storage
+        self.study.require_owner(self.trial, self.bench.owner)
+        storage.patiently(lambda: self.trial.report(value, step))
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + TELL_EVERY
+            self.bench.say(f"trial {self.trial.number}: epoch {number}/{epochs}, held-out {heldout:.2f}")
+        if step < self.study.terms.steps and storage.patiently(self.trial.should_prune):
+            raise PrunedError(f"pruned after epoch {number} at {value:.2f} nats: other trials were lower by then")
