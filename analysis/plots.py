@@ -52,7 +52,7 @@ def verdicts(table: pd.DataFrame) -> Figure:
 
     Columns of `content.interval_table`.
     """
-    figure, (axes,) = _new(7.2, 0.9 + 0.62 * max(len(table), 1))
+    figure, (axes,) = new(7.2, 0.9 + 0.62 * max(len(table), 1))
     axes.axvspan(-1, 1, color=COLORS[2], alpha=0.15, linewidth=0, label="within the margin")
     axes.axvline(0, color=INK, linewidth=0.8)
     for row, each in enumerate(table.to_dict("records")):
@@ -76,7 +76,7 @@ def verdicts(table: pd.DataFrame) -> Figure:
 
 def cost_curves(curves: pd.DataFrame, reported: Curve | None, knees: Sequence[float] = ()) -> Figure:
     """Each seed's cost, their mean and range, over the reported curve: how it settles, and the first epochs."""
-    figure, both = _new(9.6, 3.8, columns=2)
+    figure, both = new(9.6, 3.8, columns=2)
     seeds = table_of(curves)
     for axes, last in zip(both, (int(seeds.index.max()), 25), strict=True):
         if reported is not None:
@@ -110,7 +110,7 @@ def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
     """KL of each latent dimension, highest first. Rows of quantities kl_of_dimension and variance_of_mean."""
     kl = _rows(measured, "kl_of_dimension").set_index("x")["value"].sort_values(ascending=False)
     variance = measured[measured["quantity"] == "variance_of_mean"].set_index("x")["value"].reindex(kl.index)
-    figure, (axes,) = _new(7.2, 3.0)
+    figure, (axes,) = new(7.2, 3.0)
     active = (variance > threshold).to_numpy()
     bars = axes.bar(range(len(kl)), kl, color=[COLORS[0] if each else "0.6" for each in active])
     for bar, each in zip(bars, active, strict=True):
@@ -126,7 +126,7 @@ def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
 def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str, log: bool = True) -> Figure:
     """A quantity against its x, a line for each group."""
     rows = _rows(measured, quantity)
-    figure, (axes,) = _new(7.2, 3.4)
+    figure, (axes,) = new(7.2, 3.4)
     for number, (group, unordered) in enumerate(rows.groupby("group", sort=False)):
         part = unordered.sort_values("x")
         axes.plot(part["x"], part["value"], color=COLORS[number], marker=MARKERS[number], markersize=4, label=group)
@@ -150,7 +150,7 @@ def spectrum(measured: pd.DataFrame) -> Figure:
 def confidence(measured: pd.DataFrame) -> Figure:
     """A classifier's mean confidence on each kind of image."""
     rows = _rows(measured, "mean_confidence")
-    figure, (axes,) = _new(7.2, 2.6)
+    figure, (axes,) = new(7.2, 2.6)
     places = range(len(rows))
     axes.errorbar(rows["value"], places, xerr=2 * rows["standard_error"].fillna(0), fmt="o", color=COLORS[0], capsize=3)
     axes.set_yticks(places, rows["group"])
@@ -164,7 +164,7 @@ def confidence(measured: pd.DataFrame) -> Figure:
 
 def latent_map(measured: pd.DataFrame) -> Figure:
     """Latent means in two dimensions by PCA and t-SNE, coloured by class, whose number stands at its median."""
-    figure, both = _new(9.6, 4.4, columns=2)
+    figure, both = new(9.6, 4.4, columns=2)
     for axes, (name, title) in zip(both, (("pca", "PCA"), ("tsne", "t-SNE")), strict=True):
         columns = [_rows(measured, f"latent_{name}_{axis}").set_index("x") for axis in (1, 2)]
         points = pd.DataFrame({"a": columns[0]["value"], "b": columns[1]["value"], "class": columns[0]["group"]})
@@ -200,7 +200,7 @@ def latent_map(measured: pd.DataFrame) -> Figure:
 def ablations(table: pd.DataFrame) -> Figure:
     """Each variant's cost less that of its experiment, at the same epoch."""
     rows = table[table["difference"].notna()]
-    figure, (axes,) = _new(7.2, 1.0 + 0.45 * max(len(rows), 1))
+    figure, (axes,) = new(7.2, 1.0 + 0.45 * max(len(rows), 1))
     axes.axvline(0, color=INK, linewidth=0.8)
     for place, row in enumerate(rows.to_dict("records")):
         axes.plot([row["low"], row["high"]], [place, place], color=COLORS[0], linewidth=2.5)
@@ -222,7 +222,7 @@ def ablations(table: pd.DataFrame) -> Figure:
 
 def several(curves: dict[str, pd.Series], first: int = 3) -> Figure:
     """Cost against epoch of several experiments, from epoch `first` on."""
-    figure, (axes,) = _new(7.2, 3.6)
+    figure, (axes,) = new(7.2, 3.6)
     for number, (label, curve) in enumerate(curves.items()):
         shown = curve[curve.index >= first]
         axes.plot(
@@ -249,7 +249,8 @@ def _rows(measured: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return found
 
 
-def _new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
+def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
+    """A figure in the house style, with its axes side by side. Inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False)[0]

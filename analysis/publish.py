@@ -4,12 +4,13 @@ import os
 import re
 from pathlib import Path
 
-from analysis import notes
+from analysis import notes, sweeps
 from analysis.claims import Evidence
 from analysis.claims.claim import MissingError
 from analysis.figures import PICTURES, STUDY_OF, Files
 from analysis.frames import Frames, from_files
 from analysis.page import Figure, Page, html, markdown
+from analysis.sweeps import Sweeps
 from repro.errors import ReproError
 from repro.tracking import studies
 from repro.tracking.notes import annotate
@@ -37,6 +38,14 @@ def update(found: Frames, files: Files) -> list[str]:
     elsewhere = set(both.runs["run_id"]) - set(kept.runs["run_id"])
     given = annotate({run_id: note for run_id, note in notes.annotated(evidence).items() if run_id not in elsewhere})
     return [*told, f"{given} runs were given their notes"]
+
+
+def update_sweeps(found: Sweeps, files: Files) -> list[str]:
+    """Take studies on real data into the tables, beside those of other machines. Returns what to tell."""
+    real = ~found.trials["data"].str.endswith("(stand-in)")
+    kept = Sweeps(found.trials[real], found.retrained[found.retrained["study"].isin(found.trials[real]["study"])])
+    both = kept.joined(sweeps.from_files(files.folder))
+    return [f"wrote {path}" for path in both.save(files.folder)] if both.names() else []
 
 
 def write(page: Page, files: Files) -> list[Path]:

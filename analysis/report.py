@@ -4,17 +4,18 @@ from functools import partial
 
 import pandas as pd
 
-from analysis import ablations, compare, content, curves, figures, plots
+from analysis import ablations, compare, content, curves, figures, plots, searched
 from analysis.claims import Evidence
 from analysis.claims.claim import MissingError
 from analysis.curves import table_of
 from analysis.figures import Files, Part
 from analysis.page import Card, Page, Prose, Section, Table
+from analysis.sweeps import Sweeps
 from repro import registry
 from repro.errors import ReproError
 
 
-def build(evidence: Evidence, files: Files) -> Page:
+def build(evidence: Evidence, sweeps: Sweeps, files: Files) -> Page:
     """The page that the evidence makes. A part whose evidence is missing says how to get it."""
     cards = [
         Card(name, v.verdict, content.headline(v)) for name, v in evidence.verdicts.items() if name in content.SETUPS
@@ -34,6 +35,7 @@ def build(evidence: Evidence, files: Files) -> Page:
             _samples(files),
             _claims(evidence),
             _ablations(evidence),
+            searched.section(sweeps),
             _inside(evidence, files),
             _provenance(evidence),
         ],

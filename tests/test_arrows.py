@@ -37,6 +37,7 @@ COMPOSERS = {
     "finished",
     "seeds",
     "seed_process",
+    "sweep",
     "prepare",
     "request",
     "runner",

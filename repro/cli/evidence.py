@@ -134,7 +134,7 @@ def report(
     ] = False,
 ) -> int:
     """The whole evidence as one HTML page, DIR/report.html, and as RESULTS.md beside DIR."""
-    from analysis import frames, publish
+    from analysis import frames, publish, sweeps
     from analysis.claims import Evidence
     from analysis.figures import Files
     from analysis.report import build
@@ -145,7 +145,9 @@ def report(
     found = _frames(frames.all_entries(), None) if update else None
     if found:
         _tell(publish.update(found, files))
-    page = build(Evidence(frames.from_files(results)), files)
+        searched, faults = sweeps.from_store(frames.all_entries())
+        _tell([f"note: {fault}" for fault in faults] + publish.update_sweeps(searched, files))
+    page = build(Evidence(frames.from_files(results)), sweeps.from_files(results), files)
     if found:
         _tell(publish.log_plots(page, found))
     if check:

@@ -70,6 +70,14 @@ def studies_of(record: RunRecord) -> list[str]:
     return sorted(tag.removeprefix(names.STUDY) for tag in record.tags if tag.startswith(names.STUDY))
 
 
+def artifacts(run_id: str) -> set[str]:
+    """The paths of a run's artifacts that are in no folder. Raises StoreError."""
+    try:
+        return {item.path for item in open_client().list_artifacts(run_id)}
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"the artifacts of run {run_id} cannot be listed: {first_line(error)}") from None
+
+
 def artifact(run_id: str, path: str) -> bytes:
     """What an artifact file of a run holds. Raises StoreError if the run has none there."""
     client = open_client()

@@ -1,0 +1,133 @@
+"""The report's section on sweeps: is the published setting near the best, and what would the best have given?"""
+
+import functools
+import json
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from analysis import sweep_plots
+from analysis.figures import Part, drawn
+from analysis.page import Prose, Section, Table
+from analysis.sweeps import Sweeps
+from repro import registry
+
+SHOWN = 5  # of the trials
+
+
+def section(sweeps: Sweeps) -> Section:
+    """All studies, one after the other."""
+    parts: list[Part] = [
+        Prose(
+            "Each trial trains with its own settings for a part of the experiment's epochs, and is chosen by the "
+            "negative ELBO of held-out training images. The best ones, and the published setting, are then trained at "
+            "full length with seeds that no trial had; only those are measured on test images."
+        )
+    ]
+    if not sweeps.names():
+        parts.append(Prose("None yet: `python -m repro sweep mnist_fc`, then `report --update`."))
+    for study in sweeps.names():
+        parts += _study(sweeps, study)
+    return Section("Searches", "searches-section", parts)
+
+
+def answer(sweeps: Sweeps, study: str) -> str:
+    """The section's question, answered for a study in a sentence or two."""
+    rows = sweeps.retrained[sweeps.retrained["study"] == study]
+    trials = sweeps.trials[sweeps.trials["study"] == study]
+    experiment = str(trials["experiment"].iloc[0])
+    tests = {index: json.loads(text) for index, text in rows["test_neg_elbo"].items()}
+    own = [index for index in rows.index if pd.isna(rows.loc[index, "trial"]) and len(tests[index]) > 1]
+    others = [index for index in rows.index if not pd.isna(rows.loc[index, "trial"]) and len(tests[index]) > 1]
+    if not own or not others:
+        return f"Not yet known: `python -m repro sweep {experiment} --study {study} --finish`."
+    best = min(others, key=lambda index: float(pd.Series(tests[index]).mean()))
+    mine, theirs = pd.Series(tests[own[0]]), pd.Series(tests[best])
+    difference = float(theirs.mean() - mine.mean())
+    interval = stats.ttest_ind(theirs, mine, equal_var=False).confidence_interval(0.95)
+    reported = registry.get(experiment).spec.reported
+    margin = reported.margin if reported is not None else None
+    near = ""
+    if margin is not None:
+        near = "near the best" if difference >= -margin else "not near the best"
+        near = f" The published setting is {near}, by the margin of {margin} nats that its verdict has."
+    return (
+        f"{_words(rows.loc[best, 'settings'])} gives {theirs.mean():.2f} nats of test negative ELBO over "
+        f"{len(theirs)} seeds, the published setting {mine.mean():.2f} over {len(mine)}: {difference:+.2f} (95% "
+        f"confidence interval {interval.low:+.2f} to {interval.high:+.2f}).{near} Its trial had promised "
+        f"{rows.loc[best, 'trial_value']:.2f} on held-out images; fresh seeds were {rows.loc[best, 'optimism']:+.2f} "
+        "from that at the same epoch, which is the optimism of the search."
+    )
+
+
+def _study(sweeps: Sweeps, study: str) -> list[Part]:
+    trials = sweeps.trials[sweeps.trials["study"] == study].sort_values("trial")
+    first = trials.iloc[0]
+    experiment = str(first["experiment"])
+    counts = ", ".join(f"{count} {state}" for state, count in trials["state"].value_counts().items())
+    space = ", ".join(f"{key}={text}" for key, text in json.loads(first["space"]).items())
+    words = (
+        f"{study}: {space}; {counts} trials of {first['epochs']} epochs, sampler {first['sampler']}, pruner "
+        f"{first['pruner']}, on {first['data']}. {answer(sweeps, study)}"
+    )
+    command = f"`python -m repro sweep {experiment}" + ("" if study == experiment else f" --study {study}") + "`"
+    parts: list[Part] = [Prose(words)]
+    retrained = _retrained_table(sweeps.retrained[sweeps.retrained["study"] == study])
+    if len(retrained):
+        caption = f"{study}: settings trained again on fresh seeds, nats per image. {command[:-1]} --finish`"
+        parts.append(Table(f"retrained_{study}", retrained, caption))
+    best = trials[trials["state"] == "complete"].sort_values("value").head(SHOWN)
+    if len(best):
+        shown = pd.concat([best[["trial", "value", "reconstruction", "kl"]], sweep_plots.settings_of(best)], axis=1)
+        shown["trial"] = shown["trial"].astype(int)
+        parts.append(Table(f"trials_{study}", shown, f"{study}: its best trials, nats per image. {command}", digits=4))
+    shares = functools.cache(lambda: sweep_plots.importances(trials))
+    own = {key: _plain(text) for key, text in registry.get(experiment).spec.flat().items()}
+    over = partial(sweep_plots.surface, own=own)
+    for kind, what, draw in (
+        ("surface", "Held-out cost over two settings, fitted by a Gaussian process", over),
+        ("rate_distortion", "Rate against distortion by latent size; dotted: equal sums", sweep_plots.rate_distortion),
+        ("importance", "Importance of each setting (fANOVA)", lambda _: sweep_plots.importance(shares())),
+        ("history", "Each trial's held-out cost, and the best so far", sweep_plots.history),
+    ):
+        try:
+            caption = f"{study}: {what}. {command}"
+            parts.append(drawn(f"{kind}_{study}", partial(draw, trials), f"{what}, study {study}", caption))
+        except LookupError:  # too few trials, or settings of another kind
+            continue
+    return parts
+
+
+def _retrained_table(rows: pd.DataFrame) -> pd.DataFrame:
+    found: list[dict[str, Any]] = []
+    for row in rows.to_dict("records"):
+        tests = pd.Series(json.loads(row["test_neg_elbo"]), dtype=float)
+        found.append(
+            {
+                "setting": _words(row["settings"]) if not pd.isna(row["trial"]) else "as published",
+                "seeds": len(tests),
+                "trial": row["trial_value"],
+                f"fresh seeds, epoch {row['trial_epochs']}": row["heldout_then"],
+                "optimism": row["optimism"],
+                "final cost": row["cost"],
+                "test negative ELBO": float(tests.mean()),
+                "±": float(tests.std()),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _words(settings: str) -> str:
+    values = json.loads(settings)
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
+def _plain(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,172 @@
+"""Plots of a study: its history, its surface over two settings, rate against distortion, importances."""
+
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from analysis.plots import INK, MARKERS, new
+from repro.figures import COLORS
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+BOOTSTRAPS = 25
+FEWEST = 6  # complete trials for a surface or for importances
+
+
+def settings_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """Each trial's settings as columns."""
+    return pd.DataFrame([json.loads(text) for text in trials["settings"]], index=trials.index)
+
+
+def history(trials: pd.DataFrame) -> Figure:
+    """Each trial's value, and the best so far."""
+    done = trials[trials["state"] == "complete"].sort_values("trial")
+    figure, (axes,) = new(7.2, 3.0)
+    axes.plot(done["trial"], done["value"], "o", color=COLORS[0], markersize=5, label="complete")
+    axes.step(done["trial"], done["value"].cummin(), where="post", color=COLORS[1], label="best so far")
+    low, high = float(done["value"].min()), float(done["value"].quantile(0.9))
+    axes.set_ylim(low - 0.1 * (high - low + 1e-9), high + 0.3 * (high - low + 1e-9))
+    for state, marker in (("pruned", "x"), ("failed", "D")):
+        others = trials[trials["state"] == state]
+        height = np.full(len(others), 0.97)
+        if len(others):
+            axes.plot(others["trial"], height, marker, color="0.5", transform=axes.get_xaxis_transform(), label=state)
+    axes.set(xlabel="trial", ylabel="held-out negative ELBO (nats)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
+    """Value over two numeric settings, both on logarithmic axes: a fitted surface, the trials, the published setting.
+
+    Raises LookupError where there are not two numeric settings, or too few complete trials.
+    """
+    done = trials[trials["state"] == "complete"]
+    settings = settings_of(done)
+    keys = [key for key in settings if pd.api.types.is_numeric_dtype(settings[key]) and settings[key].nunique() > 1]
+    if len(keys) != 2 or len(done) < FEWEST or (settings[keys] <= 0).any().any():
+        raise LookupError("two numeric settings above 0")
+    x, y = "optim.lr" if "optim.lr" in keys else keys[0], "model.latent" if "model.latent" in keys else keys[1]
+    value = done["value"].to_numpy(float)
+    shown = value.clip(max=float(np.quantile(value, 0.8)))  # what is far off would flatten all the rest
+    ends = np.log(
+        settings_of(trials[trials["state"].isin(("complete", "pruned"))])[[x, y]].astype(float).agg(["min", "max"])
+    )
+    mesh, fitted = _fitted(np.log(settings[[x, y]].to_numpy(float)), shown, ends.to_numpy())
+    figure, (axes,) = new(7.2, 4.2)
+    filled = axes.contourf(*mesh, fitted, levels=14, cmap="viridis_r")
+    bar = figure.colorbar(filled, ax=axes)
+    bar.set_label("held-out negative ELBO (nats), fitted", color=INK)
+    bar.ax.tick_params(colors=INK)
+    axes.plot(settings[x], settings[y], "o", color="white", markeredgecolor="black", label="complete")
+    pruned = settings_of(trials[trials["state"] == "pruned"])
+    if len(pruned):
+        axes.plot(pruned[x], pruned[y], "x", color=INK, label="pruned")
+    best = settings.loc[done["value"].idxmin()]
+    axes.plot(best[x], best[y], "s", color=COLORS[1], markeredgecolor="black", markersize=9, label="best trial")
+    if x in own and y in own:
+        axes.plot(own[x], own[y], "*", color=COLORS[4], markeredgecolor="black", markersize=15, label="published")
+    axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
+    axes.set_yticks(sorted(settings[y].unique())[:8], [f"{each:g}" for each in sorted(settings[y].unique())[:8]])
+    axes.minorticks_off()
+    axes.grid(visible=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
+    return figure
+
+
+def _fitted(
+    points: NDArray[np.float64], value: NDArray[np.float64], ends: NDArray[np.float64]
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """A Gaussian process over the logarithms of two settings [N, 2]: a mesh between `ends` [2, 2], the mean on it."""
+    low, high = ends
+    kernel = ConstantKernel(1.0) * Matern([0.5, 0.5], (0.1, 10), nu=2.5) + WhiteKernel(0.01, (1e-5, 1.0))
+    model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((points - low) / (high - low), value)
+    steps = np.linspace(0, 1, 60)
+    unit = np.stack([each.ravel() for each in np.meshgrid(steps, steps)], axis=1)
+    mesh = [axis.reshape(60, 60) for axis in np.exp(low + unit * (high - low)).T]
+    return mesh, np.asarray(model.predict(unit)).reshape(60, 60)
+
+
+def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
+    """Rate (KL) against distortion (reconstruction) of complete trials, by latent size. Raises LookupError without."""
+    done = trials[trials["state"] == "complete"]
+    settings = settings_of(done)
+    if key not in settings or len(done) < 2:
+        raise LookupError(key)
+    figure, (axes,) = new(7.2, 3.8)
+    near = done["value"] <= done["value"].quantile(0.9)
+    for number, (size, part) in enumerate(done[near].groupby(settings[key][near])):
+        color = sns.color_palette("viridis", settings[key].nunique())[number]
+        axes.plot(
+            part["reconstruction"], part["kl"], MARKERS[number % len(MARKERS)], color=color, markeredgecolor=INK,
+            markeredgewidth=0.5, label=f"{key.rsplit('.', maxsplit=1)[-1]} {size:g}",
+        )  # fmt: skip
+    low, high = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    for cost in np.linspace(low + bottom, high + top, 7)[1:-1]:
+        axes.plot([low, high], [cost - low, cost - high], color="0.6", linewidth=0.7, linestyle=":")
+        if bottom < cost - high < top:
+            axes.text(high, cost - high, f" {cost:.0f}", color="0.4", va="center", fontsize=8)
+    axes.set(xlabel="distortion: -log p(x|z) (nats per image)", ylabel="rate: KL (nats per image)")
+    axes.set(xlim=(low, high), ylim=(bottom, top))
+    axes.legend(frameon=False)
+    return figure
+
+
+def importances(trials: pd.DataFrame) -> pd.DataFrame:
+    """Share of the variance of the value that each setting explains (fANOVA), in bootstraps over the complete trials.
+
+    One column a setting, one row a bootstrap. Raises LookupError where there are too few trials or settings.
+    """
+    done = trials[trials["state"] == "complete"]
+    settings = settings_of(done)
+    varied = [key for key in settings if settings[key].nunique() > 1]
+    if len(done) < FEWEST or len(varied) < 2:
+        raise LookupError("two settings that vary")
+    kinds = {key: _distribution(settings[key]) for key in varied}
+    generator, rows = np.random.default_rng(0), []
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    for _ in range(BOOTSTRAPS):
+        study = optuna.create_study(direction="minimize")
+        for place in generator.integers(len(done), size=len(done)):
+            params = {key: settings[key].iloc[place].item() for key in varied}
+            value = float(done["value"].iloc[place])
+            study.add_trial(optuna.create_trial(params=params, distributions=kinds, value=value))
+        try:
+            rows.append(optuna.importance.get_param_importances(study, evaluator=evaluator))
+        except (ValueError, RuntimeError):  # a draw without any variation
+            continue
+    return pd.DataFrame(rows)[varied]
+
+
+def importance(table: pd.DataFrame) -> Figure:
+    """The median of the importances, with the range of nine in ten bootstraps."""
+    order = table.median().sort_values().index
+    figure, (axes,) = new(7.2, 1.2 + 0.4 * len(order))
+    middle = table[order].median()
+    ends = np.abs(table[order].quantile([0.05, 0.95]).to_numpy() - middle.to_numpy())
+    axes.errorbar(middle, range(len(order)), xerr=ends, fmt="o", color=COLORS[0], capsize=4)
+    axes.set_yticks(range(len(order)), order)
+    axes.set(xlabel="share of the variance explained (bars: 90% of the bootstraps)", xlim=(-0.02, 1.02))
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    return figure
+
+
+def _distribution(values: "pd.Series[Any]") -> optuna.distributions.BaseDistribution:
+    if pd.api.types.is_float_dtype(values):
+        low, high = float(values.min()), float(values.max())
+        return optuna.distributions.FloatDistribution(low, high, log=low > 0 and high > 10 * low)
+    return optuna.distributions.CategoricalDistribution(tuple(sorted(each.item() for each in values.unique())))

@@ -1,0 +1,143 @@
+"""Studies as tables and in the report, from a tracking store whose trials nobody trained."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+
+from analysis import searched, sweep_plots, sweeps
+from analysis.figures import Files
+from analysis.page import Figure, Prose, Table
+from analysis.publish import update_sweeps
+from repro import registry
+from repro.errors import ReproError
+from repro.tracking import names
+from repro.tracking import sweeps as tracked
+from repro.tracking.store import experiment_id, open_client
+
+LATENTS, RATES = (5, 20), [float(rate) for rate in np.geomspace(1e-4, 1e-2, 6)]
+SPACE = {"space.optim.lr": "log:0.0001:0.01", "space.model.latent": "5,20"}
+
+
+def bowl(rate: float, latent: int) -> float:
+    """A cost that is lowest, at 100, for a rate of 0.002 and 20 latent dimensions."""
+    return 100 + 5 * math.log10(rate / 0.002) ** 2 + (0.5 if latent == 5 else 0.0)
+
+
+def trial(
+    parent: str, number: int, state: str, value: float, settings: dict[str, float], data: str = "canonical"
+) -> None:
+    """Track one trial's run."""
+    client = open_client()
+    place = tracked.place("mnist_fc", "bowl", parent, number, f"trial {number}")
+    run = client.create_run(experiment_id(client, place.experiment), tags=place.tags, run_name=place.run_name)
+    metrics = {names.HELDOUT_NEG_ELBO: value, names.RECONSTRUCTION: value - 20, names.KL: 20.0, names.COST: value}
+    client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(key, each, 0, 3) for key, each in metrics.items()],
+        params=[Param(key, str(each)) for key, each in (settings | {"seed": 0, "data.name": "mnist"}).items()],
+        tags=[RunTag(names.TRIAL_STATE, state), RunTag(names.DATA_STATUS, data), RunTag(names.ERROR, "-")],
+    )
+    client.set_terminated(run.info.run_id, "FINISHED" if state == "complete" else "KILLED")
+
+
+def study(data: str = "canonical") -> str:
+    """Track a study of twelve complete trials, one pruned and one abandoned; return its parent."""
+    terms = {"experiment": "mnist_fc", "epochs": "3", "seeds_per_trial": "1", "sampler": "tpe", "pruner": "median"}
+    parent = tracked.start_parent("mnist_fc", "bowl", SPACE | terms)
+    for number, rate in enumerate(RATES):
+        for place, latent in enumerate(LATENTS):
+            settings = {"optim.lr": rate, "model.latent": latent}
+            trial(parent, 2 * number + place, "complete", bowl(rate, latent), settings, data)
+    trial(parent, 12, "pruned", 130.0, {"optim.lr": 1e-4, "model.latent": 5}, data)
+    trial(parent, 3, "abandoned", 99.0, {"optim.lr": 1e-4, "model.latent": 5}, data)
+    return parent
+
+
+def finished(parent: str, own: list[float], best: list[float]) -> None:
+    """Log what retraining came to."""
+    common = {"seeds": [1, 2, 3], "runs": ["a", "b", "c"], "cost": 99.0}
+    settings = [
+        common | {"trial": 7, "setting": {"optim.lr": 0.0016, "model.latent": 20}, "trial_value": 100.04,
+                  "heldout_then": 100.54, "optimism": 0.5, "test_neg_elbo": best},
+        common | {"trial": None, "setting": {}, "trial_value": None, "heldout_then": 100.9, "optimism": None,
+                  "test_neg_elbo": own},
+    ]  # fmt: skip
+    tracked.log_json(parent, names.FINISH_FILE, {"epochs_of_trials": 3, "settings": settings})
+
+
+def read() -> sweeps.Sweeps:
+    """The present store's studies of mnist_fc."""
+    found, faults = sweeps.from_store([registry.get("mnist_fc")])
+    assert not faults
+    return found
+
+
+def test_each_trial_is_a_row_and_an_abandoned_run_is_none() -> None:
+    study()
+    trials = read().trials.sort_values("trial")
+    assert trials["trial"].tolist() == list(range(13))
+    assert trials["state"].tolist() == ["complete"] * 12 + ["pruned"]
+    assert trials["value"].iloc[7] == bowl(RATES[3], 20)
+    assert math.isnan(trials["value"].iloc[12])
+    assert json.loads(trials["settings"].iloc[3]) == {
+        "optim.lr": RATES[1],
+        "model.latent": 20,
+    }
+    assert set(trials["data"]) == {"MNIST (canonical)"}
+    assert set(trials["reason"]) == {""}
+
+
+def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
+    finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
+    found = read()
+    found.save(tmp_path)
+    (tmp_path / "again").mkdir()
+    sweeps.from_files(tmp_path).save(tmp_path / "again")
+    for name in ("trials.csv", "retrained.csv"):
+        assert (tmp_path / name).read_text() == (tmp_path / "again" / name).read_text()
+    (tmp_path / "trials.csv").write_text("nonsense\n")
+    with pytest.raises(ReproError, match=r"trials\.csv cannot be read"):
+        sweeps.from_files(tmp_path)
+    assert sweeps.from_files(tmp_path / "nowhere").names() == []
+
+
+@pytest.mark.parametrize(
+    ("own", "words"), [(100.5, "The published setting is near the best"), (103.0, "The published setting is not near")]
+)
+def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
+    parent = study()
+    assert "Not yet known: `python -m repro sweep mnist_fc --study bowl --finish`" in searched.answer(read(), "bowl")
+    finished(parent, [own - 0.1, own, own + 0.1], [99.9, 100.0, 100.1])
+    said = searched.answer(read(), "bowl")
+    assert words in said
+    assert f"{100 - own:+.2f} (95% confidence interval" in said
+    assert "fresh seeds were +0.50" in said
+
+
+def test_the_section_has_tables_and_plots() -> None:
+    finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
+    parts = searched.section(read()).parts
+    assert [part.name for part in parts if isinstance(part, Figure)] == [
+        "surface_bowl", "rate_distortion_bowl", "importance_bowl", "history_bowl",
+    ]  # fmt: skip
+    best = next(part for part in parts if isinstance(part, Table) and part.name == "trials_bowl").frame
+    assert best["trial"].iloc[0] == 7
+    said = [part.text for part in parts if isinstance(part, Prose)]
+    assert any("12 complete, 1 pruned" in text for text in said)
+
+
+def test_importance_finds_what_matters() -> None:
+    study()
+    shares = sweep_plots.importances(read().trials).median()
+    assert shares["optim.lr"] > 0.8
+    assert shares.sum() == pytest.approx(1, abs=0.1)
+
+
+def test_studies_of_stand_ins_stay_out_of_the_results(tmp_path: Path) -> None:
+    study(data="stand-in")
+    assert update_sweeps(read(), Files(tmp_path / "results")) == []
+    assert not (tmp_path / "results" / "trials.csv").exists()
