@@ -9,6 +9,7 @@ import optuna
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -59,10 +60,11 @@ def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
     x, y = "optim.lr" if "optim.lr" in keys else keys[0], "model.latent" if "model.latent" in keys else keys[1]
     value = done["value"].to_numpy(float)
     shown = value.clip(max=float(np.quantile(value, 0.8)))  # what is far off would flatten all the rest
-    ends = np.log(
-        settings_of(trials[trials["state"].isin(("complete", "pruned"))])[[x, y]].astype(float).agg(["min", "max"])
-    )
-    mesh, fitted = _fitted(np.log(settings[[x, y]].to_numpy(float)), shown, ends.to_numpy())
+    drawn = settings_of(trials[trials["state"].isin(("complete", "pruned"))])[[x, y]].astype(float)
+    low, high = np.log(drawn.min().to_numpy()), np.log(drawn.max().to_numpy())
+    margin = 0.04 * (high - low)
+    ends = np.stack([low - margin, high + margin])
+    mesh, fitted = _fitted(np.log(settings[[x, y]].to_numpy(float)), shown, ends)
     figure, (axes,) = new(7.2, 4.2)
     filled = axes.contourf(*mesh, fitted, levels=14, cmap="viridis_r")
     bar = figure.colorbar(filled, ax=axes)
@@ -77,7 +79,9 @@ def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
     if x in own and y in own:
         axes.plot(own[x], own[y], "*", color=COLORS[4], markeredgecolor="black", markersize=15, label="published")
     axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
-    axes.set_yticks(sorted(settings[y].unique())[:8], [f"{each:g}" for each in sorted(settings[y].unique())[:8]])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
     axes.minorticks_off()
     axes.grid(visible=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
