@@ -5,6 +5,8 @@ much of it is luck shows when its settings are trained again with other seeds.
 """
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -40,8 +42,12 @@ class Retrained:
     trial_value: float | None  # the trial's own held-out negative ELBO
     heldout_then: float | None  # the mean of the same quantity at the same epoch, on fresh seeds
     cost: float | None
-    test_neg_elbo: float | None
-    test_std: float | None
+    test_neg_elbo: list[float]  # one for each seed
+
+    @property
+    def test_mean(self) -> float | None:
+        """Their mean."""
+        return fmean(self.test_neg_elbo) if self.test_neg_elbo else None
 
     @property
     def optimism(self) -> float | None:
@@ -64,6 +70,17 @@ def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False)
     _refuse_others(study, entry, dataset)
     first = study.terms.seed + study.terms.seeds_per_trial
     numbers = tuple(range(first, first + fresh))
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # JSON is to be all of the output
+        code, found = _retrain(study, entry, dataset, how, best, numbers)
+    if code < 128:
+        _conclude(study, found, as_json)
+    return code
+
+
+def _retrain(
+    study: Study, entry: Entry, dataset: Dataset, how: How, best: int, numbers: tuple[int, ...]
+) -> tuple[int, list[Retrained]]:
+    """Exit code, and what came of each setting."""
     found: list[Retrained] = []
     code = 0
     for trial in (*study.best()[:best], None):
@@ -75,12 +92,11 @@ def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False)
         code = outcome.exit_code or code
         if code >= 128:
             say("go on: the same command again")
-            return code
+            return code, []
         if outcome.parent_run_id:
             sweeps.adopt(study.parent, outcome.parent_run_id, {names.SWEEP: study.name})
         found.append(_retrained(study, trial, outcome.runs))
-    _conclude(study, found, as_json)
-    return code
+    return code, found
 
 
 def _refuse_others(study: Study, entry: Entry, dataset: Dataset) -> None:
@@ -94,14 +110,14 @@ def _refuse_others(study: Study, entry: Entry, dataset: Dataset) -> None:
     if terms.fingerprint != dataset.fingerprint:
         faults.append(f"study {study.name!r} chose by other data than {dataset.origin}; name that with --data-dir")
     if not faults and not study.best():
-        faults.append(f"study {study.name!r} has no complete trial yet; python -m repro sweep {entry.name} goes on")
+        faults.append(f"study {study.name!r} has no complete trial yet; the same command without --finish goes on")
     if faults:
         raise UsageError(*faults)
 
 
 def _retrained(study: Study, trial: FrozenTrial | None, runs: list[dict[str, Any]]) -> Retrained:
     done = [run for run in runs if run["status"] == "FINISHED"]
-    tests, costs = [run["test_neg_elbo"] for run in done], [run["cost"] for run in done]
+    costs = [run["cost"] for run in done]
     curves = [read.history(run["run_id"], names.HELDOUT_NEG_ELBO) for run in done]
     then = [curve[study.terms.epochs] for curve in curves if study.terms.epochs in curve]
     return Retrained(
@@ -112,8 +128,7 @@ def _retrained(study: Study, trial: FrozenTrial | None, runs: list[dict[str, Any
         trial_value=trial.value if trial else None,
         heldout_then=fmean(then) if then else None,
         cost=fmean(costs) if costs else None,
-        test_neg_elbo=fmean(tests) if tests else None,
-        test_std=stdev(tests) if len(tests) > 1 else None,
+        test_neg_elbo=[run["test_neg_elbo"] for run in done],
     )
 
 
@@ -139,8 +154,8 @@ def _conclude(study: Study, found: list[Retrained], as_json: bool) -> None:
             f"same, epoch {study.terms.epochs}": each.heldout_then,
             "optimism": each.optimism,
             "final_cost": each.cost,
-            "test_neg_elbo": each.test_neg_elbo,
-            "+-": each.test_std,
+            "test_neg_elbo": each.test_mean,
+            "+-": stdev(each.test_neg_elbo) if len(each.test_neg_elbo) > 1 else None,
         }
         for each in found
     ]

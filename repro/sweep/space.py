@@ -15,6 +15,12 @@ from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, U
 
 FORM = "KEY=log:LOW:HIGH, KEY=uniform:LOW:HIGH, KEY=int:LOW:HIGH, or KEY=VALUE,VALUE,..."
 MOST_CELLS = 10_000
+SHARED = {
+    "training.epochs": "is what --epochs is for",
+    "data.name": "decides what trials are judged by, and has to be the same for all",
+    "data.holdout": "decides what trials are judged by, and has to be the same for all",
+}
+"""Keys that no trial may have a value of its own for, and why."""
 _KINDS: dict[str, Any] = {"log": LogUniform, "uniform": Uniform, "int": Integers}
 
 
@@ -41,7 +47,7 @@ def check(space: Space, spec: Experiment) -> None:
     """Raise UsageError, with every fault, for a space that is empty, or has a key or a value that the spec has not."""
     faults = [] if space else ["there is nothing to search: the experiment names no sweep; give --space " + FORM]
     for key, each in space.items():
-        fault = _fault(each)
+        fault = SHARED.get(key) or _fault(each)
         if fault:
             faults.append(f"--space {key}={each}: {fault}")
             continue
@@ -57,7 +63,7 @@ def check(space: Space, spec: Experiment) -> None:
 
 def draw(trial: Trial, space: Space) -> dict[str, Any]:
     """What a trial is to try, by key; drawn once, the same ever after."""
-    return {key: _drawn(trial, key, each) for key, each in space.items()}
+    return {key: _drawn(trial, key, space[key]) for key in sorted(space)}  # in whatever order the command names them
 
 
 def as_distributions(space: Space) -> dict[str, distributions.BaseDistribution]:
@@ -117,19 +123,28 @@ def _value(text: str) -> int | float | str:
 
 def _fault(each: Range) -> str:
     """What is wrong with a range by itself; "" if nothing is."""
+    if not isinstance(each, Range):
+        return "should be a LogUniform, a Uniform, Integers or a Choice"
     if isinstance(each, Choice):
         twice = sorted({str(value) for value in each.values if each.values.count(value) > 1})
         return "is empty" if not each.values else f"names {', '.join(twice)} more than once" if twice else ""
-    if not (math.isfinite(each.low) and math.isfinite(each.high)):
+    if not isinstance(each, Integers) and not (math.isfinite(each.low) and math.isfinite(each.high)):
         return "should have finite ends"
     if each.low >= each.high:
-        return f"should ascend, from low to high; {each.low:g} is not below {each.high:g}"
+        return f"should ascend, from low to high; {each.low} is not below {each.high}"
     return "should be above 0 on a logarithmic scale" if isinstance(each, LogUniform) and each.low <= 0 else ""
 
 
 def _ends(each: Range) -> tuple[Any, ...]:
-    """The values by which a range is tried out."""
-    return each.values if isinstance(each, Choice) else (each.low, each.high)
+    """The values by which a range is tried out; of real numbers also one that is not whole."""
+    if isinstance(each, Choice):
+        return each.values
+    return (each.low, each.high) if isinstance(each, Integers) else (each.low, each.high, _between(each))
+
+
+def _between(each: LogUniform | Uniform) -> float:
+    middle = each.low + (each.high - each.low) / 2
+    return math.nextafter(middle, each.high) if middle.is_integer() else middle
 
 
 def _drawn(trial: Trial, key: str, each: Range) -> Any:

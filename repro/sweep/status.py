@@ -14,7 +14,7 @@ from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
 from repro.sweep.study import OWNER, REASON, SECONDS, Study
 from repro.sweep.sweep import counted
-from repro.sweep.trial import STATES
+from repro.sweep.trial import STATES, runs_of
 
 
 def studies(url: str, heartbeat: int, experiment: str = "") -> list[dict[str, Any]]:
@@ -60,7 +60,6 @@ def _row(study: Study) -> dict[str, Any]:
 
 
 def _trial(trial: FrozenTrial, keys: Iterable[str]) -> dict[str, Any]:
-    runs = [run_id for key, run_id in trial.user_attrs.items() if key.startswith("run.")]
     return {
         "trial": trial.number,
         "state": STATES[trial.state],
@@ -70,5 +69,5 @@ def _trial(trial: FrozenTrial, keys: Iterable[str]) -> dict[str, Any]:
         "seconds": trial.user_attrs.get(SECONDS),
         "reason": trial.user_attrs.get(REASON),
         "worker": trial.user_attrs.get(OWNER),
-        "runs": ", ".join(runs) or None,
+        "runs": ", ".join(runs_of(trial)) or None,
     }

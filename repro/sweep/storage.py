@@ -23,10 +23,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from repro.errors import ReproError, UsageError
-from repro.tracking.store import first_line, without_password
+from repro.tracking.store import first_line, uri, without_password
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
+warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)  # of a run that was begun anew
 
 SILENT = 4  # heartbeats that a worker may miss
 LOCK_WAIT = 120  # seconds
@@ -57,6 +58,7 @@ class Storage:
         sqlite = {"connect_args": {"timeout": 60}}
         postgres = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
         try:
+            self._refuse_tracking_store()
             if self._file:
                 _write_ahead(self._file)
             with self.locked("tables"):
@@ -68,6 +70,17 @@ class Storage:
                 )
         except (SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError, RuntimeError) as error:
             raise StorageError(f"the studies in {self.shown} cannot be opened: {first_line(error)}") from None
+
+    def _refuse_tracking_store(self) -> None:
+        """Optuna and MLflow both keep their version in a table of the same name, and would damage each other's."""
+        tracking = _place(without_password(uri())) == _place(self.shown)
+        if not tracking and not (self._file and not self._file.exists()):
+            engine = sqlalchemy.create_engine(
+                self._url, poolclass=sqlalchemy.NullPool, connect_args={} if self._file else {"connect_timeout": 10}
+            )
+            tracking = {"experiments", "runs"} <= set(sqlalchemy.inspect(engine).get_table_names())
+        if tracking:
+            raise UsageError(f"--storage {self.shown}: is a tracking store of MLflow's; studies need one of their own")
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
@@ -139,10 +152,11 @@ def _checked(text: str) -> sqlalchemy.URL:
     try:
         url = make_url(text)
     except ArgumentError:
-        raise UsageError(f"--storage {without_password(text)}: is no address; should be {forms}") from None
+        shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
+        raise UsageError(f"--storage {shown}: is no address; should be {forms}") from None
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in DRIVERS or not url.database:
+    if url.drivername not in DRIVERS or not url.database or url.database == ":memory:":
         raise UsageError(f"--storage {url.render_as_string()}: should be {forms}")
     if url.drivername != "sqlite":
         try:
@@ -154,6 +168,12 @@ def _checked(text: str) -> sqlalchemy.URL:
     elif not Path(url.database).absolute().parent.is_dir() and url.database != make_url(default()).database:
         raise UsageError(f"--storage {url}: should be a file in a directory that exists")
     return url
+
+
+def _place(address: str) -> str:
+    """Where an address points to, whatever the driver."""
+    kind, _, place = address.partition("://")
+    return str(Path(place[1:]).resolve()) if kind == "sqlite" else place
 
 
 def _write_ahead(file: Path) -> None:

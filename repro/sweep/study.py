@@ -21,6 +21,7 @@ PrunerName = Literal["median", "hyperband", "none"]
 
 TERMS, PARENT = "terms", "mlflow_run_id"  # attributes of a study
 OWNER, ATTEMPTS, REASON, SECONDS = "owner", "attempts", "reason", "seconds"  # attributes of a trial
+RUN = "run."  # and a seed: its run in the tracking store
 MOST_ATTEMPTS = 5  # workers that may die over one trial
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
@@ -100,12 +101,13 @@ class Study:
                 rdb.set_trial_state_values(stale, TrialState.WAITING)
             for frozen in self.trials(TrialState.WAITING):
                 trial_id = frozen._trial_id
+                rdb.record_heartbeat(trial_id)  # first: one that runs without any would never count as silent
                 rdb.set_trial_state_values(trial_id, TrialState.RUNNING)
-                rdb.record_heartbeat(trial_id)
                 attempts = int(frozen.user_attrs.get(ATTEMPTS, 0)) + 1
                 rdb.set_trial_user_attr(trial_id, OWNER, owner)
                 rdb.set_trial_user_attr(trial_id, ATTEMPTS, attempts)
-                self.optuna.sampler = _sampler(self.terms, frozen.number)
+                drawn = set(space) <= set(frozen.params)
+                self.optuna.sampler = RandomSampler() if drawn else _sampler(self.terms, frozen.number)
                 trial = Trial(self.optuna, trial_id)
                 if attempts > MOST_ATTEMPTS:
                     trial.set_user_attr(REASON, f"its worker died {MOST_ATTEMPTS} times")

@@ -1,12 +1,15 @@
 """A sweep from its terms to its end: the study, its parent in the tracking store, its workers, what came of it."""
 
+import shlex
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from optuna.trial import TrialState
 
 from repro import folder, overrides, prepare
 from repro.data import Dataset
+from repro.errors import UsageError
 from repro.progress import say
 from repro.registry import Entry
 from repro.spec import Experiment, Space
@@ -14,9 +17,9 @@ from repro.sweep import space as spaces
 from repro.sweep import worker
 from repro.sweep.figures import figures
 from repro.sweep.storage import Storage
-from repro.sweep.study import OPEN, PrunerName, SamplerName, Study, Terms, join
-from repro.sweep.trial import STATES
-from repro.tracking import names, sweeps, write
+from repro.sweep.study import OPEN, REASON, PrunerName, SamplerName, Study, Terms, join
+from repro.sweep.trial import STATES, runs_of
+from repro.tracking import names, read, sweeps, write
 from repro.tracking.store import StoreError
 
 SHARE = 5  # trials train for one part in so many of the experiment's epochs, unless told otherwise
@@ -51,6 +54,8 @@ def sweep(entry: Entry, space: Space, options: Options, how: worker.How) -> int:
     spaces.check(space, spec)
     if options.sampler == "grid":
         spaces.cells(space)
+    if options.sampler == "cmaes" and find_spec("cmaes") is None:  # which Optuna looks for as late as the second trial
+        raise UsageError("--sampler cmaes: needs the package cmaes; pip install cmaes")
     dataset = prepare.load_data(spec, how.asked["data"], how.data_dir)
     storage = Storage(how.url, how.heartbeat)
     terms = Terms(
@@ -68,19 +73,22 @@ def sweep(entry: Entry, space: Space, options: Options, how: worker.How) -> int:
     study.plan(options.trials, space)
     _announce(study, space, dataset, storage)
     if not study.trials(*OPEN):
-        say(f"study {study.name!r} has its {options.trials} trials; --trials {2 * options.trials} would add to them")
+        there = len(study.trials()) - len(study.trials(TrialState.FAIL))
+        more = f"--trials {2 * there} would add to them" if there >= options.trials else "it has tried all combinations"
+        say(f"study {study.name!r} has its {there} trials; {more}")
         code = 0
     else:
         _show(study, "RUNNING")
         until = time.time() + options.timeout if options.timeout is not None else None
         code = worker.run(worker.Order(how, assignments, space, until))
-    return conclude(study, code)
+    return conclude(study, code, how)
 
 
-def conclude(study: Study, code: int) -> int:
+def conclude(study: Study, code: int, how: worker.How) -> int:
     """Deliver what trials have left undelivered, bring the parent up to date, and say what came of the study."""
     open_, failed = study.trials(*OPEN), study.trials(TrialState.FAIL)
     _deliver(study)
+    _end_runs_of_the_dead(study)
     status = "FINISHED" if not open_ else "KILLED" if code >= 128 else "RUNNING"
     if not study.trials(TrialState.RUNNING):
         _show(study, status if status != "RUNNING" else "KILLED")
@@ -93,10 +101,19 @@ def conclude(study: Study, code: int) -> int:
         value, settings = best[0].value, spaces.shown(best[0].params)
         say(f"  best: trial {best[0].number}, held-out {value:.4f} nats per image, {settings}")
         say(f"  that is the best of {len(best)}, chosen for being low; how it fares on test images, with fresh seeds:")
-        say(f"  python -m repro sweep {study.terms.experiment} --study {study.name} --finish")
+        say(f"  {_finishing(study, how)}")
     if code >= 128 or open_:
         say("go on: the same command again")
     return code or int(bool(failed))
+
+
+def _finishing(study: Study, how: worker.How) -> str:
+    """The command that finishes a study; a password in its address is not shown."""
+    words = ["sweep", how.asked["experiment"], "--study", study.name, "--finish"]
+    words += ["--storage", study.storage.shown] if how.url else []
+    words += ["--data", how.asked["data"]] if how.asked["data"] != "auto" else []
+    words += ["--data-dir", how.asked["data_dir"]] if how.asked["data_dir"] else []
+    return shlex.join(["python", "-m", "repro", *words])
 
 
 def counted(study: Study) -> dict[str, int]:
@@ -154,10 +171,21 @@ def _log_figures(study: Study) -> None:
 def _deliver(study: Study) -> None:
     """What the tracking store did not take when trials of this machine ended."""
     for trial in study.trials():
-        for key, run_id in trial.user_attrs.items():
-            if key.startswith("run.") and (folder.of(run_id) / "run.json").exists():
+        for run_id in runs_of(trial):
+            if (folder.of(run_id) / "run.json").exists():
                 try:
                     with folder.locked(run_id):
                         write.sync(run_id, folder.of(run_id), say)
                 except folder.BusyError:
                     continue
+
+
+def _end_runs_of_the_dead(study: Study) -> None:
+    """No worker was left to end the run of a trial over which too many have died."""
+    try:
+        for trial in study.trials(TrialState.FAIL):
+            for run_id in runs_of(trial):
+                if read.run(run_id).status == "RUNNING":
+                    sweeps.end(run_id, STATES[TrialState.FAIL], trial.user_attrs.get(REASON, ""))
+    except StoreError as error:
+        say(f"note: {error}", error=True)

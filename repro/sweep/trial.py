@@ -10,7 +10,7 @@ from multiprocessing import parent_process
 from statistics import fmean
 from typing import Any
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from repro import folder, overrides, prepare, runner
 from repro.data import Dataset
@@ -22,7 +22,7 @@ from repro.signals import Interrupted
 from repro.spec import Data, Space
 from repro.sweep import space as spaces
 from repro.sweep.storage import StorageError
-from repro.sweep.study import SECONDS, LostError, Study
+from repro.sweep.study import ATTEMPTS, RUN, SECONDS, LostError, Study
 from repro.tracking import names, sweeps
 from repro.tracking.journal import Journal
 from repro.tracking.store import StoreError
@@ -75,10 +75,12 @@ def work(study: Study, trial: Trial, bench: Bench) -> TrialState:
     began, before = time.perf_counter(), float(trial.user_attrs.get(SECONDS, 0.0))
     try:
         with study.storage.alive(trial._trial_id):
-            state, value, reason, runs = _seeds(study, trial, bench)
+            state, value, reason = _seeds(study, trial, bench)
     except (Interrupted, StoreError):
-        study.give_back(trial, bench.owner, before + time.perf_counter() - began)
+        with suppress(LostError):
+            study.give_back(trial, bench.owner, before + time.perf_counter() - began)
         raise
+    runs = [run_id for run_id in runs_of(trial) if (folder.of(run_id) / "run.json").exists()]
     for run_id in runs:
         tags = {names.TRIAL_STATE: STATES[state]} | ({names.ERROR: reason} if reason else {})
         _tag(run_id, tags)
@@ -88,39 +90,43 @@ def work(study: Study, trial: Trial, bench: Bench) -> TrialState:
     return state
 
 
-def _seeds(study: Study, trial: Trial, bench: Bench) -> tuple[TrialState, float | None, str, list[str]]:
-    """State, mean held-out negative ELBO, reason and runs of a trial: its seeds one after the other."""
+def runs_of(trial: Trial | FrozenTrial) -> list[str]:
+    """Ids of a trial's runs, one for each seed that it has begun."""
+    return [run_id for key, run_id in trial.user_attrs.items() if key.startswith(RUN)]
+
+
+def _seeds(study: Study, trial: Trial, bench: Bench) -> tuple[TrialState, float | None, str]:
+    """State, mean held-out negative ELBO and reason of a trial: its seeds one after the other."""
     values: list[float] = []
-    runs: list[str] = []
     for seed in range(study.terms.seed, study.terms.seed + study.terms.seeds_per_trial):
         try:
             summary = _train(study, trial, seed, values, bench)
         except (StoreError, StorageError, LostError):
             raise
         except (ReproError, OSError) as error:
-            return TrialState.FAIL, None, str(error), runs
-        runs.append(summary.run_id)
+            return TrialState.FAIL, None, str(error)
         if summary.status != "FINISHED" or summary.heldout_neg_elbo is None:
             early = summary.cause in (PrunedError.__name__, NotFiniteError.__name__)
-            return TrialState.PRUNED if early else TrialState.FAIL, None, str(summary.error), runs
+            return TrialState.PRUNED if early else TrialState.FAIL, None, str(summary.error)
         values.append(summary.heldout_neg_elbo)
-    return TrialState.COMPLETE, fmean(values), "", runs
+    return TrialState.COMPLETE, fmean(values), ""
 
 
 def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Bench) -> Summary:
     """A run of the trial, from where an earlier worker has left it. `values` are those of the seeds before."""
     request, assignments = bench.request(trial.params, seed)
-    key = f"run.{seed}"
-    run_id = trial.user_attrs.get(key, "")
-    if not (folder.of(run_id) / "run.json").exists() or not run_id:
+    run_id = _left(trial, seed)
+    if not run_id:
         _abandon(study, trial, seed)
         run_id = _begin(study, trial, request, bench.asked | {"assignments": assignments})
-        study.storage.patiently(lambda: trial.set_user_attr(key, run_id))
+        study.storage.patiently(lambda: trial.set_user_attr(f"{RUN}{seed}", run_id))
     finished = folder.outcome(run_id)
     if finished:
         return Summary(**finished)
     summary = runner.run(run_id, request, _Watch(study, trial, bench, values))
     if summary.cause == LostError.__name__:
+        with suppress(folder.BusyError), folder.locked(run_id):  # where the other one has not gone on with this run
+            _tag(run_id, {names.TRIAL_STATE: "abandoned"})
         raise LostError(str(summary.error))
     if summary.cause == StorageError.__name__:
         raise StorageError(str(summary.error))
@@ -128,6 +134,19 @@ def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Be
         _tag(run_id, {names.TRIAL_STATE: "waiting"})
         raise Interrupted(summary.exit_code - 128)
     return summary
+
+
+def _left(trial: Trial, seed: int) -> str:
+    """The run of this seed that an earlier worker has left, if its folder is here and nobody holds it; else ""."""
+    run_id: str = trial.user_attrs.get(f"{RUN}{seed}", "")
+    if not run_id or not (folder.of(run_id) / "run.json").exists():
+        return ""
+    try:
+        with folder.locked(run_id):
+            _tag(run_id, {names.TRIAL_STATE: STATES[TrialState.RUNNING]})
+    except folder.BusyError:  # by a worker that is silent and may wake up
+        return ""
+    return run_id
 
 
 def _begin(study: Study, trial: Trial, request: Request, asked: dict[str, Any]) -> str:
@@ -142,13 +161,13 @@ def _begin(study: Study, trial: Trial, request: Request, asked: dict[str, Any]) 
 
 
 def _abandon(study: Study, trial: Trial, seed: int) -> None:
-    """End what a dead worker has left of this trial in the store where its folder is not at hand."""
-    if trial.user_attrs.get("attempts", 1) == 1:
+    """End what an earlier worker has left of this trial in the store where its folder is not at hand."""
+    if trial.user_attrs.get(ATTEMPTS, 1) == 1 and f"{RUN}{seed}" not in trial.user_attrs:
         return
     for run in sweeps.runs_of(study.terms.experiment, study.name):
         mine = run.tags.get(names.TRIAL) == str(trial.number) and run.params.get(names.SEED, str(seed)) == str(seed)
         if mine and run.tags.get(names.TRIAL_STATE) != "abandoned":
-            sweeps.abandon(run.run_id, "its worker went silent, and its checkpoints are not on the next one's disk")
+            sweeps.end(run.run_id, "abandoned", "another worker began anew, since it could not get at the checkpoints")
 
 
 def _tag(run_id: str, tags: dict[str, str]) -> None:

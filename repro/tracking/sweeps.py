@@ -50,11 +50,11 @@ def runs_of(experiment: str, study: str) -> list[read.RunRecord]:
     return [run for run in read.runs(mlflow_experiment(experiment)) if run.tags.get(names.SWEEP) == study]
 
 
-def abandon(run_id: str, reason: str) -> None:
+def end(run_id: str, state: str, reason: str) -> None:
     """End a run that nobody goes on with, and say why. Raises StoreError."""
     with _said(f"run {run_id} cannot be ended"):
         client = open_client()
-        client.log_batch(run_id, tags=[RunTag(names.TRIAL_STATE, "abandoned"), RunTag(names.ERROR, reason)])
+        client.log_batch(run_id, tags=[RunTag(names.TRIAL_STATE, state), RunTag(names.ERROR, reason)])
         client.set_terminated(run_id, "KILLED")
 
 
