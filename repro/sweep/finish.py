@@ -88,7 +88,7 @@ def _retrain(
         spec = overrides.apply(entry.spec, assignments)
         say(f"\n{_label(trial)}")
         request = Request(entry, spec, dataset, numbers[0], prepare.pick_device(how.device), how.threads_each)
-        outcome = seeds.run(request, numbers, how.jobs, how.asked | {"assignments": assignments})
+        outcome = seeds.run(request, numbers, how.jobs, how.found(dataset).asked | {"assignments": assignments})
         code = outcome.exit_code or code
         if code >= 128:
             say("go on: the same command again")

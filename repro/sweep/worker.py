@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from optuna.trial import Trial, TrialState
 
 from repro import registry
+from repro.data import Dataset
 from repro.errors import ReproError
 from repro.progress import duration, say
 from repro.signals import Interrupted, interruptible
@@ -45,6 +46,10 @@ class How:
     def data_dir(self) -> Path | None:
         """Where to look for the data first."""
         return Path(self.asked["data_dir"]) if self.asked["data_dir"] else None
+
+    def found(self, dataset: Dataset) -> "How":
+        """The same for workers, who need not search for data where there is only a stand-in."""
+        return replace(self, asked=self.asked | {"data": "stand-in"}) if dataset.status == "stand-in" else self
 
     @property
     def threads_each(self) -> int:
