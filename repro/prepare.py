@@ -81,9 +81,9 @@ def reference(name: str) -> str:
 
 
 def plans(name: str) -> Iterator[Plan]:
-    """What the runs of an experiment that have a folder here were asked for, newest first."""
+    """What the runs of an experiment that have a folder here were asked for, newest first; trials of sweeps apart."""
     experiment = reference(name)
-    return (plan for plan in map(folder.load, folder.every()) if plan.experiment == experiment)
+    return (plan for plan in map(folder.load, folder.every()) if plan.experiment == experiment and not plan.trial)
 
 
 def to_resume(name: str, spec: Experiment, seed: int) -> str | None:

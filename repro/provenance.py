@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from repro.errors import without_password
+
 PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy")
 
 
@@ -35,8 +37,8 @@ def describe(gpu: str) -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this process, as it can be typed again."""
-    return shlex.join(["python", "-m", "repro", *sys.argv[1:]])
+    """The command line of this process, as it can be typed again; a password in an address is not shown."""
+    return shlex.join(["python", "-m", "repro", *map(without_password, sys.argv[1:])])
 
 
 def git() -> dict[str, str]:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "folder": {"errors", "registry"},
     "signals": set(),
     "tables": set(),
-    "provenance": set(),
+    "provenance": {"errors"},
     "figures": {"errors"},
     "outcome": {"spec", "registry", "data"},
     "tracking": {"errors", "spec", "data", "outcome", "measure"},

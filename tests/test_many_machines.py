@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing() or "-"),
 ]
-EPOCHS, TRIALS = 60, 12
+EPOCHS, TRIALS = 20, 12
 SPACE = ["--space", "optim.lr=log:1e-4:1e-2", "--space", "model.latent=2,3,5"]
 MEASURED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
 
@@ -44,24 +44,46 @@ def tracking_server(folder: Path, database: str, port: int) -> Iterator[None]:
         assert fetched(f"http://127.0.0.1:{port}/health", 120) == "OK"
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Machine:
-    """A directory of its own, in which the command runs."""
+    """A directory of its own, in which the command runs until the block ends."""
 
     def __init__(self, folder: Path, storage: str, tracking: str) -> None:
         self.folder, self.variables = folder, {"MLFLOW_TRACKING_URI": tracking, "REPRO_STORAGE": storage}
         folder.mkdir()
         (folder / "small.py").write_text(SMALL, encoding="utf-8")
-        options = ["--data", "stand-in", "--threads", "1", "--epochs", str(EPOCHS), "--pruner", "none"]
+        options = ["--data", "stand-in", "--threads", "1", "--epochs", str(EPOCHS)]
         command = ["sweep", "small.py", *SPACE, *options, "--trials", str(TRIALS), "--heartbeat", "1"]
         self.process = started(*command, cwd=folder, **self.variables)
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
 
     @property
     def printed(self) -> str:
         return (self.folder / "output.txt").read_text()
+
+    @property
+    def runs(self) -> list[str]:
+        return [path.parent.name for path in self.folder.glob("mlruns/runs/*/run.json")]
+
+    @property
+    def works(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_for_epoch(self, number: int, trials: int = 1) -> None:
+        """Until so many of this machine's runs have so many epochs."""
+        end = time.monotonic() + 300
+        while sum(f'"step": {number},' in path.read_text() for path in self.folder.glob("mlruns/runs/*/*l")) < trials:
+            assert time.monotonic() < end, self.printed
+            time.sleep(0.02)
 
     def status(self) -> list[dict[str, Any]]:
         done = subprocess.run(
@@ -76,61 +98,76 @@ class Machine:
         return found
 
 
-def live_runs(tracking: str) -> dict[int, Run]:
-    """The one run of each trial that no other took the place of."""
-    client = MlflowClient(tracking_uri=tracking)
-    experiment = client.get_experiment_by_name("small sweeps")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    (parent,) = [run for run in runs if names.KIND in run.data.tags]
-    assert parent.info.status == "FINISHED"
-    trials = [run for run in runs if names.TRIAL in run.data.tags]
-    assert all(run.data.tags[names.PARENT] == parent.info.run_id for run in trials)
-    abandoned = [run for run in trials if run.data.tags[names.TRIAL_STATE] == "abandoned"]
-    assert all(run.info.status == "KILLED" for run in abandoned)
-    live = [run for run in trials if run not in abandoned]
-    by_trial = {int(run.data.tags[names.TRIAL]): run for run in live}
-    assert len(by_trial) == len(live), "no trial ran twice to completion"
-    for run in live:
-        for name in MEASURED:
-            steps = [point.step for point in client.get_metric_history(run.info.run_id, name)]
-            assert sorted(steps) == list(range(1, EPOCHS + 1)), "each epoch once"
-    return by_trial
+class Tracked:
+    """What the tracking server has of the study."""
+
+    def __init__(self, tracking: str) -> None:
+        self._client = MlflowClient(tracking_uri=tracking)
+        experiment = self._client.get_experiment_by_name("small sweeps")
+        assert experiment is not None
+        runs = self._client.search_runs([experiment.experiment_id], max_results=1000)
+        (self.parent,) = [run for run in runs if names.KIND in run.data.tags]
+        trials = [run for run in runs if names.TRIAL in run.data.tags]
+        assert len(trials) == len(runs) - 1
+        assert {run.data.tags[names.PARENT] for run in trials} == {self.parent.info.run_id}
+        self.abandoned = [run for run in trials if run.data.tags[names.TRIAL_STATE] == "abandoned"]
+        self.live = [run for run in trials if run not in self.abandoned]
+
+    def steps(self, run: Run) -> list[list[int]]:
+        """Of each metric, the epochs that it was logged for, in their order."""
+        histories = [self._client.get_metric_history(run.info.run_id, name) for name in MEASURED]
+        return [sorted(point.step for point in history) for history in histories]
+
+
+def agree(rows: list[dict[str, Any]], tracked: Tracked) -> None:
+    """`sweep --status` and the tracking server say the same: each trial was done once, each epoch logged once."""
+    assert [row["trial"] for row in rows] == list(range(TRIALS))
+    assert sorted(int(run.data.tags[names.TRIAL]) for run in tracked.live) == list(range(TRIALS)), "each trial once"
+    runs = {run.info.run_id: run for run in tracked.live}
+    for row in rows:
+        run = runs[row["runs"]]
+        assert int(run.data.tags[names.TRIAL]) == row["trial"]
+        assert (run.info.status, run.data.tags[names.TRIAL_STATE]) in {("FINISHED", "complete"), ("KILLED", "pruned")}
+        assert run.data.tags[names.TRIAL_STATE] == row["state"]
+        assert tracked.steps(run) == [list(range(1, row["epochs"] + 1))] * len(MEASURED)
+        assert row["epochs"] == EPOCHS if row["state"] == "complete" else 0 < row["epochs"] < EPOCHS
+        assert run.data.metrics[names.HELDOUT_NEG_ELBO] == pytest.approx(row["value"])
+        assert float(run.data.params["optim.lr"]) == row["optim.lr"]
+    assert {run.info.status for run in tracked.abandoned} == {"KILLED"}
+    best = min((row for row in rows if row["state"] == "complete"), key=lambda row: row["value"])
+    assert tracked.parent.info.status == "FINISHED"
+    assert tracked.parent.data.tags[f"{names.BEST}trial"] == str(best["trial"])
 
 
 def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
     port = free_port()
     tracking = f"http://127.0.0.1:{port}"
-    with postgres.server() as database:
+    with postgres.server() as database, ExitStack() as opened:
         for name in ("mlflow", "optuna"):
             database.create(name)
         with tracking_server(tmp_path, database.url("mlflow"), port):
-            machines = [Machine(tmp_path / name, database.url("optuna"), tracking) for name in ("one", "two", "three")]
-            victim = machines[1]
-            wait_for("trial ", victim.folder, 300)
-            time.sleep(1)  # in the midst of it
+            first, victim, third = (
+                opened.enter_context(Machine(tmp_path / name, database.url("optuna"), tracking))
+                for name in ("one", "two", "three")
+            )
+            victim.wait_for_epoch(3)
             victim.process.kill()
             victim.process.wait()
+            first.wait_for_epoch(3)
         time.sleep(2)  # with no server to track anything
+        assert first.works and third.works  # noqa: PT018
         with tracking_server(tmp_path, database.url("mlflow"), port):
-            wait_for("complete", machines[0].folder, 300)
+            first.wait_for_epoch(3, trials=2)
             database.restart()
-            for machine in (machines[0], machines[2]):
-                assert machine.process.wait(400) == 0, machine.printed
-            rows, runs = machines[0].status(), live_runs(tracking)
-        begun = int(victim.printed.split("\ntrial ")[-1].split(":")[0])
-        assert f"trial {begun}: complete" not in victim.printed
-        others = "".join(machine.printed for machine in (machines[0], machines[2]))
-        assert f"trial {begun}: complete" in others, "its trial was done by another"
-        assert database.password not in others + victim.printed
-    assert [row["trial"] for row in rows] == list(range(TRIALS))
-    assert {row["state"] for row in rows} == {"complete"}
-    assert sorted(runs) == list(range(TRIALS))
-    for row in rows:
-        run = runs[row["trial"]]
-        assert row["runs"] == run.info.run_id
-        assert run.info.status == "FINISHED"
-        assert run.data.tags[names.TRIAL_STATE] == row["state"]
-        assert run.data.metrics[names.HELDOUT_NEG_ELBO] == pytest.approx(row["value"])
-        assert float(run.data.params["optim.lr"]) == row["optim.lr"]
-        assert "Traceback" not in others
+            assert first.works and third.works  # noqa: PT018
+            assert [each.process.wait(400) for each in (first, third)] == [0, 0], first.printed + third.printed
+            rows, tracked = first.status(), Tracked(tracking)
+    agree(rows, tracked)
+    printed = first.printed + third.printed
+    begun = int(victim.printed.split("\ntrial ")[-1].split(":")[0])
+    assert f"trial {begun}: {rows[begun]['state']}" in printed, "the killed worker's trial was done by another"
+    assert {run.info.run_id for run in tracked.abandoned} >= set(victim.runs)
+    assert not set(victim.runs) & {row["runs"] for row in rows}
+    assert "Traceback" not in printed
+    assert database.password not in printed + victim.printed
+    assert database.password not in str([run.to_dictionary() for run in (*tracked.live, tracked.parent)])

@@ -195,7 +195,6 @@ def test_a_tracking_store_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
             assert list(connection.iterdump()) == before
 
 
-@pytest.mark.xfail(strict=True, reason="provenance.command does not hide it yet")
 def test_a_password_of_the_command_line_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["repro", "sweep", "--storage", f"postgresql://me:{SECRET}@host/studies"])
     assert SECRET not in provenance.command()

@@ -22,8 +22,8 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from repro.errors import ReproError, UsageError
-from repro.tracking.store import first_line, uri, without_password
+from repro.errors import ReproError, UsageError, without_password
+from repro.tracking.store import first_line, uri
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats

@@ -102,7 +102,8 @@ class Study:
             for frozen in self.trials(TrialState.WAITING):
                 trial_id = frozen._trial_id
                 rdb.record_heartbeat(trial_id)  # first: one that runs without any would never count as silent
-                rdb.set_trial_state_values(trial_id, TrialState.RUNNING)
+                if not rdb.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    continue  # another's: a server that was started again in between has let go of the lock
                 attempts = int(frozen.user_attrs.get(ATTEMPTS, 0)) + 1
                 rdb.set_trial_user_attr(trial_id, OWNER, owner)
                 rdb.set_trial_user_attr(trial_id, ATTEMPTS, attempts)
@@ -160,13 +161,16 @@ def join(storage: Storage, name: str, terms: Terms, make_parent: Callable[[], st
     """The study of that name and these terms, made if there is none. Raises UsageError if it has other terms."""
     with storage.locked(name):
         try:
-            study = Study(storage, name)
+            made = optuna.load_study(study_name=name, storage=storage.rdb)
+            begun = TERMS in made.user_attrs or bool(made.get_trials(deepcopy=False))
         except KeyError:
+            made, begun = None, False
+        if not begun:  # it is new, or its maker was killed before it had terms
             parent = make_parent()  # before the study: where the tracking store fails there is to be none
-            made = optuna.create_study(study_name=name, storage=storage.rdb, direction="minimize")
+            made = made or optuna.create_study(study_name=name, storage=storage.rdb, direction="minimize")
             made.set_user_attr(PARENT, parent)
             made.set_user_attr(TERMS, asdict(terms))
-            study = Study(storage, name)
+        study = Study(storage, name)
     _refuse_other_terms(study, terms)
     return study
 

@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from repro import folder, overrides, prepare, runner
 from repro.data import Dataset
 from repro.errors import ReproError
-from repro.outcome import PrunedError, Summary
+from repro.outcome import PrunedError, Status, Summary
 from repro.registry import Entry
 from repro.request import Request
 from repro.signals import Interrupted
@@ -37,8 +37,10 @@ STATES = {
     TrialState.RUNNING: "running",
 }
 """What a trial's states are called here, and in the tag of its run."""
-PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0)  # seconds between attempts to begin a run while the tracking store is away
+PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0)  # seconds between attempts while the tracking store is away
 TELL_EVERY = 30.0  # seconds between two words on how a trial goes
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -74,20 +76,37 @@ def work(study: Study, trial: Trial, bench: Bench) -> TrialState:
     """
     began, before = time.perf_counter(), float(trial.user_attrs.get(SECONDS, 0.0))
     try:
-        with study.storage.alive(trial._trial_id):
+        with study.storage.alive(trial._trial_id):  # to the last, since a tracking store that is away takes its time
             state, value, reason = _seeds(study, trial, bench)
+            tags = {names.TRIAL_STATE: STATES[state]} | ({names.ERROR: reason} if reason else {})
+            for run_id in _here(trial):
+                _tag(run_id, tags)
+            study.end(trial, bench.owner, state, value, reason, before + time.perf_counter() - began)
     except (Interrupted, StoreError):
         with suppress(LostError):
             study.give_back(trial, bench.owner, before + time.perf_counter() - began)
         raise
-    runs = [run_id for run_id in runs_of(trial) if (folder.of(run_id) / "run.json").exists()]
-    for run_id in runs:
-        tags = {names.TRIAL_STATE: STATES[state]} | ({names.ERROR: reason} if reason else {})
-        _tag(run_id, tags)
-    study.end(trial, bench.owner, state, value, reason, before + time.perf_counter() - began)
-    for run_id in runs:
+    except LostError:
+        _leave(study, trial)
+        raise
+    for run_id in _here(trial):
         shutil.rmtree(folder.checkpoints(run_id), ignore_errors=True)
     return state
+
+
+def _here(trial: Trial) -> list[str]:
+    """A trial's runs whose folders are on this disk."""
+    return [run_id for run_id in runs_of(trial) if (folder.of(run_id) / "run.json").exists()]
+
+
+def _leave(study: Study, trial: Trial) -> None:
+    """End this worker's runs of a trial that is another's by now, save those with which that one has gone on."""
+    now = study.trials()[trial.number]
+    for run_id in _here(trial):
+        if now.state.is_finished() and run_id in runs_of(now):
+            continue
+        with suppress(folder.BusyError), folder.locked(run_id):
+            _tag(run_id, {names.TRIAL_STATE: "abandoned"}, "KILLED")
 
 
 def runs_of(trial: Trial | FrozenTrial) -> list[str]:
@@ -117,7 +136,7 @@ def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Be
     request, assignments = bench.request(trial.params, seed)
     run_id = _left(trial, seed)
     if not run_id:
-        _abandon(study, trial, seed)
+        _patiently(lambda: _abandon(study, trial, seed))
         run_id = _begin(study, trial, request, bench.asked | {"assignments": assignments})
         study.storage.patiently(lambda: trial.set_user_attr(f"{RUN}{seed}", run_id))
     finished = folder.outcome(run_id)
@@ -125,8 +144,6 @@ def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Be
         return Summary(**finished)
     summary = runner.run(run_id, request, _Watch(study, trial, bench, values))
     if summary.cause == LostError.__name__:
-        with suppress(folder.BusyError), folder.locked(run_id):  # where the other one has not gone on with this run
-            _tag(run_id, {names.TRIAL_STATE: "abandoned"})
         raise LostError(str(summary.error))
     if summary.cause == StorageError.__name__:
         raise StorageError(str(summary.error))
@@ -153,11 +170,16 @@ def _begin(study: Study, trial: Trial, request: Request, asked: dict[str, Any]) 
     """Start the run, which waits for a tracking store that is away for a moment."""
     label = f"trial {trial.number}" + (f" seed {request.seed}" if study.terms.seeds_per_trial > 1 else "")
     place = sweeps.place(request.entry.name, study.name, study.parent, trial.number, label)
+    return _patiently(lambda: runner.begin(request, place, **asked))
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """What `call` returns, which is called again while the tracking store does not answer. Raises StoreError."""
     for pause in PAUSES:
         with suppress(StoreError):
-            return runner.begin(request, place, **asked)
+            return call()
         time.sleep(pause)
-    return runner.begin(request, place, **asked)
+    return call()
 
 
 def _abandon(study: Study, trial: Trial, seed: int) -> None:
@@ -170,10 +192,12 @@ def _abandon(study: Study, trial: Trial, seed: int) -> None:
             sweeps.end(run.run_id, "abandoned", "another worker began anew, since it could not get at the checkpoints")
 
 
-def _tag(run_id: str, tags: dict[str, str]) -> None:
-    """Set tags of a run; a store that is away is given them by a later `sync`."""
+def _tag(run_id: str, tags: dict[str, str], status: Status | None = None) -> None:
+    """Set tags of a run, and its status; a store that is away is given them by a later `sync`."""
     writer = RunWriter(run_id, Journal(folder.of(run_id)), nothing)
     writer.tags(tags)
+    if status:
+        writer.status(status)
     writer.deliver(LAST_ATTEMPTS)
 
 
@@ -200,10 +224,11 @@ class _Watch:
         epochs, heldout = self.study.terms.epochs, row[names.HELDOUT_NEG_ELBO]
         step, value = len(self.values) * epochs + number, fmean([*self.values, heldout])
         storage = self.study.storage
-        self.study.require_owner(self.trial, self.bench.owner)
+        before = self.study.require_owner(self.trial, self.bench.owner).last_step or 0
         storage.patiently(lambda: self.trial.report(value, step))
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + TELL_EVERY
             self.bench.say(f"trial {self.trial.number}: epoch {number}/{epochs}, held-out {heldout:.2f}")
-        if step < self.study.terms.steps and storage.patiently(self.trial.should_prune):
+        judged = before <= step < self.study.terms.steps  # what was begun anew, only when it is as far as it was before
+        if judged and storage.patiently(self.trial.should_prune):
             raise PrunedError(f"pruned after epoch {number} at {value:.2f} nats: other trials were lower by then")

@@ -5,14 +5,13 @@ Importing this module sets MLflow's environment before MLflow itself is imported
 
 import logging
 import os
-import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
 
-from repro.errors import ReproError
+from repro.errors import ReproError, without_password
 
 for _key, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -100,11 +99,6 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text without passwords, or its type."""
     return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
-
-
-def without_password(text: str) -> str:
-    """The text with stars in place of a password in an address."""
-    return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)
 
 
 def _prepare(database: Path) -> None:
