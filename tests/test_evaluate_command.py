@@ -58,7 +58,13 @@ def test_a_study_is_logged_and_replaced(
     assert cli.main(["evaluate", run_id, *QUICK]) == 0
     assert "not a likelihood of binary data" in capsys.readouterr().out
     again = studies.read_study(run_id, "evaluation")
-    assert again == [row for row in printed if row.group not in ("named images", "other images", "all")]
+    assert again is not None
+    without_only = [row for row in printed if row.group not in ("named images", "other images", "all")]
+    assert [(row.quantity, row.unit, row.group, row.x) for row in again] == [
+        (row.quantity, row.unit, row.group, row.x) for row in without_only
+    ]
+    # another process may round a float32 product in another way
+    assert [row.value for row in again] == pytest.approx([row.value for row in without_only], rel=1e-6, nan_ok=True)
     pixels = torch.zeros((2, 2, 1), dtype=torch.uint8).numpy()
     studies.log_study(record, "other", Findings([Row("x", 1.5, "", x=0.1)], {"picture": pixels}), "command")
     assert studies.read_study(run_id, "other") == [Row("x", 1.5, "", x=0.1)]
