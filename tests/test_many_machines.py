@@ -16,7 +16,7 @@ import pytest
 from conftest import SMALL
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from process import environment, fetched, free_port, started, wait_for
+from process import environment, fetched, free_port, started
 
 from repro.tracking import names
 
@@ -155,11 +155,11 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
             victim.process.wait()
             first.wait_for_epoch(3)
         time.sleep(2)  # with no server to track anything
-        assert first.works and third.works  # noqa: PT018
+        assert first.works and third.works
         with tracking_server(tmp_path, database.url("mlflow"), port):
             first.wait_for_epoch(3, trials=2)
             database.restart()
-            assert first.works and third.works  # noqa: PT018
+            assert first.works and third.works
             assert [each.process.wait(400) for each in (first, third)] == [0, 0], first.printed + third.printed
             rows, tracked = first.status(), Tracked(tracking)
     agree(rows, tracked)

@@ -146,6 +146,7 @@ def test_a_study_grows_and_keeps_its_terms(capsys: pytest.CaptureFixture[str]) -
         ("--sampler", "random"): "sampler: was tpe, is random",
         ("--pruner", "none"): "pruner: was median, is none",
         ("--seeds-per-trial", "2"): "seeds per trial: was 1, is 2",
+        ("--heartbeat", "20"): "heartbeat: was 15, is 20",
         ("--space", "model.latent=2,3"): "space: was model.latent=2,3,5, optim.lr=log:0.0001:0.1, is model.latent=2,3, "
         "optim.lr=log:0.0001:0.1",
     }

@@ -39,6 +39,7 @@ def made(tmp_path: Path) -> Study:
 
 def joined(storage: Storage, name: str, **changes: Any) -> Study:
     terms: dict[str, Any] = {"epochs": 3, "seeds_per_trial": 1, "seed": 0, "sampler": "tpe", "pruner": "median"}
+    terms["heartbeat"] = storage.heartbeat
     return study.join(storage, name, Terms("small", "s", "f", "{}", **(terms | changes)), lambda: "parent")
 
 

@@ -23,7 +23,6 @@ TERMS, PARENT = "terms", "mlflow_run_id"  # attributes of a study
 OWNER, ATTEMPTS, REASON, SECONDS = "owner", "attempts", "reason", "seconds"  # attributes of a trial
 RUN = "run."  # and a seed: its run in the tracking store
 MOST_ATTEMPTS = 5  # workers that may die over one trial
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -40,6 +39,7 @@ class Terms:
     seed: int
     sampler: SamplerName
     pruner: PrunerName
+    heartbeat: int  # seconds; workers with another would take those that are alive for silent
 
     @property
     def steps(self) -> int:

@@ -22,7 +22,6 @@ from repro.sweep.trial import STATES, runs_of
 from repro.tracking import names, read, sweeps, write
 from repro.tracking.store import StoreError
 
-SHARE = 5  # trials train for one part in so many of the experiment's epochs, unless told otherwise
 HOLDOUT = 5000  # images that are taken out of training where the experiment holds out none
 
 
@@ -68,6 +67,7 @@ def sweep(entry: Entry, space: Space, options: Options, how: worker.How) -> int:
         seed=options.seed,
         sampler=options.sampler,
         pruner=options.pruner,
+        heartbeat=how.heartbeat,
     )
     study = join(storage, how.study, terms, lambda: _parent(entry, space, terms, how.study))
     study.plan(options.trials, space)
