@@ -158,7 +158,7 @@ def test_a_study_grows_and_keeps_its_terms(capsys: pytest.CaptureFixture[str]) -
             f"error:   {said}",
         ]
     assert tried() == before
-    optuna.create_study(study_name="plain", storage=f"sqlite:///{Path('mlruns/optuna.db').resolve()}")
+    optuna.create_study(study_name="plain", storage=f"sqlite:///{Path('mlruns/optuna.db').resolve()}").ask()
     assert sweep("--study", "plain") == 2
     assert "study 'plain' in sqlite:///" in capsys.readouterr().err
     assert [row["study"] for row in status.studies("", 15)] == ["small"]

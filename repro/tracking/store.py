@@ -26,6 +26,7 @@ for _name in ("mlflow.store.db.utils", "alembic"):
 from mlflow import MlflowClient  # noqa: E402 - after its environment is set
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
+from sqlalchemy import NullPool, create_engine  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
 _ARTIFACT_COLUMNS = (
@@ -71,6 +72,7 @@ def open_client() -> MlflowClient:
         database = embedded()
         if database is not None:
             _prepare(database)
+        _connect_once(uri())
         client = MlflowClient(tracking_uri=uri())
         client.search_experiments(max_results=1)
     except (OSError, ImportError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
@@ -99,6 +101,13 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text without passwords, or its type."""
     return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def _connect_once(address: str) -> None:
+    """Find out at once whether a database server answers; MLflow by itself would try for two minutes."""
+    if address.partition("://")[0].partition("+")[0] in ("postgresql", "mysql"):
+        engine = create_engine(address, poolclass=NullPool, connect_args={"connect_timeout": 10})
+        engine.connect().close()
 
 
 def _prepare(database: Path) -> None:
