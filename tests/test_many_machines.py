@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -162,7 +163,8 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
             assert first.works and third.works
             assert [each.process.wait(400) for each in (first, third)] == [0, 0], first.printed + third.printed
             rows, tracked = first.status(), Tracked(tracking)
-    agree(rows, tracked)
+            agree(rows, tracked)
+    print(Counter(row["state"] for row in rows), f"{len(tracked.abandoned)} abandoned")  # shown by pytest -rP
     printed = first.printed + third.printed
     begun = int(victim.printed.split("\ntrial ")[-1].split(":")[0])
     assert f"trial {begun}: {rows[begun]['state']}" in printed, "the killed worker's trial was done by another"
