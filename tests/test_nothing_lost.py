@@ -158,7 +158,7 @@ def test_a_server_that_comes_back_during_the_run_is_not_noticed_in_the_result(tm
         wait_for("epoch    3/400", folder)
     wait_for("does not answer", folder)
     with server(folder, port):
-        assert process.wait(400) == 0, (folder / "output.txt").read_text()
+        assert process.wait(800) == 0, (folder / "output.txt").read_text()
         assert "answers again" in (folder / "output.txt").read_text()
         found = recorded(MlflowClient(tracking_uri=address), only_run(folder))
     assert [step for step, _ in found["metrics"][names.COST]] == list(range(1, 401))
