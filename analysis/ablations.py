@@ -4,6 +4,7 @@ import pandas as pd
 
 from analysis.claims.claim import Evidence, MissingError
 from analysis.curves import table_of
+from analysis.frames import DIVERGED
 from repro import registry
 from repro.registry import Entry
 
@@ -12,6 +13,7 @@ COLUMNS = [
     "baseline_test", "data", "note",
 ]  # fmt: skip
 OTHER_SCALE = {"model.likelihood": "a density of its own scale, not compared"}
+DIVERGED_THEN = "its cost was no longer a number in the next epoch"
 OTHER_OBJECTIVE = {"training.kl": "its cost is another objective; the test negative ELBO is the true one"}
 
 
@@ -37,7 +39,8 @@ def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
     words = "; ".join(f"{key}: {before} -> {after}" for key, (before, after) in change.items())
     row: dict[str, object] = {"variant": entry.name, "of": of, "change": words}
     try:
-        runs, mine = evidence.runs(entry.name), table_of(evidence.curves(entry.name))
+        runs = evidence.trained(entry.name)
+        mine = table_of(evidence.curves_of(runs))
         epoch = int(mine.dropna().index.max())
         costs = mine.loc[epoch]
         row |= {
@@ -56,7 +59,9 @@ def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
             "low": float(costs.min() - base.max()),
             "high": float(costs.max() - base.min()),
             "baseline_test": float(evidence.runs(of)["test_neg_elbo"].mean()),
-            "note": next((OTHER_OBJECTIVE[key] for key in change if key in OTHER_OBJECTIVE), ""),
+            "note": DIVERGED_THEN
+            if (runs["status"] == DIVERGED).any()
+            else next((OTHER_OBJECTIVE[key] for key in change if key in OTHER_OBJECTIVE), ""),
         }
     except MissingError as missing:
         return {"seeds": 0} | row | {"note": f"not run yet: {missing}"}

@@ -29,6 +29,8 @@ WHOLE = {"seed", "epoch", "epochs"}
 REAL = {"margin", "cost", "test_neg_elbo", "test_reconstruction", "test_kl", "entropy_floor", "reconstruction", "kl"}
 REAL |= {names.HELDOUT_NEG_ELBO, "x", "value", "standard_error"}
 
+DIVERGED = "DIVERGED"
+"""Status of a run that ended since its cost was no longer a number."""
 NEAR_COPIES = {"e5252b43bbdf": "CIFAR-10, JPEG-recoded"}
 """Known data sets that are not the canonical one, by the beginning of their fingerprint."""
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -156,7 +158,7 @@ def _row(entry: Entry, run: read.RunRecord, epochs: int) -> dict[str, object]:
         "run_id": run.run_id,
         "seed": int(params.get(names.SEED, -1)),
         "started": run.started,
-        "status": run.status,
+        "status": DIVERGED if tags.get(names.CAUSE) == names.DIVERGED else run.status,
         "epochs": epochs,
         "comparable": not reason,
         "reason": reason,
@@ -182,7 +184,10 @@ def _row(entry: Entry, run: read.RunRecord, epochs: int) -> dict[str, object]:
 def _reason(entry: Entry, run: read.RunRecord) -> str:
     """Why a run's cost may not stand for its experiment, as it is registered now; "" if it may."""
     if run.status != "FINISHED":
-        return f"it has not finished ({run.status})"
+        error = run.tags.get(names.ERROR, "-")
+        return (
+            f"it failed: {error}" if run.status == "FAILED" and error != "-" else f"it has not finished ({run.status})"
+        )
     said = run.tags.get(names.NOT_COMPARABLE_BECAUSE, "-")
     if run.tags.get(names.SIGNATURE) != entry.spec.signature:
         return said if said != "-" else "it is of another version of the experiment's file"

@@ -81,14 +81,13 @@ def run(run_id: str, request: Request, reporter: Reporter) -> Summary:
         except Interrupted as stop:
             status, error, code = "KILLED", f"interrupted by {stop}", stop.exit_code
         except PrunedError as stop:
-            status, error, cause = "KILLED", str(stop), "PrunedError"
+            status, error, cause = "KILLED", str(stop), type(stop).__name__
         except (ReproError, OSError) as failure:
             status, error, code, cause = "FAILED", str(failure), 1, type(failure).__name__
         except BaseException as failure:
             work.close("FAILED", repr(failure))
             raise
-        summary = work.close(status, error, code, time.perf_counter() - began)
-        return replace(summary, cause=cause)
+        return work.close(status, error, code, time.perf_counter() - began, cause)
 
 
 class _Run:
@@ -111,7 +110,7 @@ class _Run:
             self._restore()
             self._tell_of_other_engine()
             self.writer.status("RUNNING")
-            self.writer.tags({names.ERROR: "-"})
+            self.writer.tags({names.ERROR: "-", names.CAUSE: "-"})
         steps = self.trainer.steps_per_epoch
         self.reporter.started(self.run_id, self.spec.training.epochs * steps, len(self.trainer.history) * steps)
 
@@ -160,7 +159,7 @@ class _Run:
         checkpoint.write_tensors(self.journal.files / names.WEIGHTS_FILE, self.trainer.model.state_dict(), signature)
         self.writer.file(names.WEIGHTS_FILE)
 
-    def close(self, status: Status, error: str | None, code: int = 1, seconds: float = 0.0) -> Summary:
+    def close(self, status: Status, error: str | None, code: int = 1, seconds: float = 0.0, cause: str = "") -> Summary:
         """Set the run's end, deliver what is left, and say what it came to."""
         if status != "FINISHED":
             self.reasons.append("it did not finish")
@@ -169,7 +168,8 @@ class _Run:
             with self._disk(f"the checkpoint {newest} cannot be logged"):
                 shutil.copy2(newest, self.journal.files / newest.name)
                 self.writer.file(newest.name, "checkpoints")
-        self.writer.tags(self._comparability() | ({names.ERROR: error} if error else {}))
+        why = {names.ERROR: error, names.CAUSE: cause or "-"} if error else {}
+        self.writer.tags(self._comparability() | why)
         self.writer.status(status)
         if not self.writer.deliver(LAST_ATTEMPTS):
             error, code = f"{error + '; ' if error else ''}{self.writer.undelivered()}", code or 1
@@ -193,6 +193,7 @@ class _Run:
             comparable=not self.reasons,
             reasons=self.reasons,
             error=error,
+            cause=cause,
             exit_code=code,
         )
         with self._disk("the summary cannot be kept"):

@@ -26,8 +26,12 @@ def run(
     spec: Experiment | None = None,
     reason: str = "",
     shift: float = 0.0,
+    diverged_after: int = 0,
 ) -> str:
-    """Track a run in the present directory's store whose curve is the reported one, ending at `cost`; return its id."""
+    """Track a run in the present directory's store whose curve is the reported one, ending at `cost`; return its id.
+
+    `shift` is added to the curve, and `diverged_after` so many epochs it ends.
+    """
     entry = registry.get(experiment)
     spec = spec or entry.spec
     client = open_client()
@@ -39,15 +43,21 @@ def run(
         names.COMPARABLE: str(not reason).lower(),
         names.NOT_COMPARABLE_BECAUSE: reason or "-",
     }
+    if diverged_after:
+        status = "FAILED"
+        tags |= {names.CAUSE: names.DIVERGED, names.ERROR: "the cost is not finite"}
     params = spec.flat() | {names.SEED: str(seed)}
     reported = curves.reported_curve(registry.get(entry.spec.variant_of or experiment))
     assert reported is not None
     costs = dict(zip(reported.epoch.astype(int).tolist(), (reported.cost + shift).tolist(), strict=True))
     if cost is not None:
         costs[int(reported.epoch[-1])] = cost
+    if diverged_after:
+        costs = {epoch: value for epoch, value in costs.items() if epoch <= diverged_after}
     metrics = [Metric(names.COST, value, 0, epoch) for epoch, value in costs.items()]
     last = int(reported.epoch[-1])
-    metrics += [Metric(names.ENTROPY_FLOOR, 45.75, 0, last), Metric(names.TEST_NEG_ELBO, 100.0, 0, last)]
+    if not diverged_after:
+        metrics += [Metric(names.ENTROPY_FLOOR, 45.75, 0, last), Metric(names.TEST_NEG_ELBO, 100.0, 0, last)]
     client.log_batch(
         run_id,
         metrics=metrics,

@@ -14,7 +14,7 @@ from process import repro
 from scipy import stats
 
 from analysis import ablations, compare, curves, frames, verdicts
-from analysis.claims import Evidence
+from analysis.claims import CLAIMS, Evidence
 from analysis.verdicts import Verdict, judge
 from repro import registry
 from repro.overrides import apply
@@ -175,6 +175,33 @@ def test_a_variant_is_measured_against_its_experiment_at_the_same_epoch(store: P
     assert np.isnan(rows.loc["mnist_fc_gaussian", "difference"])
     assert "not compared" in rows.loc["mnist_fc_gaussian", "note"]
     assert rows.loc["cifar_conv_shuffled", "note"] == "not run yet: python -m repro run cifar_conv_shuffled"
+
+
+@pytest.mark.parametrize(
+    ("shift", "data", "word"),
+    [(100.0, "canonical", "holds"), (-100.0, "canonical", "does not hold"), (100.0, "stand-in", "not measured")],
+)
+def test_training_that_diverged_on_real_data_is_an_outcome(store: Path, shift: float, data: str, word: str) -> None:
+    for seed in range(2):
+        synthetic.run("mnist_fc", seed)
+    synthetic.run("mnist_fc", 2, diverged_after=30)
+    synthetic.run("mnist_fc_score_function", 0, diverged_after=16, shift=shift, data=data)
+    tables, faults = frames.from_store(frames.all_entries())
+    assert not faults
+    evidence = Evidence(tables)
+    (claim,) = (each for each in CLAIMS if each.name == "score_function_not_practical")
+    finding = claim.finding(evidence)
+    assert finding.verdict == word
+    row = ablations.table(evidence).set_index("variant").loc["mnist_fc_score_function"]
+    if word == "not measured":
+        assert row["note"].startswith("not run yet")
+    else:
+        assert "in 16 epochs by the score function, after which its cost was no longer a number" in finding.evidence
+        assert (row["epoch"], row["difference"]) == (16, pytest.approx(shift))
+        assert row["note"] == ablations.DIVERGED_THEN
+    assert evidence.verdicts["mnist_fc"].n == 2
+    (other,) = tables.runs[tables.runs["seed"] == 2].to_dict("records")
+    assert (other["status"], other["reason"]) == (frames.DIVERGED, "it failed: the cost is not finite")
 
 
 @given(st.floats(-3, 3), st.floats(0.01, 3), st.integers(2, 12))

@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from analysis import curves, verdicts
-from analysis.frames import Frames
+from analysis.frames import DIVERGED, Frames
 from analysis.verdicts import Verdict
 from repro import registry
 from repro.errors import ReproError
@@ -70,10 +70,29 @@ class Evidence:
             raise MissingError(f"python -m repro run {experiment}{seeds}")
         return found
 
+    def trained(self, experiment: str) -> pd.DataFrame:
+        """The runs that count or, if there are none, those that diverged, one a seed. Raises MissingError without any.
+
+        A run that diverged on real data is an outcome too, of training that cannot be carried through.
+        """
+        try:
+            return self.runs(experiment)
+        except MissingError:
+            runs = self.frames.runs
+            mine = (runs["experiment"] == experiment) & (runs["status"] == DIVERGED)
+            mine &= (runs["signature"] == registry.get(experiment).spec.signature) & (runs["epochs"] > 0)
+            found = runs[mine & ~runs["data"].str.endswith("(stand-in)")]
+            if found.empty:
+                raise
+            return found.sort_values("started", ascending=False).drop_duplicates("seed")
+
     def curves(self, experiment: str) -> pd.DataFrame:
-        """Their curves. Raises MissingError if there are none."""
-        wanted = self.runs(experiment)["run_id"]
-        return self.frames.curves[self.frames.curves["run_id"].isin(wanted)]
+        """The curves of the runs that count. Raises MissingError if there are none."""
+        return self.curves_of(self.runs(experiment))
+
+    def curves_of(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """The curves of these runs."""
+        return self.frames.curves[self.frames.curves["run_id"].isin(runs["run_id"])]
 
     def mean_at(self, experiment: str, epoch: int, metric: str = "cost") -> float:
         """Mean over seeds of a metric after an epoch, nats per image. Raises MissingError if no run got there."""

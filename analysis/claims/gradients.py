@@ -1,6 +1,7 @@
 """Claims on the objective and its gradient: two estimators, the KL in closed form, the bound."""
 
 from analysis.claims.claim import Claim, Evidence, Finding
+from analysis.frames import DIVERGED
 from repro import registry
 
 FAR_HIGHER = 10.0  # times
@@ -23,15 +24,16 @@ def variance(evidence: Evidence) -> Finding:
 
 def not_practical(evidence: Evidence) -> Finding:
     """Training with the score function against training with the pathwise estimator."""
-    run = evidence.runs("mnist_fc_score_function").iloc[0]
-    epochs = int(run["epochs"])
-    cost, other = evidence.mean_at("mnist_fc_score_function", epochs), evidence.mean_at("mnist_fc", epochs)
-    early = evidence.mean_at("mnist_fc", BEHIND)
+    runs = evidence.trained("mnist_fc_score_function").head(1)
+    run, curve = runs.iloc[0], evidence.curves_of(runs)["cost"]
+    epochs, lowest = int(run["epochs"]), float(curve.min())
+    other, early = evidence.mean_at("mnist_fc", epochs), evidence.mean_at("mnist_fc", BEHIND)
+    then = ", after which its cost was no longer a number" if run["status"] == DIVERGED else ""
     return Finding(
-        "holds" if cost > early else "does not hold",
-        f"after {epochs} epochs {cost:.2f} nats by the score function, {other:.2f} by the pathwise estimator, which "
-        f"was at {early:.2f} after {BEHIND}",
-        {"score_function": cost, "pathwise": other, f"pathwise_epoch_{BEHIND}": early},
+        "holds" if lowest > early else "does not hold",
+        f"{lowest:.2f} nats at the lowest in {epochs} epochs by the score function{then}; by the pathwise estimator "
+        f"{early:.2f} after {BEHIND}, {other:.2f} after {epochs}",
+        {"score_function_lowest": lowest, "pathwise": other, f"pathwise_epoch_{BEHIND}": early},
         (str(run["run_id"]), *evidence.runs("mnist_fc")["run_id"]),
     )
 

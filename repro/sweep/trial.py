@@ -27,7 +27,6 @@ from repro.tracking import names, sweeps
 from repro.tracking.journal import Journal
 from repro.tracking.store import StoreError
 from repro.tracking.write import LAST_ATTEMPTS, RunWriter, nothing
-from repro.train import NotFiniteError
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -125,7 +124,7 @@ def _seeds(study: Study, trial: Trial, bench: Bench) -> tuple[TrialState, float 
         except (ReproError, OSError) as error:
             return TrialState.FAIL, None, str(error)
         if summary.status != "FINISHED" or summary.heldout_neg_elbo is None:
-            early = summary.cause in (PrunedError.__name__, NotFiniteError.__name__)
+            early = summary.cause in (PrunedError.__name__, names.DIVERGED)
             return TrialState.PRUNED if early else TrialState.FAIL, None, str(summary.error)
         values.append(summary.heldout_neg_elbo)
     return TrialState.COMPLETE, fmean(values), ""
