@@ -5,6 +5,7 @@ import pandas as pd
 from analysis import compare
 from analysis.claims import CLAIMS, Evidence, judge
 from analysis.claims.claim import Measured, MissingError
+from analysis.frames import diverged
 from analysis.verdicts import Verdict
 from repro import registry
 
@@ -83,8 +84,7 @@ def evaluation_table(evidence: Evidence) -> pd.DataFrame:
 
 def run_table(evidence: Evidence) -> pd.DataFrame:
     """Every run that the report stands on."""
-    runs = evidence.frames.runs
-    runs = runs[runs["comparable"].astype(bool)].sort_values(["experiment", "seed"])
+    runs = _stood_on(evidence).sort_values(["experiment", "seed"])
     table = runs[["experiment", "seed", "cost", "test_neg_elbo", "data", "started"]].copy()
     table.insert(2, "run", runs["run_id"].str[:8])
     table["commit"] = runs["commit"].str[:8] + runs["uncommitted_changes"].map({"true": " (changed)"}).fillna("")
@@ -95,9 +95,12 @@ def run_table(evidence: Evidence) -> pd.DataFrame:
 
 def machine_table(evidence: Evidence) -> pd.DataFrame:
     """On what they were computed."""
+    return _stood_on(evidence).groupby(["cpu", "python", "torch"]).size().rename("runs").reset_index()
+
+
+def _stood_on(evidence: Evidence) -> pd.DataFrame:
     runs = evidence.frames.runs
-    runs = runs[runs["comparable"].astype(bool)]
-    return runs.groupby(["cpu", "python", "torch"]).size().rename("runs").reset_index()
+    return runs[runs["comparable"].astype(bool) | diverged(runs)]
 
 
 def data_note(evidence: Evidence) -> str:

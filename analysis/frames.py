@@ -129,6 +129,14 @@ def all_entries() -> list[Entry]:
     return [registry.get(name) for name in registry.names()]
 
 
+def diverged(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Which of these rows of `Frames.runs` are outcomes, too: the experiment as registered, on real data, diverged."""
+    registered = {entry.name: entry.spec.signature for entry in all_entries()}
+    unchanged = runs["signature"] == runs["experiment"].map(registered)
+    real = ~runs["data"].str.endswith("(stand-in)")
+    return unchanged & real & (runs["status"] == DIVERGED) & (runs["epochs"] > 0)
+
+
 def data_label(name: str, status: str, fingerprint: str) -> str:
     """A data set in words for a table: `MNIST (canonical)`, `CIFAR-10, JPEG-recoded (unverified)`."""
     title = next((label for start, label in NEAR_COPIES.items() if fingerprint.startswith(start)), "")

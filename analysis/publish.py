@@ -8,7 +8,7 @@ from analysis import notes, sweeps
 from analysis.claims import Evidence
 from analysis.claims.claim import MissingError
 from analysis.figures import PICTURES, STUDY_OF, Files
-from analysis.frames import Frames, from_files
+from analysis.frames import Frames, diverged, from_files
 from analysis.page import Figure, Page, html, markdown
 from analysis.sweeps import Sweeps
 from repro.errors import ReproError
@@ -21,10 +21,11 @@ MAPPED = 800  # points of a latent map that the tables keep: enough to see it by
 def update(found: Frames, files: Files) -> list[str]:
     """Take runs of the tracking store into the tables, beside those of other machines that are there already.
 
-    Only runs that count are taken. The pictures of their studies are copied, and each run in the store is given its
-    note. Returns what to tell. Raises ReproError if the tables that are there are damaged.
+    Only runs that count, or have diverged, are taken. The pictures of their studies are copied, and each run in the
+    store is given its note. Returns what to tell. Raises ReproError if the tables that are there are damaged.
     """
     usable = found.runs["comparable"].astype(bool) & ~found.runs["data"].str.endswith("(stand-in)")
+    usable |= diverged(found.runs)
     kept = found.only(found.runs.loc[usable, "run_id"])
     points = kept.measurements["quantity"].str.startswith("latent_") & (kept.measurements["x"] >= MAPPED)
     kept.measurements = kept.measurements[~points]

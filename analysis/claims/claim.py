@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from analysis import curves, verdicts
-from analysis.frames import DIVERGED, Frames
+from analysis.frames import Frames, diverged
 from analysis.verdicts import Verdict
 from repro import registry
 from repro.errors import ReproError
@@ -78,10 +78,8 @@ class Evidence:
         try:
             return self.runs(experiment)
         except MissingError:
-            runs = self.frames.runs
-            mine = (runs["experiment"] == experiment) & (runs["status"] == DIVERGED)
-            mine &= (runs["signature"] == registry.get(experiment).spec.signature) & (runs["epochs"] > 0)
-            found = runs[mine & ~runs["data"].str.endswith("(stand-in)")]
+            runs = self.frames.runs[self.frames.runs["experiment"] == experiment]
+            found = runs[diverged(runs)]
             if found.empty:
                 raise
             return found.sort_values("started", ascending=False).drop_duplicates("seed")
