@@ -1,5 +1,7 @@
 """What each one-factor variant does to the cost, against the experiment that it varies."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from analysis.claims.claim import Evidence, MissingError
@@ -49,9 +51,10 @@ def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
             "cost": float(costs.mean()),
             "test_neg_elbo": float(runs["test_neg_elbo"].mean()),
             "data": runs["data"].iloc[0],
+            "note": "; ".join(_caveats(change, runs)),
         }
-        if any(key in OTHER_SCALE for key in change):
-            return row | {"note": next(OTHER_SCALE[key] for key in change if key in OTHER_SCALE)}
+        if change.keys() & OTHER_SCALE.keys():
+            return row
         base = table_of(evidence.curves(of)).loc[epoch].dropna()
         return row | {
             "baseline": float(base.mean()),
@@ -59,11 +62,14 @@ def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
             "low": float(costs.min() - base.max()),
             "high": float(costs.max() - base.min()),
             "baseline_test": float(evidence.runs(of)["test_neg_elbo"].mean()),
-            "note": DIVERGED_THEN
-            if (runs["status"] == DIVERGED).any()
-            else next((OTHER_OBJECTIVE[key] for key in change if key in OTHER_OBJECTIVE), ""),
         }
     except MissingError as missing:
         return {"seeds": 0} | row | {"note": f"not run yet: {missing}"}
     except KeyError:
         return row | {"note": f"{of} has no run as long as this one"}
+
+
+def _caveats(change: Iterable[str], runs: pd.DataFrame) -> list[str]:
+    """What must be known of a variant's cost."""
+    said = [(OTHER_SCALE | OTHER_OBJECTIVE)[key] for key in change if key in OTHER_SCALE | OTHER_OBJECTIVE]
+    return said + [DIVERGED_THEN] * bool((runs["status"] == DIVERGED).any())

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from analysis.curves import table_of
 from repro.figures import COLORS, Curve
@@ -217,6 +218,8 @@ def ablations(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="cost of the variant less that of its experiment (nats per image)", ylim=(len(rows) - 0.5, -0.8))
     if span > 20:
         axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xlim(2 * min(0.0, rows["low"].min()) - 1, 2 * max(0.0, rows["high"].max()) + 1)
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     return figure
 
 
