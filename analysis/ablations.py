@@ -26,7 +26,8 @@ def table(evidence: Evidence) -> pd.DataFrame:
     variant's seeds. A variant without a run has the command that makes it in `note`.
     """
     entries = [registry.get(name) for name in registry.names()]
-    return pd.DataFrame([_row(entry, evidence) for entry in entries if entry.spec.variant_of], columns=COLUMNS)
+    rows = [_row(entry, evidence) for entry in entries if entry.spec.variant_of]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"epoch": "Int64"})  # whole, also where there is none
 
 
 def changed(entry: Entry) -> dict[str, tuple[str, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import figure as mpl
+from matplotlib import rc_context
 
 from analysis import plots
 from analysis.claims import Evidence
@@ -118,4 +119,5 @@ def sheets(files: Files, name: str, kinds: tuple[str, ...]) -> list[Part]:
 
 def drawn(name: str, draw: Callable[[], mpl.Figure], alt: str, caption: str, runs: Sequence[str] = ()) -> Figure:
     """A plot as SVG and as PNG, drawn for each anew: saving changes a figure. `runs`: what it shows, by run id."""
-    return Figure(name, alt, caption, plots.png(draw()), plots.svg(draw(), name, alt), tuple(runs))
+    with rc_context(plots.STYLE):
+        return Figure(name, alt, caption, plots.png(draw()), plots.svg(draw(), name, alt), tuple(runs))

@@ -193,9 +193,8 @@ def _reason(entry: Entry, run: read.RunRecord) -> str:
     """Why a run's cost may not stand for its experiment, as it is registered now; "" if it may."""
     if run.status != "FINISHED":
         error = run.tags.get(names.ERROR, "-")
-        return (
-            f"it failed: {error}" if run.status == "FAILED" and error != "-" else f"it has not finished ({run.status})"
-        )
+        failed = run.status == "FAILED" and error != "-"
+        return f"it failed: {error}" if failed else f"it has not finished ({run.status})"
     said = run.tags.get(names.NOT_COMPARABLE_BECAUSE, "-")
     if run.tags.get(names.SIGNATURE) != entry.spec.signature:
         return said if said != "-" else "it is of another version of the experiment's file"

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ class Table:
     frame: pd.DataFrame
     caption: str
     digits: int = 2
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each column is of numbers, and so stands to the right."""
+        kinds = pd.api.types
+        return [kinds.is_numeric_dtype(dtype) and not kinds.is_bool_dtype(dtype) for dtype in self.frame.dtypes]
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,8 @@ def verdict_mark(text: Any) -> str:
 
 def _markdown_table(table: Table) -> list[str]:
     heads = [str(column) for column in table.frame.columns]
-    numeric = [pd.api.types.is_numeric_dtype(table.frame[column]) for column in table.frame.columns]
-    rows = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---:" if each else "---" for each in numeric) + " |"]
+    lines = ("---:" if each else "---" for each in table.numeric)
+    rows = ["| " + " | ".join(heads) + " |", "| " + " | ".join(lines) + " |"]
     for row in table.frame.itertuples(index=False):
         cells = [_cell(value, table.digits).replace("|", "\\|").replace("\n", " ") for value in row]
         rows.append("| " + " | ".join(cells) + " |")
@@ -126,7 +133,7 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _cell(value: Any, digits: int = 2) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
+    if pd.isna(value):  # None and NaN too
         return "-"
     return f"{value:,.{digits}f}" if isinstance(value, float) else str(value)
 
@@ -146,7 +153,7 @@ def _size(png: bytes) -> tuple[int, int]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not pd.isna(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and not pd.isna(value)
 
 
 def _is(kind: type) -> Any:

@@ -24,11 +24,12 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.alpha": 0.2, "grid.color": INK, "axes.axisbelow": True,
 }  # fmt: skip
+"""What is set while a plot is drawn and saved; what is written later than that would be black on a dark page."""
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:
     """A figure as SVG to stand in a page: text as text, in the page's colour, with ids that no other figure has."""
-    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}):
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = out.getvalue()
@@ -192,7 +193,7 @@ def latent_map(measured: pd.DataFrame) -> Figure:
                 ha="center",
                 va="center",
                 bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "black", "alpha": 0.8},
-                color="black",
+                color="#111111",
             )
         axes.set(xlabel=f"{title}, first dimension", ylabel=f"{title}, second dimension")
     return figure
@@ -253,11 +254,9 @@ def _rows(measured: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
-    """A figure in the house style, with its axes side by side. Inches."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, tuple(axes)
+    """A figure with its axes side by side. Inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, tuple(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def _window(settled: pd.Series, final: float) -> tuple[float, float]:

@@ -68,8 +68,7 @@ def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
     figure, (axes,) = new(7.2, 4.2)
     filled = axes.contourf(*mesh, fitted, levels=14, cmap="viridis_r")
     bar = figure.colorbar(filled, ax=axes)
-    bar.set_label("held-out negative ELBO (nats), fitted", color=INK)
-    bar.ax.tick_params(colors=INK)
+    bar.set_label("held-out negative ELBO (nats), fitted")
     axes.plot(settings[x], settings[y], "o", color="white", markeredgecolor="black", label="complete")
     pruned = settings_of(trials[trials["state"] == "pruned"])
     if len(pruned):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import plots
+from analysis.figures import drawn
 from analysis.page import Card, Figure, Page, Prose, Section, Table, html
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -28,13 +29,12 @@ def report() -> str:
         }
     )
     rows = pd.DataFrame({"quantity": "any", "group": list("aabb"), "x": [1, 2, 1, 2], "value": [3.0, 4.0, 5.0, 6.0]})
-    plot = plots.by_group(rows, "any", "x", "y")
-    picture = plots.png(plot)
+    plot = drawn("plot", lambda: plots.by_group(rows, "any", "x", "y"), 'A "plot" of <it>', "How it was made")
     parts = [
         Prose("One `code` & <b>more</b>."),
         Table("numbers", frame, "A caption that is long enough to be wrapped on a narrow window, " * 3),
-        Figure("plot", "A plot of something", "How it was made", picture, plots.svg(plot, "plot", 'A "plot" of <it>')),
-        Figure("sheet", "A sheet of images", "How it was made", picture),
+        plot,
+        Figure("sheet", "A sheet of images", "How it was made", plot.png),
     ]
     wide = pd.DataFrame({f"column number {index}": [index * 1000.5] for index in range(20)})
     sections = [

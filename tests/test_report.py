@@ -96,6 +96,12 @@ def test_every_picture_has_a_size_and_words_and_headings_are_in_order(made: Path
     assert len(names) == len(set(names)), "ids are unique, those of the plots too"
 
 
+def test_no_text_of_a_plot_is_black_on_a_dark_page(made: Path) -> None:
+    texts = re.findall(r"<text [^>]*>", (made / "results/report.html").read_text())
+    assert len(texts) > 50
+    assert not [text for text in texts if "fill:" not in text]
+
+
 def test_the_same_tables_make_the_same_report_and_others_are_noticed(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
