@@ -89,13 +89,19 @@ def in_epoch(monkeypatch: pytest.MonkeyPatch, count: int, act: Callable[[], Any]
 SHORT = ["--trials", "2", "--epochs", "6", "--pruner", "none", "--sampler", "qmc"]
 
 
-def test_ctrl_c_in_the_middle_of_a_trial_costs_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_the_middle_of_a_trial_costs_no_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     in_epoch(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert sweep(*SHORT) == 130
     before = trials()
     assert [(row["state"], row["epochs"]) for row in before] == [("waiting", 3), ("waiting", 0)]
     (run,) = runs_of(before[0], tmp_path)
     assert (run.info.status, run.data.tags[names.TRIAL_STATE]) == ("KILLED", "waiting")
+    capsys.readouterr()
+    assert cli.main(["sweep", "--status", "--study", "small"]) == 0
+    _, row, rest = capsys.readouterr().out.splitlines()
+    assert (row.split()[:2], rest) == (["0", "waiting"], "not begun: 1")
     assert sweep(*SHORT) == 0
     assert trials()[0]["runs"] == before[0]["runs"]
     agree(tmp_path)

@@ -103,8 +103,12 @@ def _status(name: str, study: str | None, storage: str, heartbeat: int, as_json:
     rows = status.trials(storage, heartbeat, study) if study else status.studies(storage, heartbeat, name)
     if as_json:
         print(json.dumps(rows, indent=2))
-    elif rows:
-        table(rows)
-    else:
+    elif not rows:
         print("no studies yet; start with: python -m repro sweep mnist_fc")
+    else:
+        begun = [row for row in rows if not study or row["runs"]]
+        if begun:
+            table(begun)
+        if len(begun) < len(rows):
+            print(f"not begun: {len(rows) - len(begun)}")
     return 0
