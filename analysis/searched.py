@@ -80,15 +80,18 @@ def _study(sweeps: Sweeps, study: str) -> list[Part]:
         parts.append(Table(f"retrained_{study}", retrained, caption))
     best = trials[trials["state"] == "complete"].sort_values("value").head(SHOWN)
     if len(best):
-        shown = pd.concat([best[["trial", "value", "reconstruction", "kl"]], sweep_plots.settings_of(best)], axis=1)
-        shown["trial"] = shown["trial"].astype(int)
-        parts.append(Table(f"trials_{study}", shown, f"{study}: its best trials, nats per image. {command}", digits=4))
+        caption = f"{study}: its best trials, nats per image. {command}"
+        parts.append(Table(f"trials_{study}", _trials_table(best), caption))
     shares = functools.cache(lambda: sweep_plots.importances(trials))
     own = {key: _plain(text) for key, text in registry.get(experiment).spec.flat().items()}
     over = partial(sweep_plots.surface, own=own)
     for kind, what, draw in (
         ("surface", "Held-out cost over two settings, fitted by a Gaussian process", over),
-        ("rate_distortion", "Rate against distortion by latent size; dotted: equal sums", sweep_plots.rate_distortion),
+        (
+            "rate_distortion",
+            "Rate against distortion in training, by latent size; dotted: equal sums",
+            sweep_plots.rate_distortion,
+        ),
         ("importance", "Importance of each setting (fANOVA)", lambda _: sweep_plots.importance(shares())),
         ("history", "Each trial's held-out cost, and the best so far", sweep_plots.history),
     ):
@@ -117,6 +120,18 @@ def _retrained_table(rows: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
+
+
+def _trials_table(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "trial": rows["trial"].astype(int),
+            "setting": rows["settings"].map(_words),
+            "held-out negative ELBO": rows["value"],
+            "training reconstruction": rows["reconstruction"],
+            "training KL": rows["kl"],
+        }
+    )
 
 
 def _words(settings: str) -> str:

@@ -117,14 +117,10 @@ def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
             part["reconstruction"], part["kl"], MARKERS[number % len(MARKERS)], color=color, markeredgecolor=INK,
             markeredgewidth=0.5, label=f"{key.rsplit('.', maxsplit=1)[-1]} {size:g}",
         )  # fmt: skip
-    low, high = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    for cost in np.linspace(low + bottom, high + top, 7)[1:-1]:
-        axes.plot([low, high], [cost - low, cost - high], color="0.6", linewidth=0.7, linestyle=":")
-        if bottom < cost - high < top:
-            axes.text(high, cost - high, f" {cost:.0f}", color="0.4", va="center", fontsize=8)
+    x, y = np.meshgrid(np.linspace(*axes.get_xlim()), np.linspace(*axes.get_ylim()))
+    sums = axes.contour(x, y, x + y, levels=6, colors="0.5", linewidths=0.8, linestyles="dotted")
+    axes.clabel(sums, fontsize=8)
     axes.set(xlabel="distortion: -log p(x|z) (nats per image)", ylabel="rate: KL (nats per image)")
-    axes.set(xlim=(low, high), ylim=(bottom, top))
     axes.legend(frameon=False)
     return figure
 
