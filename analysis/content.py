@@ -7,18 +7,22 @@ from analysis.claims import CLAIMS, Evidence, judge
 from analysis.claims.claim import Measured, MissingError
 from analysis.frames import diverged
 from analysis.verdicts import Verdict
-from repro import registry
+from repro.tracking.group import compact
 
 SETUPS = ("mnist_fc", "mnist_conv", "cifar_conv")
+FEW = "images of log p(x)"
 EVALUATED = {
-    "test_neg_elbo_many": "test negative ELBO",
-    "test_reconstruction_many": "of it reconstruction",
-    "test_kl_many": "of it KL",
-    "test_log_px": "importance-weighted log p(x)",
-    "log_px_images": "the latter of so many test images",
-    "log_px_samples": "and so many draws of z each",
-    "active_units": "active units",
-    "test_excess_over_floor": "excess over the entropy floor",
+    ("test_neg_elbo_many", ""): "test negative ELBO",
+    ("test_reconstruction_many", ""): "of it reconstruction",
+    ("test_kl_many", ""): "of it KL",
+    ("elbo_draws", ""): "draws of z for them",
+    ("test_excess_over_floor", ""): "excess over the entropy floor",
+    ("log_px_images", ""): "first test images that the next rows are of",
+    ("test_log_px", ""): "importance-weighted log p(x)",
+    ("log_px_samples", ""): "draws of z for it",
+    ("test_neg_elbo_many", FEW): "negative ELBO of the same images",
+    ("test_log_px_sampling_error", ""): "standard error of log p(x) over images",
+    ("active_units", ""): "active units",
 }
 
 
@@ -78,7 +82,7 @@ def evaluation_table(evidence: Evidence) -> pd.DataFrame:
             study = evidence.measured(name, "evaluation")
         except MissingError:
             continue
-        columns[name] = [_estimate(study, quantity) for quantity in EVALUATED]
+        columns[name] = [_estimate(study, *which) for which in EVALUATED]
     return pd.DataFrame(columns)
 
 
@@ -120,29 +124,39 @@ def exact_images(evidence: Evidence) -> str:
         study = evidence.measured("cifar_conv", "evaluation")
         count, exact, others = (
             study.value("train_images", "named images"),
-            *(study.value("train_excess_over_floor", group) for group in ("named images", "other images")),
+            *(_above_floor(study, group) for group in ("named images", "other images")),
         )
     except MissingError:
         return ""
     return (
-        f"Of CIFAR-10's training images {count:,.0f} are known to be exact: the trained cifar_conv lies {exact:.2f} "
-        f"nats above their entropy floor, and {others:.2f} above that of the other images, which were recoded."
+        f"Of CIFAR-10's training images {count:,.0f} are known to be exact: seed "
+        f"{_seed(evidence, study.run_id)} of cifar_conv lies {exact} nats above their entropy floor, and {others} "
+        "above that of the other images, which were recoded (± standard error over images)."
     )
 
 
-def commands() -> pd.DataFrame:
-    """What to type to make the runs of the report anew."""
+def _above_floor(study: Measured, group: str) -> str:
+    value, error = (study.value(f"train_excess_{kind}", group) for kind in ("over_floor", "sampling_error"))
+    return f"{value:.1f} ± {error:.1f}"
+
+
+def _seed(evidence: Evidence, run_id: str) -> int:
+    runs = evidence.frames.runs
+    return int(runs.loc[runs["run_id"] == run_id, "seed"].iloc[0])
+
+
+def commands(evidence: Evidence) -> pd.DataFrame:
+    """What to type to make the runs of the report anew, on as many threads as they had."""
     rows = []
-    for name in registry.names():
-        entry = registry.get(name)
-        seeds = "--seeds 0-4 --jobs 2" if name == "mnist_fc" else "--seeds 0-2 --jobs 2" if entry.spec.reported else ""
-        rows.append({"experiment": name, "command": f"python -m repro run {name} {seeds}".strip()})
-    return pd.DataFrame(rows)
+    for (name, threads), runs in _stood_on(evidence).groupby(["experiment", "threads"]):
+        seeds = f"--seeds {compact(sorted(runs['seed'].astype(int)))}"
+        rows.append({"experiment": name, "command": f"python -m repro run {name} {seeds} --threads {threads}"})
+    return pd.DataFrame(rows, columns=["experiment", "command"])
 
 
-def _estimate(study: Measured, quantity: str) -> str:
+def _estimate(study: Measured, quantity: str, group: str) -> str:
     try:
-        row = study.row(quantity)
+        row = study.row(quantity, group)
     except MissingError:
         return "-"
     if float(row["value"]).is_integer():

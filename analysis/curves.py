@@ -87,12 +87,18 @@ def knees(epoch: Values, cost: Values, final: float) -> tuple[float, ...]:
 
 
 def readings(reported: Curve) -> tuple[tuple[float, float], ...]:
-    """Where the knees of a curve may be that was read with an error: the first and the last epoch of each."""
+    """Where the knees of a curve may be that was read with an error: the first and the last epoch of each.
+
+    The cost that the fall starts from may be off by its own error, apart from those of the epochs that follow.
+    """
     found = []
     for share in FALLS:
-        level = reported.cost[1] + share * (reported.cost[-1] - reported.cost[1])
-        ends = [_crossing(reported.epoch, reported.cost + s * reported.reading_error, level) for s in (-1, 1)]
-        found.append((ends[0], ends[1]))
+        ends = []
+        for start in (-1, 0, 1):
+            first = reported.cost[1] + start * reported.reading_error[1]
+            level = first + share * (reported.cost[-1] - first)
+            ends += [_crossing(reported.epoch, reported.cost + s * reported.reading_error, level) for s in (-1, 0, 1)]
+        found.append((min(ends), max(ends)))
     return tuple(found)
 
 

@@ -41,7 +41,11 @@ PICTURES = {
 """Sheets of images that studies make: what they show, and how."""
 STUDY_OF = {"samples_most_confident": "digits", "samples_least_confident": "digits"}  # the others are of `latents`
 _PLOTS: dict[str, tuple[str, Callable[[pd.DataFrame], mpl.Figure], str]] = {
-    "evaluation": ("kl_by_dimension", partial(plots.kl_by_dimension, threshold=ACTIVE), "KL of each latent dimension"),
+    "evaluation": (
+        "kl_by_dimension",
+        partial(plots.kl_by_dimension, threshold=ACTIVE),
+        f"KL of each latent dimension, active if its mean has a variance over images above {ACTIVE:g}",
+    ),
     "latents": ("latent_map", plots.latent_map, "Latent means of test images in two dimensions, by class"),
     "gradients": (
         "gradient_variance",

@@ -109,16 +109,17 @@ def cost_curves(curves: pd.DataFrame, reported: Curve | None, knees: Sequence[fl
 
 
 def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
-    """KL of each latent dimension, highest first. Rows of quantities kl_of_dimension and variance_of_mean."""
+    """KL of each latent dimension, highest first, grey where its mean varies no more than that.
+
+    Rows of quantities kl_of_dimension and variance_of_mean.
+    """
     kl = _rows(measured, "kl_of_dimension").set_index("x")["value"].sort_values(ascending=False)
     variance = measured[measured["quantity"] == "variance_of_mean"].set_index("x")["value"].reindex(kl.index)
     figure, (axes,) = new(7.2, 3.0)
     active = (variance > threshold).to_numpy()
-    bars = axes.bar(range(len(kl)), kl, color=[COLORS[0] if each else "0.6" for each in active])
-    for bar, each in zip(bars, active, strict=True):
-        bar.set_hatch("" if each else "///")
+    axes.bar(range(len(kl)), kl, color=[COLORS[0] if each else "0.6" for each in active])
     axes.set(
-        xlabel=f"latent dimension, by KL ({active.sum()} of {len(kl)} active, the others hatched)",
+        xlabel=f"latent dimension, highest KL first ({active.sum()} of {len(kl)} active)",
         ylabel="KL (nats per image)",
     )
     axes.set_xticks([])
@@ -218,6 +219,7 @@ def ablations(table: pd.DataFrame) -> Figure:
     span = float(rows["difference"].abs().max()) if len(rows) else 1.0
     axes.set(xlabel="cost of the variant less that of its experiment (nats per image)", ylim=(len(rows) - 0.5, -0.8))
     if span > 20:
+        axes.set_xlabel(f"{axes.get_xlabel()}\nlinear from -1 to 1, logarithmic beyond")
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(2 * min(0.0, rows["low"].min()) - 1, 2 * max(0.0, rows["high"].max()) + 1)
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))

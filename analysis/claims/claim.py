@@ -32,7 +32,7 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the text. `criterion` decides, and was fixed before anything was measured."""
+    """A sentence of the text. `criterion` decides; where it was not fixed before the measurement, it says so."""
 
     name: str
     sentence: str  # as the text has it
