@@ -29,7 +29,10 @@ def serve(port: int) -> int:
         except OSError as error:
             raise ReproError(f"port {port} cannot be used: {error.strerror}; try --port {port % 65535 + 1}") from None
     open_client()  # mends the store's addresses if its folder was moved
-    print(f"MLflow UI: http://{HOST}:{port}/#/experiments?workflowType=machine_learning  (Ctrl-C ends it)", flush=True)
+    print(
+        f"MLflow UI: http://{HOST}:{port}/#/experiments?workflowType=machine_learning  in some seconds; Ctrl-C ends it",
+        flush=True,
+    )
     server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri(), "--host", HOST]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [*server, "--port", str(port), "--workers", "1"]
