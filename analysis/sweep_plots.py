@@ -30,8 +30,10 @@ def settings_of(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def history(trials: pd.DataFrame) -> Figure:
-    """Each trial's value, and the best so far."""
+    """Each trial's value, and the best so far. Raises LookupError where no trial is complete."""
     done = trials[trials["state"] == "complete"].sort_values("trial")
+    if done.empty:
+        raise LookupError("complete trials")
     figure, (axes,) = new(7.2, 3.0)
     axes.plot(done["trial"], done["value"], "o", color=COLORS[0], markersize=5, label="complete")
     axes.step(done["trial"], done["value"].cummin(), where="post", color=COLORS[1], label="best so far")

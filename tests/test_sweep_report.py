@@ -130,6 +130,18 @@ def test_the_section_has_tables_and_plots() -> None:
     assert any("12 complete, 1 pruned" in text for text in said)
 
 
+@pytest.mark.parametrize("complete", [0, 1, 2, 5])
+def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
+    study()
+    found = read()
+    found.trials = found.trials.sort_values("trial").head(complete + 1)
+    found.trials.loc[found.trials["trial"] == complete, ["state", "value"]] = "running", math.nan
+    parts = searched.section(found).parts
+    drawn = [part.name for part in parts if isinstance(part, Figure)]
+    assert drawn == ["rate_distortion_bowl"] * (complete > 1) + ["history_bowl"] * (complete > 0)
+    assert any("1 running" in part.text for part in parts if isinstance(part, Prose))
+
+
 def test_importance_finds_what_matters() -> None:
     study()
     shares = sweep_plots.importances(read().trials).median()
