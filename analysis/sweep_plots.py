@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -61,27 +61,28 @@ def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
         raise LookupError("two numeric settings above 0")
     x, y = "optim.lr" if "optim.lr" in keys else keys[0], "model.latent" if "model.latent" in keys else keys[1]
     value = done["value"].to_numpy(float)
-    shown = value.clip(max=float(np.quantile(value, 0.8)))  # what is far off would flatten all the rest
     drawn = settings_of(trials[trials["state"].isin(("complete", "pruned"))])[[x, y]].astype(float)
     low, high = np.log(drawn.min().to_numpy()), np.log(drawn.max().to_numpy())
     margin = 0.04 * (high - low)
     ends = np.stack([low - margin, high + margin])
-    mesh, fitted = _fitted(np.log(settings[[x, y]].to_numpy(float)), shown, ends)
+    mesh, fitted = _fitted(np.log(settings[[x, y]].to_numpy(float)), value, ends)
     figure, (axes,) = new(7.2, 4.2)
-    filled = axes.contourf(*mesh, fitted, levels=14, cmap="viridis_r")
-    bar = figure.colorbar(filled, ax=axes)
+    levels = np.linspace(min(fitted.min(), value.min()), np.quantile(value, 0.8), 14)  # what is far off has one colour
+    filled = axes.contourf(*mesh, fitted, levels=levels, cmap="viridis_r", extend="max")
+    bar = figure.colorbar(filled, ax=axes, format="%.1f")
     bar.set_label("held-out negative ELBO (nats), fitted")
     axes.plot(settings[x], settings[y], "o", color="white", markeredgecolor="black", label="complete")
     pruned = settings_of(trials[trials["state"] == "pruned"])
     if len(pruned):
-        axes.plot(pruned[x], pruned[y], "x", color=INK, label="pruned")
+        axes.plot(pruned[x], pruned[y], "X", color="0.7", markeredgecolor="black", label="pruned")
     best = settings.loc[done["value"].idxmin()]
     axes.plot(best[x], best[y], "s", color=COLORS[1], markeredgecolor="black", markersize=9, label="best trial")
     if x in own and y in own:
         axes.plot(own[x], own[y], "*", color=COLORS[4], markeredgecolor="black", markersize=15, label="published")
     axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):
+        values = drawn[key].unique()
+        axis.set_major_locator(FixedLocator(values) if len(values) < 8 else LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
     axes.minorticks_off()
     axes.grid(visible=False)
@@ -112,7 +113,8 @@ def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
     if key not in settings or len(done) < 2:
         raise LookupError(key)
     figure, (axes,) = new(7.2, 3.8)
-    near = done["value"] <= done["value"].quantile(0.9)
+    best = done["value"] == done.groupby(settings[key])["value"].transform("min")  # of each size, however high
+    near = best | (done["value"] <= done["value"].quantile(0.9))
     for number, (size, part) in enumerate(done[near].groupby(settings[key][near])):
         color = sns.color_palette("viridis", settings[key].nunique())[number]
         axes.plot(
