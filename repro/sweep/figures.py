@@ -31,13 +31,16 @@ def figures(study: optuna.Study) -> dict[str, bytes]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                drawn = draw(study)
+                found[f"{name}.png"] = _png(draw(study))
             except (ValueError, RuntimeError) as error:  # too few trials, or all alike
                 log.info("%s: %s", name, error)
-                continue
-        axes = drawn.ravel()[0] if hasattr(drawn, "ravel") else drawn
-        out = io.BytesIO()
-        axes.figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
-        plt.close(axes.figure)
-        found[f"{name}.png"] = out.getvalue()
     return found
+
+
+def _png(drawn: Any) -> bytes:
+    """What Optuna has drawn: axes, or an array of them."""
+    axes = drawn.ravel()[0] if hasattr(drawn, "ravel") else drawn
+    out = io.BytesIO()
+    axes.figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
+    plt.close(axes.figure)
+    return out.getvalue()
