@@ -110,7 +110,7 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
 )
 def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
     parent = study()
-    assert "Not yet known: `python -m repro sweep mnist_fc --study bowl --finish`" in searched.answer(read(), "bowl")
+    assert "not yet known: `python -m repro sweep mnist_fc --study bowl --finish`" in searched.answer(read(), "bowl")
     finished(parent, [own - 0.1, own, own + 0.1], [99.9, 100.0, 100.1])
     said = searched.answer(read(), "bowl")
     assert words in said
