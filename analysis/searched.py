@@ -42,7 +42,8 @@ def answer(sweeps: Sweeps, study: str) -> str:
     own = [index for index in rows.index if pd.isna(rows.loc[index, "trial"]) and len(tests[index]) > 1]
     others = [index for index in rows.index if not pd.isna(rows.loc[index, "trial"]) and len(tests[index]) > 1]
     if not own or not others:
-        return f"Whether the published setting is near the best is not yet known: `python -m repro sweep {experiment} --study {study} --finish`."
+        command = f"`python -m repro sweep {experiment} --study {study} --finish`"
+        return f"Whether the published setting is near the best is not yet known: {command}."
     best = min(others, key=lambda index: float(pd.Series(tests[index]).mean()))
     mine, theirs = pd.Series(tests[own[0]]), pd.Series(tests[best])
     difference = float(theirs.mean() - mine.mean())
