@@ -35,7 +35,7 @@ def build(evidence: Evidence, sweeps: Sweeps, files: Files) -> Page:
             _samples(files),
             _claims(evidence),
             _ablations(evidence),
-            searched.section(sweeps),
+            searched.section(sweeps, evidence.frames),
             _inside(evidence, files),
             _provenance(evidence),
         ],

@@ -10,15 +10,17 @@ from scipy import stats
 
 from analysis import sweep_plots
 from analysis.figures import Part, drawn
+from analysis.frames import Frames
 from analysis.page import Prose, Section, Table
 from analysis.sweeps import Sweeps
 from repro import registry
+from repro.tracking import names
 
 SHOWN = 5  # of the trials
 
 
-def section(sweeps: Sweeps) -> Section:
-    """All studies, one after the other."""
+def section(sweeps: Sweeps, frames: Frames) -> Section:
+    """All studies, one after the other. `frames` has the published settings' own runs."""
     parts: list[Part] = [
         Prose(
             "Each trial trains with its own settings for a part of the experiment's epochs, and is chosen by the "
@@ -29,11 +31,11 @@ def section(sweeps: Sweeps) -> Section:
     if not sweeps.names():
         parts.append(Prose("None yet: `python -m repro sweep mnist_fc`, then `report --update`."))
     for study in sweeps.names():
-        parts += _study(sweeps, study)
+        parts += _study(sweeps, study, frames)
     return Section("Searches", "searches-section", parts)
 
 
-def answer(sweeps: Sweeps, study: str) -> str:
+def answer(sweeps: Sweeps, study: str, frames: Frames) -> str:
     """The section's question, answered for a study in a sentence or two."""
     rows = sweeps.retrained[sweeps.retrained["study"] == study]
     trials = sweeps.trials[sweeps.trials["study"] == study]
@@ -43,7 +45,8 @@ def answer(sweeps: Sweeps, study: str) -> str:
     others = [index for index in rows.index if not pd.isna(rows.loc[index, "trial"]) and len(tests[index]) > 1]
     if not own or not others:
         command = f"`python -m repro sweep {experiment} --study {study} --finish`"
-        return f"Whether the published setting is near the best is not yet known: {command}."
+        so_far = _so_far(experiment, trials, frames)
+        return f"{so_far}Whether the published setting is near the best at full length is not yet known: {command}."
     best = min(others, key=lambda index: float(pd.Series(tests[index]).mean()))
     mine, theirs = pd.Series(tests[own[0]]), pd.Series(tests[best])
     difference = float(theirs.mean() - mine.mean())
@@ -63,7 +66,28 @@ def answer(sweeps: Sweeps, study: str) -> str:
     )
 
 
-def _study(sweeps: Sweeps, study: str) -> list[Part]:
+def _so_far(experiment: str, trials: pd.DataFrame, frames: Frames) -> str:
+    """How the published setting's own runs stood after as many epochs as a trial has; "" where that is not known."""
+    epochs, data = trials["epochs"].iloc[0], trials["data"].iloc[0]
+    done = trials.loc[trials["state"] == "complete", "value"]
+    if done.empty or not registry.get(experiment).spec.data.holdout:  # without one, a run measures its test images
+        return ""
+    runs = frames.runs[(frames.runs["experiment"] == experiment) & frames.runs["comparable"].astype(bool)]
+    runs = runs[runs["data"] == data]
+    curves = frames.curves[frames.curves["run_id"].isin(runs["run_id"]) & (frames.curves["epoch"] == epochs)]
+    own = curves[names.HELDOUT_NEG_ELBO].dropna()
+    if own.empty:
+        return ""
+    seeds = f"mean of {len(own)} seeds, {own.min():.2f} to {own.max():.2f}" if len(own) > 1 else "one seed"
+    lower = int((done < own.mean()).sum())
+    return (
+        f"After {epochs} epochs its own runs have the published setting at {own.mean():.2f} nats of held-out negative "
+        f"ELBO ({seeds}); {lower or 'none'} of the {len(done)} complete trials {'is' if lower < 2 else 'are'} lower, "
+        f"and the best has {done.min():.2f}. "
+    )
+
+
+def _study(sweeps: Sweeps, study: str, frames: Frames) -> list[Part]:
     trials = sweeps.trials[sweeps.trials["study"] == study].sort_values("trial")
     first = trials.iloc[0]
     experiment = str(first["experiment"])
@@ -71,7 +95,7 @@ def _study(sweeps: Sweeps, study: str) -> list[Part]:
     space = ", ".join(f"{key}={text}" for key, text in json.loads(first["space"]).items())
     words = (
         f"{study}: {space}; {counts} trials of {first['epochs']} epochs, sampler {first['sampler']}, pruner "
-        f"{first['pruner']}, on {first['data']}. {answer(sweeps, study)}"
+        f"{first['pruner']}, on {first['data']}. {answer(sweeps, study, frames)}"
     )
     command = f"`python -m repro sweep {experiment}" + ("" if study == experiment else f" --study {study}") + "`"
     parts: list[Part] = [Prose(words)]

@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
-from analysis import searched, sweep_plots, sweeps
+from analysis import frames, searched, sweep_plots, sweeps
 from analysis.figures import Files
 from analysis.page import Figure, Prose, Table
 from analysis.publish import update_sweeps
@@ -110,17 +111,53 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
 )
 def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
     parent = study()
-    assert "not yet known: `python -m repro sweep mnist_fc --study bowl --finish`" in searched.answer(read(), "bowl")
+    said = searched.answer(read(), "bowl", frames.empty())
+    assert "not yet known: `python -m repro sweep mnist_fc --study bowl --finish`" in said
     finished(parent, [own - 0.1, own, own + 0.1], [99.9, 100.0, 100.1])
-    said = searched.answer(read(), "bowl")
+    said = searched.answer(read(), "bowl", frames.empty())
     assert words in said
     assert f"{100 - own:+.2f} (95% confidence interval" in said
     assert "fresh seeds were +0.50" in said
 
 
+def own_runs(*costs: float) -> frames.Frames:
+    """Comparable runs of the published setting with these held-out costs after a trial's three epochs, and another."""
+    found = frames.empty()
+    of = {"experiment": "mnist_fc", "data": "MNIST (canonical)"}
+    rows = [of | {"run_id": str(number), "comparable": number < len(costs)} for number in range(len(costs) + 1)]
+    found.runs = pd.DataFrame(rows, columns=frames.RUN_COLUMNS)
+    ends = [
+        {"run_id": str(number), "epoch": epoch, names.HELDOUT_NEG_ELBO: cost - epoch + 3}
+        for number, cost in enumerate((*costs, 0.0))
+        for epoch in (2, 3, 4)
+    ]
+    found.curves = pd.DataFrame(ends, columns=frames.CURVE_COLUMNS)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ((90.0, 92.0), "at 91.00 nats of held-out negative ELBO (mean of 2 seeds, 90.00 to 92.00); none of the 12 "),
+        ((100.1,), "at 100.10 nats of held-out negative ELBO (one seed); 1 of the 12 complete trials is lower"),
+        ((140.0,), "12 of the 12 complete trials are lower, and the best has 100.05"),
+    ],
+)
+def test_before_retraining_the_published_settings_own_runs_are_set_beside_the_trials(
+    costs: tuple[float, ...], words: str
+) -> None:
+    study()
+    said = searched.answer(read(), "bowl", own_runs(*costs))
+    assert said.startswith("After 3 epochs its own runs have the published setting at ")
+    assert words in said
+    other = own_runs(*costs)
+    other.runs["data"] = "MNIST (unverified)"
+    assert searched.answer(read(), "bowl", other) == searched.answer(read(), "bowl", frames.empty())
+
+
 def test_the_section_has_tables_and_plots() -> None:
     finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
-    parts = searched.section(read()).parts
+    parts = searched.section(read(), frames.empty()).parts
     assert [part.name for part in parts if isinstance(part, Figure)] == [
         "surface_bowl", "rate_distortion_bowl", "importance_bowl", "history_bowl",
     ]  # fmt: skip
@@ -136,7 +173,7 @@ def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
     found = read()
     found.trials = found.trials.sort_values("trial").head(complete + 1)
     found.trials.loc[found.trials["trial"] == complete, ["state", "value"]] = "running", math.nan
-    parts = searched.section(found).parts
+    parts = searched.section(found, frames.empty()).parts
     drawn = [part.name for part in parts if isinstance(part, Figure)]
     assert drawn == ["rate_distortion_bowl"] * (complete > 1) + ["history_bowl"] * (complete > 0)
     assert any("1 running" in part.text for part in parts if isinstance(part, Prose))
