@@ -107,7 +107,13 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "words"), [(100.5, "The published setting is near the best"), (103.0, "The published setting is not near")]
+    ("own", "words"),
+    [
+        (100.5, "The published setting is near the best"),
+        (103.0, "The published setting is not near the best"),
+        (101.0, "More seeds would decide"),
+        (99.0, "The published setting is near the best"),
+    ],
 )
 def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
     parent = study()
@@ -118,6 +124,14 @@ def test_the_question_is_answered_by_test_images(own: float, words: str) -> None
     assert words in said
     assert f"{100 - own:+.2f} (95% confidence interval" in said
     assert "fresh seeds were +0.50" in said
+
+
+def test_the_setting_that_answers_is_chosen_by_its_trial_and_not_by_test_images() -> None:
+    finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
+    found = read()
+    second = found.retrained.iloc[[0]].assign(trial=9.0, trial_value=100.2, test_neg_elbo="[90.0, 90.1, 90.2]")
+    found.retrained = pd.concat([second, found.retrained], ignore_index=True)
+    assert "gives 100.10 nats of test negative ELBO" in searched.answer(found, "bowl", frames.empty())
 
 
 def own_runs(*costs: float) -> frames.Frames:
