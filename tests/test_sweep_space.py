@@ -119,7 +119,11 @@ def test_cells_are_every_combination_of_lists_only() -> None:
         (["--space", "optim.lrr=1,2", "--space", "optim.beta1=uniform:0.9:0.1"], ["did you mean 'lr'", "ascend"]),
         (["--space", "optim.lr", "--space", "optim.lr=int:a:b"], ["should be KEY=log", "two whole numbers"]),
         (["--sampler", "grid", "--space", "optim.lr=log:1e-3:1e-2"], ["is no list; --space optim.lr=VALUE,VALUE"]),
-        (["--trials", "0", "--jobs", "65", "--epochs", "x"], ["--trials 0", "--jobs 65", "--epochs x"]),
+        (["--trials", "0", "--jobs", "65", "--epochs", "x"], ["--trials 0", "--jobs 65", "--epochs x", "nothing to"]),
+        (["--seed", "-1", "--space", "a=1", "--space", "optim.lr=0"], ["--seed -1", "override 'a'", "greater than 0"]),
+        (["--study", "../../x", "--space", "optim.lr=0.1,0.2"], ["--study '../../x': should be of letters"]),
+        (["--study", "x" * 101, "--space", "optim.lr=0.1,0.2"], ["at most 100"]),
+        (["--study", "a\nb", "--space", "optim.lr=0.1,0.2"], ["--study 'a\\nb'"]),
     ],
 )
 def test_a_refused_command_leaves_nothing_behind(

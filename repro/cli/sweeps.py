@@ -1,6 +1,7 @@
 """The command that searches: sweep."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,8 +10,10 @@ import typer
 from repro import prepare, registry
 from repro.cli.app import AsJson, DataDir, app
 from repro.errors import UsageError
+from repro.spec import Experiment, Space
 from repro.tables import table
 
+STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it becomes part of the names of files
 STORAGE = "Where studies are kept: sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE for many machines."
 
 
@@ -77,15 +80,18 @@ def sweep(
         length = prepare.whole(faults, "--epochs", epochs, 1, 1_000_000) if epochs is not None else longest
         kept = prepare.whole(faults, "--best", best, 1, 100)
         fresh = prepare.whole(faults, "--seeds", seeds, 1, 100)
+        called = study or entry.name
+        if not STUDY_NAME.fullmatch(called):
+            faults.append(
+                f"--study {called!r}: should be of letters, digits, '_', '-' and '.', at most 100, no sign first"
+            )
+        searched = {} if finish else _space(faults, entry.spec, space or [])
     source = str(Path(data_dir).resolve()) if data_dir else None
     asked: dict[str, Any] = {"experiment": prepare.reference(name), "data": data, "data_dir": source}
 
-    from repro.sweep import space as spaces
-
-    searched = spaces.changed(entry.spec.sweep or {}, space or [])
     from repro.sweep.worker import How
 
-    how = How(study or entry.name, storage, heartbeat, at_once, cores, device, asked)
+    how = How(called, storage, heartbeat, at_once, cores, device, asked)
     if finish:
         from repro.sweep.finish import finish as finished
 
@@ -95,6 +101,19 @@ def sweep(
 
     terms = Options(count, length, of_trial, first, sampler, pruner, timeout)
     return searching(entry, searched, terms, how)
+
+
+def _space(faults: list[str], spec: Experiment, texts: list[str]) -> Space:
+    """What is to be searched; every fault in it is added."""
+    from repro.sweep import space as spaces
+
+    try:
+        searched = spaces.changed(spec.sweep or {}, texts)
+        spaces.check(searched, spec)
+    except UsageError as error:
+        faults += error.faults
+        return {}
+    return searched
 
 
 def _status(name: str, study: str | None, storage: str, heartbeat: int, as_json: bool) -> int:

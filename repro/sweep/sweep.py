@@ -46,11 +46,11 @@ def held_out(spec: Experiment) -> tuple[str, ...]:
 def sweep(entry: Entry, space: Space, options: Options, how: worker.How) -> int:
     """Run trials until there are as many as asked for; the exit code. The same again goes on with what is missing.
 
-    Raises UsageError for a space or terms that cannot be, DataError, StorageError and StoreError.
+    `space` is one that `space.check` passes. Raises UsageError for terms that cannot be, DataError, StorageError and
+    StoreError.
     """
     assignments = (f"training.epochs={options.epochs}", *held_out(entry.spec))
     spec = overrides.apply(entry.spec, assignments)
-    spaces.check(space, spec)
     if options.sampler == "grid":
         spaces.cells(space)
     if options.sampler == "cmaes" and find_spec("cmaes") is None:  # which Optuna looks for as late as the second trial
