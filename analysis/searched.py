@@ -45,7 +45,7 @@ def answer(sweeps: Sweeps, study: str, frames: Frames) -> str:
     others = [index for index in rows.index if not pd.isna(rows.loc[index, "trial"]) and len(tests[index]) > 1]
     if not own or not others:
         command = f"`python -m repro sweep {experiment} --study {study} --finish`"
-        so_far = _so_far(experiment, trials, frames)
+        so_far = _so_far(trials, _own(trials, frames))
         return f"{so_far}Whether the published setting is near the best at full length is not yet known: {command}."
     best = rows.loc[others, "trial_value"].idxmin()  # as the trials have it: to choose by test images would be to cheat
     mine, theirs = pd.Series(tests[own[0]]), pd.Series(tests[best])
@@ -69,17 +69,21 @@ def answer(sweeps: Sweeps, study: str, frames: Frames) -> str:
     )
 
 
-def _so_far(experiment: str, trials: pd.DataFrame, frames: Frames) -> str:
-    """How the published setting's own runs stood after as many epochs as a trial has; "" where that is not known."""
-    epochs, data = trials["epochs"].iloc[0], trials["data"].iloc[0]
-    done = trials.loc[trials["state"] == "complete", "value"]
-    if done.empty or not registry.get(experiment).spec.data.holdout:  # without one, a run measures its test images
-        return ""
-    runs = frames.runs[(frames.runs["experiment"] == experiment) & frames.runs["comparable"].astype(bool)]
-    runs = runs[runs["data"] == data]
-    curves = frames.curves[frames.curves["run_id"].isin(runs["run_id"]) & (frames.curves["epoch"] == epochs)]
-    own = curves[names.HELDOUT_NEG_ELBO].dropna()
-    if own.empty:
+def _own(trials: pd.DataFrame, frames: Frames) -> "pd.Series[float]":
+    """Held-out costs of the published setting's own runs after as many epochs as a trial has; none if not measured."""
+    first = trials.iloc[0]
+    runs = frames.runs[(frames.runs["experiment"] == first["experiment"]) & frames.runs["comparable"].astype(bool)]
+    runs = runs[runs["data"] == first["data"]]
+    if not registry.get(str(first["experiment"])).spec.data.holdout:  # its runs measure test images by that name
+        runs = runs.head(0)
+    curves = frames.curves[frames.curves["run_id"].isin(runs["run_id"]) & (frames.curves["epoch"] == first["epochs"])]
+    return curves[names.HELDOUT_NEG_ELBO].dropna().astype(float)
+
+
+def _so_far(trials: pd.DataFrame, own: "pd.Series[float]") -> str:
+    """How the published setting's own runs stood beside the complete trials; "" where there are none of either."""
+    epochs, done = trials["epochs"].iloc[0], trials.loc[trials["state"] == "complete", "value"]
+    if done.empty or own.empty:
         return ""
     seeds = f"mean of {len(own)} seeds, {own.min():.2f} to {own.max():.2f}" if len(own) > 1 else "one seed"
     lower = int((done < own.mean()).sum())
@@ -112,9 +116,13 @@ def _study(sweeps: Sweeps, study: str, frames: Frames) -> list[Part]:
         parts.append(Table(f"trials_{study}", _trials_table(best), caption))
     shares = functools.cache(lambda: sweep_plots.importances(trials))
     own = {key: _plain(text) for key, text in registry.get(experiment).spec.flat().items()}
-    over = partial(sweep_plots.surface, own=own)
+    over = partial(sweep_plots.surface, own=own, own_value=_own(trials, frames).mean())
     for kind, what, draw in (
-        ("surface", "Held-out cost over two settings, fitted by a Gaussian process", over),
+        (
+            "surface",
+            "Held-out cost over two settings: measured (signs) and fitted to them by a Gaussian process (ground)",
+            over,
+        ),
         (
             "rate_distortion",
             "Rate against distortion in training, by latent size; dotted: equal sums",

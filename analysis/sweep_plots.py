@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator
 from numpy.typing import NDArray
@@ -49,10 +50,11 @@ def history(trials: pd.DataFrame) -> Figure:
     return figure
 
 
-def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
+def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figure:
     """Value over two numeric settings, both on logarithmic axes: a fitted surface, the trials, the published setting.
 
-    Raises LookupError where there are not two numeric settings, or too few complete trials.
+    Signs have the colour of what was measured there; `own_value` is of the published setting, or NaN. Raises
+    LookupError where there are not two numeric settings, or too few complete trials.
     """
     done = trials[trials["state"] == "complete"]
     settings = settings_of(done)
@@ -65,20 +67,33 @@ def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
     low, high = np.log(drawn.min().to_numpy()), np.log(drawn.max().to_numpy())
     margin = 0.04 * (high - low)
     ends = np.stack([low - margin, high + margin])
-    mesh, fitted = _fitted(np.log(settings[[x, y]].to_numpy(float)), value, ends)
+    points, values, published = settings[[x, y]].to_numpy(float), value, x in own and y in own
+    if published and np.isfinite(own_value):
+        points, values = np.vstack([points, [own[x], own[y]]]), np.append(value, own_value)
+    mesh, fitted = _fitted(np.log(points), values, ends)
     figure, (axes,) = new(7.2, 4.2)
     levels = np.linspace(min(fitted.min(), value.min()), np.quantile(value, 0.8), 14)  # what is far off has one colour
     filled = axes.contourf(*mesh, fitted, levels=levels, cmap="viridis_r", extend="max")
     bar = figure.colorbar(filled, ax=axes, format="%.1f")
     bar.set_label("held-out negative ELBO (nats), fitted")
-    axes.plot(settings[x], settings[y], "o", color="white", markeredgecolor="black", label="complete")
+    colors: dict[str, Any] = {"cmap": filled.get_cmap(), "norm": filled.norm, "zorder": 3}
+    axes.scatter(settings[x], settings[y], c=value, s=60, edgecolors="white", label="complete", **colors)
     pruned = settings_of(trials[trials["state"] == "pruned"])
     if len(pruned):
         axes.plot(pruned[x], pruned[y], "X", color="0.7", markeredgecolor="black", label="pruned")
+    colors |= {"edgecolors": "black", "plotnonfinite": True}
     best = settings.loc[done["value"].idxmin()]
-    axes.plot(best[x], best[y], "s", color=COLORS[1], markeredgecolor="black", markersize=9, label="best trial")
-    if x in own and y in own:
-        axes.plot(own[x], own[y], "*", color=COLORS[4], markeredgecolor="black", markersize=15, label="published")
+    axes.scatter(best[x], best[y], c=value.min(), marker="s", s=90, label="best trial", **colors)
+    if published:
+        axes.scatter(own[x], own[y], c=own_value, marker="*", s=260, label="published", **colors)
+    _logarithmic(axes, drawn)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
+    return figure
+
+
+def _logarithmic(axes: Axes, drawn: pd.DataFrame) -> None:
+    """Both axes, marked at the values that were drawn where these are few. [N, 2], x and y."""
+    x, y = drawn
     axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
     for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):
         values = drawn[key].unique()
@@ -86,8 +101,6 @@ def surface(trials: pd.DataFrame, own: dict[str, Any]) -> Figure:
         axis.set_major_formatter(FormatStrFormatter("%g"))
     axes.minorticks_off()
     axes.grid(visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
-    return figure
 
 
 def _fitted(
