@@ -90,7 +90,7 @@ def _so_far(trials: pd.DataFrame, own: "pd.Series[float]") -> str:
     return (
         f"After {epochs} epochs its own runs have the published setting at {own.mean():.2f} nats of held-out negative "
         f"ELBO ({seeds}); {lower or 'none'} of the {len(done)} complete trials {'is' if lower < 2 else 'are'} lower, "
-        f"and the best has {done.min():.2f}. "
+        f"and the best has {done.min():.2f}, {done.min() - own.mean():+.2f} beside it. "
     )
 
 
