@@ -28,7 +28,8 @@ ranges = st.one_of(
 
 @given(ranges)
 def test_a_range_is_read_back_as_it_is_printed(each: Range) -> None:
-    found = spaces.changed({}, [f"a.b={each}"])
+    found = spaces.changed({}, [f"a.b={each}"], faults := [])
+    assert not faults
     assert found == {"a.b": each}
     assert [type(value) for value in spaces._ends(found["a.b"])] == [type(value) for value in spaces._ends(each)]
 
@@ -41,7 +42,7 @@ def test_a_drawn_number_is_assigned_with_all_its_digits(number: float) -> None:
 
 def test_a_range_takes_the_place_of_the_experiments_own() -> None:
     own: Space = {"optim.lr": LogUniform(1e-4, 1e-2), "model.latent": Choice(2, 5)}
-    assert spaces.changed(own, ["optim.lr=0.5", "training.batch_size = 50, 100"]) == {
+    assert spaces.changed(own, ["optim.lr=0.5", "training.batch_size = 50, 100"], []) == {
         "optim.lr": Choice(0.5),
         "model.latent": Choice(2, 5),
         "training.batch_size": Choice(50, 100),
@@ -81,9 +82,13 @@ FAULTS = {
 
 @pytest.mark.parametrize("text", FAULTS, ids=lambda text: text[:40])
 def test_each_fault_of_a_space_is_one_line(text: str, small: Experiment) -> None:
-    with pytest.raises(UsageError) as caught:
-        spaces.check(spaces.changed({}, [text]), small)
-    (line,) = caught.value.faults
+    faults: list[str] = []
+    found = spaces.changed({}, [text], faults)
+    if found:
+        with pytest.raises(UsageError) as caught:
+            spaces.check(found, small)
+        faults += caught.value.faults
+    (line,) = faults
     assert line.startswith(f"--space {text.partition('=')[0]}")
     assert FAULTS[text] in line
     assert "\n" not in line
@@ -124,6 +129,12 @@ def test_cells_are_every_combination_of_lists_only() -> None:
         (["--study", "../../x", "--space", "optim.lr=0.1,0.2"], ["--study '../../x': should be of letters"]),
         (["--study", "x" * 101, "--space", "optim.lr=0.1,0.2"], ["at most 100"]),
         (["--study", "a\nb", "--space", "optim.lr=0.1,0.2"], ["--study 'a\\nb'"]),
+        (
+            ["--space", "a=1,2", "--space", "model.latent=", "--storage", "mysql://me@h/x", "--trials", "0"],
+            ["--trials 0", "--space model.latent=: should be", "override 'a'", "--storage mysql://me@h/x: should be"],
+        ),
+        (["--finish"], ["no study 'small' to finish"]),
+        (["--finish", "--storage", "sqlite:///other.db"], ["no study 'small' to finish"]),
     ],
 )
 def test_a_refused_command_leaves_nothing_behind(

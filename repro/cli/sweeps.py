@@ -86,6 +86,7 @@ def sweep(
                 f"--study {called!r}: should be of letters, digits, '_', '-' and '.', at most 100, no sign first"
             )
         searched = {} if finish else _space(faults, entry.spec, space or [])
+        _address(faults, storage)
     source = str(Path(data_dir).resolve()) if data_dir else None
     asked: dict[str, Any] = {"experiment": prepare.reference(name), "data": data, "data_dir": source}
 
@@ -107,13 +108,23 @@ def _space(faults: list[str], spec: Experiment, texts: list[str]) -> Space:
     """What is to be searched; every fault in it is added."""
     from repro.sweep import space as spaces
 
+    searched = spaces.changed(spec.sweep or {}, texts, faults)
     try:
-        searched = spaces.changed(spec.sweep or {}, texts)
-        spaces.check(searched, spec)
+        if searched or not texts:
+            spaces.check(searched, spec)
     except UsageError as error:
         faults += error.faults
-        return {}
     return searched
+
+
+def _address(faults: list[str], url: str) -> None:
+    """Add what is wrong with the address of the studies."""
+    from repro.sweep.storage import address
+
+    try:
+        address(url)
+    except UsageError as error:
+        faults += error.faults
 
 
 def _status(name: str, study: str | None, storage: str, heartbeat: int, as_json: bool) -> int:
@@ -123,7 +134,9 @@ def _status(name: str, study: str | None, storage: str, heartbeat: int, as_json:
     if as_json:
         print(json.dumps(rows, indent=2))
     elif not rows:
-        print("no studies yet; start with: python -m repro sweep mnist_fc")
+        from repro.sweep.storage import address
+
+        print(f"no studies in {address(storage).render_as_string()} yet; start with: python -m repro sweep mnist_fc")
     else:
         begun = [row for row in rows if not study or row["runs"]]
         if begun:

@@ -20,7 +20,7 @@ from repro.progress import say
 from repro.registry import Entry
 from repro.request import Request
 from repro.sweep import space as spaces
-from repro.sweep.storage import Storage
+from repro.sweep.storage import Storage, is_there
 from repro.sweep.study import Study
 from repro.sweep.sweep import held_out
 from repro.sweep.worker import How
@@ -61,11 +61,7 @@ def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False)
 
     Raises UsageError if there is no such study, if it is of another experiment, spec or data, or has no complete trial.
     """
-    storage = Storage(how.url, how.heartbeat)
-    try:
-        study = Study(storage, how.study)
-    except KeyError:
-        raise UsageError(f"no study {how.study!r} to finish; python -m repro sweep --status lists them") from None
+    study = _study(how)
     dataset = prepare.load_data(overrides.apply(entry.spec, held_out(entry.spec)), how.asked["data"], how.data_dir)
     _refuse_others(study, entry, dataset)
     first = study.terms.seed + study.terms.seeds_per_trial
@@ -75,6 +71,16 @@ def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False)
     if code < 128:
         _conclude(study, found, as_json)
     return code
+
+
+def _study(how: How) -> Study:
+    """The study, which has to be there. Raises UsageError if it is not."""
+    try:
+        if is_there(how.url):
+            return Study(Storage(how.url, how.heartbeat), how.study)
+    except KeyError:
+        pass
+    raise UsageError(f"no study {how.study!r} to finish; python -m repro sweep --status lists them")
 
 
 def _retrain(

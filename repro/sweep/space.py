@@ -24,12 +24,12 @@ SHARED = {
 _KINDS: dict[str, Any] = {"log": LogUniform, "uniform": Uniform, "int": Integers}
 
 
-def changed(space: Space, texts: Iterable[str]) -> Space:
-    """The space with each `key=range` of `--space` put in, of a form that FORM gives. Raises UsageError for all faults.
+def changed(space: Space, texts: Iterable[str], faults: list[str]) -> Space:
+    """The space with each `key=range` of `--space` put in, of a form that FORM gives; one that is of none is a fault.
 
     One value alone fixes the key.
     """
-    found, faults = dict(space), []
+    found = dict(space)
     for text in texts:
         key, equals, wanted = text.partition("=")
         try:
@@ -38,8 +38,6 @@ def changed(space: Space, texts: Iterable[str]) -> Space:
             found[key.strip()] = _range(wanted.strip())
         except ValueError as error:
             faults.append(f"--space {text}: {error}")
-    if faults:
-        raise UsageError(*faults)
     return found
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,7 +10,7 @@ from optuna.trial import FrozenTrial
 from repro.errors import UsageError
 from repro.registry import did_you_mean
 from repro.sweep import space as spaces
-from repro.sweep.storage import Storage
+from repro.sweep.storage import Storage, is_there
 from repro.sweep.study import OWNER, REASON, SECONDS, Study
 from repro.sweep.sweep import counted
 from repro.sweep.trial import STATES, runs_of
@@ -34,7 +33,7 @@ def trials(url: str, heartbeat: int, name: str) -> list[dict[str, Any]]:
 
 
 def _names(url: str, heartbeat: int) -> list[tuple[Storage, str]]:
-    if not url and not Path("mlruns/optuna.db").exists():
+    if not is_there(url):
         return []
     storage = Storage(url, heartbeat)
     every = optuna.get_all_study_names(storage.rdb)

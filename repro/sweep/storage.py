@@ -52,7 +52,7 @@ class Storage:
         `heartbeat` is how often, in seconds, a worker says that it is alive.
         """
         self.heartbeat = heartbeat
-        self._url = _checked(url or default())
+        self._url = address(url)
         self.shown = without_password(self._url.render_as_string())
         self._file = Path(self._url.database or "").absolute() if self._url.drivername == "sqlite" else None
         sqlite = {"connect_args": {"timeout": 60}}
@@ -146,8 +146,18 @@ def default() -> str:
     return f"sqlite:///{Path('mlruns').resolve() / 'optuna.db'}"
 
 
-def _checked(text: str) -> sqlalchemy.URL:
-    """The address. Raises UsageError if no store of studies can be there; a password in it is not shown."""
+def is_there(url: str) -> bool:
+    """Whether a store has been made at an address; a server is taken to have one. Raises UsageError as `address`."""
+    place = address(url)
+    return place.drivername != "sqlite" or Path(place.database or "").exists()
+
+
+def address(text: str) -> sqlalchemy.URL:
+    """The address of a store of studies, "" being the default. A password in it is not shown.
+
+    Raises UsageError if no store can be there.
+    """
+    text = text or default()
     forms = "sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE for several machines"
     try:
         url = make_url(text)
