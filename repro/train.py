@@ -11,9 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repro.engine import Step, losses, to_batch
+from repro.engine import Step
 from repro.errors import ReproError
-from repro.model import VAE
 from repro.randomness import stream
 from repro.spec import Experiment
 
@@ -88,13 +87,11 @@ def epoch_noise(images: int, experiment: Experiment, seed: int, epoch: int) -> T
     return torch.randn(shape, generator=stream("noise", seed, epoch))
 
 
-@torch.no_grad()
-def evaluate(model: VAE, images: Tensor, generator: torch.Generator, samples: int = 1) -> Costs:
-    """Mean costs of a model that stands still, each image with `samples` draws of z. uint8 [N, H, W, C] -> Costs."""
+def evaluate(step: Step, images: Tensor, generator: torch.Generator, samples: int = 1) -> Costs:
+    """Mean costs of the weights as they are, each image with `samples` draws of z. uint8 [N, H, W, C] -> Costs."""
     sums = torch.zeros(2, dtype=torch.float64)
     for chunk in torch.split(images, EVALUATION_BATCH):
-        x = to_batch(chunk)
         for _ in range(samples):
-            noise = torch.randn((1, len(chunk), model.latent), generator=generator).to(images.device)
-            sums += torch.stack([each.double().sum() for each in losses(model, x, noise)]).cpu()
+            noise = torch.randn((1, len(chunk), step.model.latent), generator=generator).to(images.device)
+            sums += step.costs(chunk, noise).cpu()
     return Costs(*(sums / (len(images) * samples)).tolist())

@@ -37,7 +37,7 @@ class Trainer:
         began, number = time.perf_counter(), len(self.history) + 1
         costs = train_epoch(self.step, self.train_images, self.spec, self.seed, number, after_step)
         seconds = time.perf_counter() - began
-        heldout = evaluate(self.model, self.heldout_images, stream("heldout", self.seed, number))
+        heldout = evaluate(self.step, self.heldout_images, stream("heldout", self.seed, number))
         row = {
             names.COST: costs.cost,
             names.RECONSTRUCTION: costs.reconstruction,
@@ -51,7 +51,7 @@ class Trainer:
 
     def test(self) -> Costs:
         """Costs of the present weights on the test images, nats per image."""
-        return evaluate(self.model, self.test_images.to(self.device), stream("test", self.seed), TEST_SAMPLES)
+        return evaluate(self.step, self.test_images.to(self.device), stream("test", self.seed), TEST_SAMPLES)
 
     def digest(self) -> str:
         """SHA-256 of the weights."""

@@ -110,6 +110,28 @@ def test_gradients_agree_with_float64_autograd(name: str, threads: int, product:
     require_exact(experiment, FastStep(experiment, model, Settings(threads=threads, products=product)), model, 1e-5)
 
 
+@pytest.mark.parametrize("name", [*SETUPS, "mnist_fc_kl_as_printed"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_costs_of_standing_weights_are_the_elbo_and_leave_training_alone(name: str, threads: int) -> None:
+    experiment, data = registry.get(name).spec, batches(registry.get(name).spec, 3)
+    images = torch.cat([each for each, _ in data])[:230]  # two whole batches and a rest
+    noise = torch.cat([each for _, each in data], dim=1)[:, :230]
+    found = []
+    for measures in (True, False):
+        model = build(experiment, 0)
+        with torch.no_grad():
+            model.log_variance_head.bias.fill_(-1)  # or the KL drowns in rounding
+        step = choose(experiment, model, Settings(threads=threads))
+        assert step.settings.engine == "fast"
+        costs_of(step, data)
+        if measures:
+            with torch.no_grad():
+                expected = [each.double().sum().item() for each in losses(model, to_batch(images), noise)]
+            assert step.costs(images, noise).tolist() == pytest.approx(expected, rel=1e-5)
+        found.append(costs_of(step, data))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("name", SETUPS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_settings_give_the_same_bits(name: str, threads: int) -> None:
@@ -334,7 +356,9 @@ def test_cross_entropy_at_extreme_logits(pixels: int) -> None:
         exact = logits[row : row + 1].double().requires_grad_()
         expected = F.binary_cross_entropy_with_logits(exact, x[row : row + 1].double(), reduction="sum")
         (slope,) = torch.autograd.grad(expected, exact)
-        total, grad = BernoulliFromLogits().forward_backward(logits[row : row + 1].clone(), x[row : row + 1], 0.5)
+        likelihood, at = BernoulliFromLogits(), logits[row : row + 1].clone()
+        total = likelihood.forward(at, x[row : row + 1])
+        grad = likelihood.backward(at, x[row : row + 1], 0.5)
         assert total.item() == pytest.approx(expected.item(), rel=1e-5)
         torch.testing.assert_close(grad.double(), slope / 2, rtol=1e-5, atol=1e-7)
 

@@ -15,9 +15,9 @@ import torch
 from benchmarks.peers import plain_pytorch, protocol
 from benchmarks.peers.plan import plan
 from repro import registry
+from repro.engine import losses, to_batch
 from repro.model import build
 from repro.spec import Dense, Reshape, Shape
-from repro.train import losses, to_batch
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = {"mnist_fc": 1_316_824, "mnist_conv": 818_433, "cifar_conv": 1_150_235}

@@ -97,12 +97,12 @@ def test_gaussian_likelihood_learns(small: Experiment) -> None:
 def test_evaluation_is_the_mean_over_images_whatever_the_chunks(
     small: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build(small, 0)
+    model, step = step_of(small)
     with torch.no_grad():
         model.log_variance_head.bias.fill_(-80)  # no noise, so that the draws cannot matter
-    whole = train.evaluate(model, IMAGES, torch.Generator())
+    whole = train.evaluate(step, IMAGES, torch.Generator())
     monkeypatch.setattr(train, "EVALUATION_BATCH", 33)
-    assert train.evaluate(model, IMAGES, torch.Generator(), samples=2).cost == pytest.approx(whole.cost, rel=1e-6)
+    assert train.evaluate(step, IMAGES, torch.Generator(), samples=2).cost == pytest.approx(whole.cost, rel=1e-6)
 
 
 def test_a_cost_that_is_not_finite_stops_at_its_step(small: Experiment) -> None:

@@ -23,16 +23,19 @@ class BernoulliFromLogits:
     is the dear one, is taken of the product.
     """
 
-    def forward_backward(self, logits: Tensor, x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """[B, P], [B, P] -> sum over batch and pixels in nats, its gradient times `scale` [B, P], over the logits."""
+    def forward(self, logits: Tensor, x: Tensor) -> Tensor:
+        """[B, P], [B, P] -> sum over batch and pixels in nats."""
         flat = logits.view(-1)
         t = flat.abs().sigmoid_()
         for _ in range(HALVINGS):
             if len(t) % 2 == 0:
                 half = len(t) // 2
                 t = t[:half].mul_(t[half:])
-        total = flat.clamp_min(0).addcmul_(flat, x.view(-1), value=-1).sum() - t.log_().sum()
-        return total, torch.sigmoid_(logits).sub_(x).mul_(scale)
+        return flat.clamp_min(0).addcmul_(flat, x.view(-1), value=-1).sum() - t.log_().sum()
+
+    def backward(self, logits: Tensor, x: Tensor, scale: float) -> Tensor:
+        """The gradient times `scale`, written over the logits. [B, P], [B, P] -> [B, P]."""
+        return torch.sigmoid_(logits).sub_(x).mul_(scale)
 
 
 class Latent:
@@ -94,6 +97,20 @@ class Chain:
 
         uint8 [B, H, W, C], [B, D] -> two scalars.
         """
+        pixels, logits, kl = self._forward(images, noise)
+        reconstruction = self.likelihood.forward(logits, pixels)
+        by_z = _back(self.decoder, self.likelihood.backward(logits, pixels, scale))
+        assert by_z is not None  # the decoder's layers all need their input's gradient
+        _back(self.encoder, self.heads.backward(self.latent.backward(by_z, scale)))
+        return reconstruction, kl
+
+    def costs(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of reconstruction and KL in nats, and nothing else. uint8 [B, H, W, C], [B, D] -> two scalars."""
+        pixels, logits, kl = self._forward(images, noise)
+        return self.likelihood.forward(logits, pixels), kl
+
+    def _forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, P], their logits [B, P], and the sum of the KL in nats."""
         h = x = images.float().div_(255)
         for layer in self.encoder:
             h = layer.forward(h)
@@ -101,11 +118,7 @@ class Chain:
         for layer in self.decoder:
             z = layer.forward(z)
         pixels = x.view(len(x), -1)
-        reconstruction, gradient = self.likelihood.forward_backward(z.view(pixels.shape), pixels, scale)
-        by_z = _back(self.decoder, gradient)
-        assert by_z is not None  # the decoder's layers all need their input's gradient
-        _back(self.encoder, self.heads.backward(self.latent.backward(by_z, scale)))
-        return reconstruction, kl
+        return pixels, z.view(pixels.shape), kl
 
     def _layers(
         self,

@@ -16,6 +16,7 @@ from repro.engine.chain import Chain
 from repro.engine.crew import crew, one_thread
 from repro.engine.layers import Dense, Weights
 from repro.engine.memory import keep_freed_memory
+from repro.engine.plain import summed_costs
 from repro.engine.products import products_for
 from repro.engine.step import Settings, in_turn
 from repro.model import VAE
@@ -35,7 +36,8 @@ class FastStep:
         keep_freed_memory()
         products = products_for(settings.products, settings.precision)
         self.settings = replace(settings, engine="fast", products=products.name)
-        self.batch_size = experiment.training.batch_size
+        self.model, self.batch_size = model, experiment.training.batch_size
+        self.exact = settings.precision == "float32" and experiment.training.kl == "closed_form"
         self.workers = workers_for(settings.threads, self.batch_size)
         parameters = {name: parameter.data for name, parameter in model.named_parameters()}
         self.names, self.heads = list(parameters), list(parameters).index("mean_head.weight") // 2
@@ -46,7 +48,7 @@ class FastStep:
         self.layers = list(zip(*(chain.trained for chain in self.chains), strict=True))
         self.adam = [Adam(experiment.optim, pair) for pair in weights]
         self.steps = torch.zeros(())
-        self.batch, self.costs = (torch.empty(0), torch.empty(0)), [(self.steps, self.steps)] * self.workers
+        self.batch, self.parts = (torch.empty(0), torch.empty(0)), [(self.steps, self.steps)] * self.workers
 
     def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One step. uint8 [B, H, W, C], [1, B, D] -> mean reconstruction and KL, nats per image."""
@@ -56,13 +58,25 @@ class FastStep:
             run = crew(self.workers)
             run(self._run)
             run(self._update)
-            reconstruction, kl = (torch.stack(each).sum() for each in zip(*self.costs, strict=True))
+            reconstruction, kl = (torch.stack(each).sum() for each in zip(*self.parts, strict=True))
             return reconstruction / self.batch_size, kl / self.batch_size
 
     def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
         """An epoch, step by step; see `Step`."""
         with one_thread():
             yield from in_turn(self, images, order, noise, self.batch_size)
+
+    def costs(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Summed costs, whole batches by the chains, where these compute the ELBO, and the rest plainly; see `Step`."""
+        whole = len(images) - len(images) % self.batch_size if self.exact else 0
+        total = torch.zeros(2, dtype=torch.float64)
+        with torch.no_grad(), one_thread():
+            for first in range(0, whole, self.batch_size):
+                chosen = slice(first, first + self.batch_size)
+                self.batch = images[chosen], noise[0, chosen]
+                crew(self.workers)(self._measure)
+                total += torch.tensor(self.parts, dtype=torch.float64).sum(0)
+        return total + summed_costs(self.model, images[whole:], noise[:, whole:]) if whole < len(images) else total
 
     def state(self) -> dict[str, Tensor]:
         """The optimiser's state."""
@@ -76,7 +90,11 @@ class FastStep:
 
     def _run(self, worker: int) -> None:
         images, noise = (each[self.shares[worker]] for each in self.batch)
-        self.costs[worker] = self.chains[worker].run(images, noise, 1 / self.batch_size)
+        self.parts[worker] = self.chains[worker].run(images, noise, 1 / self.batch_size)
+
+    def _measure(self, worker: int) -> None:
+        images, noise = (each[self.shares[worker]] for each in self.batch)
+        self.parts[worker] = self.chains[worker].costs(images, noise)
 
     def _update(self, worker: int) -> None:
         for index in reversed(range(len(self.layers))):

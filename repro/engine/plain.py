@@ -56,6 +56,12 @@ def _decoded(model: VAE, z: Tensor, x: Tensor) -> Tensor:
         return objective.reconstruction(parameters, repeated).view(draws, len(x))
 
 
+@torch.no_grad()
+def summed_costs(model: VAE, images: Tensor, noise: Tensor) -> Tensor:
+    """Reconstruction and KL, nats, summed over the images. uint8 [N, H, W, C], [L, N, D] -> float64 [2]."""
+    return torch.stack([each.double().sum() for each in losses(model, to_batch(images), noise)])
+
+
 class PlainStep:
     """Covers everything. See `Step` for the interface."""
 
@@ -81,6 +87,10 @@ class PlainStep:
     def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
         """An epoch, step by step; see `Step`."""
         return in_turn(self, images, order, noise, self.batch_size)
+
+    def costs(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Summed costs of the weights as they are; see `Step`."""
+        return summed_costs(self.model, images, noise)
 
     def state(self) -> dict[str, Tensor]:
         """The optimiser's state."""

@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from repro.model import VAE
+
 Precision = Literal["float32", "mixed"]
 Engine = Literal["auto", "fast", "plain"]
 
@@ -36,6 +38,10 @@ class Step(Protocol):
     def settings(self) -> Settings:
         """As resolved: what `choose` needs to make the same step again."""
 
+    @property
+    def model(self) -> VAE:
+        """What it trains."""
+
     def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One step: reconstruction and KL before its update. uint8 [B, H, W, C], [L, B, D] -> two scalars."""
 
@@ -43,6 +49,12 @@ class Step(Protocol):
         """Steps over whole batches of `images` in that order, float64 [n, 2] costs of each n steps that were done.
 
         uint8 [N, H, W, C], int64 [N], [L, N, D] by position in the order, all on the model's device.
+        """
+
+    def costs(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Negative ELBO of the weights as they are, reconstruction and KL in nats, summed over the images.
+
+        uint8 [N, H, W, C], [1, N, D] -> float64 [2].
         """
 
     def state(self) -> dict[str, Tensor]:

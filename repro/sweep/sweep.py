@@ -80,7 +80,7 @@ def sweep(entry: Entry, space: Space, options: Options, how: worker.How) -> int:
     else:
         _show(study, "RUNNING")
         until = time.time() + options.timeout if options.timeout is not None else None
-        code = worker.run(worker.Order(how.found(dataset), assignments, space, until))
+        code = worker.run(worker.Order(how.found(dataset), assignments, space, until), {spec.data: dataset})
     return conclude(study, code, how)
 
 

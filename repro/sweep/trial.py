@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from statistics import fmean
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ class Bench:
     asked: dict[str, Any]  # experiment, data and data_dir, as `runner.begin` takes them
     owner: str
     say: Callable[[str], None]
-    loaded: dict[Data, Dataset] = field(default_factory=dict)
+    loaded: dict[Data, Dataset]
 
     def request(self, values: dict[str, Any], seed: int) -> tuple[Request, tuple[str, ...]]:
         """What to train for these values, and how `--set` would say it. Raises UsageError if that cannot be."""

@@ -19,7 +19,7 @@ from repro.data import Dataset
 from repro.errors import ReproError
 from repro.progress import duration, say
 from repro.signals import Interrupted, interruptible
-from repro.spec import Space
+from repro.spec import Data, Space
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
 from repro.sweep.study import REASON, SECONDS, LostError, Study
@@ -67,12 +67,12 @@ class Order:
     until: float | None  # time.time() after which no trial is begun
 
 
-def run(order: Order) -> int:
-    """Work until no trial is left; the exit code of the worst process."""
-    return serve(order) if order.how.jobs == 1 else _side_by_side(order)
+def run(order: Order, loaded: dict[Data, Dataset]) -> int:
+    """Work until no trial is left; the exit code of the worst process. `loaded` is what this one has of the data."""
+    return serve(order, loaded) if order.how.jobs == 1 else _side_by_side(order)
 
 
-def serve(order: Order) -> int:
+def serve(order: Order, loaded: dict[Data, Dataset]) -> int:
     """Work in this process until no trial is left, here or with other workers; the exit code.
 
     Raises StorageError and StoreError where a store is away for long.
@@ -81,7 +81,7 @@ def serve(order: Order) -> int:
     study = Study(Storage(how.url, how.heartbeat), how.study)
     owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex[:8]}"
     entry = registry.get(how.asked["experiment"])
-    bench = Bench(entry, order.assignments, order.space, how.device, how.threads_each, how.asked, owner, say)
+    bench = Bench(entry, order.assignments, order.space, how.device, how.threads_each, how.asked, owner, say, loaded)
     failed, told = 0, False
     try:
         with interruptible() as check:
@@ -164,7 +164,7 @@ def _process(order: Order) -> None:
     """The whole of a worker's process."""
     os.setpgid(0, 0)
     try:
-        sys.exit(serve(order))
+        sys.exit(serve(order, {}))
     except ReproError as error:
         say(*(f"error: {line}" for line in str(error).splitlines()), error=True)
         sys.exit(error.exit_code)
