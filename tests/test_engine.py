@@ -132,6 +132,14 @@ def test_costs_of_standing_weights_are_the_elbo_and_leave_training_alone(name: s
     assert found[0] == found[1]
 
 
+def test_an_engine_is_tried_once_for_what_is_asked_and_what_it_comes_to() -> None:
+    experiment = apply(registry.get("mnist_fc").spec, ["model.latent=3"])
+    engine.trial.cache_clear()
+    step = choose(experiment, build(experiment, 0), engine.resolve(experiment, Settings()))
+    assert step.settings.products
+    assert engine.trial.cache_info().misses == 1
+
+
 @pytest.mark.parametrize("name", SETUPS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_settings_give_the_same_bits(name: str, threads: int) -> None:

@@ -9,6 +9,7 @@ from repro.engine.crew import one_thread
 from repro.engine.cuda import GraphStep
 from repro.engine.fast import FastStep
 from repro.engine.plain import PlainStep, losses, to_batch
+from repro.engine.products import products_for
 from repro.engine.step import Engine, Precision, Settings, Step, Unsupported
 from repro.model import VAE, build
 from repro.spec import Adam, Experiment
@@ -28,8 +29,9 @@ def resolve(experiment: Experiment, settings: Settings) -> Settings:
         return replace(settings, products="")
     if settings.device != "cpu":
         return replace(settings, engine="fast", products="")
-    for products in dict.fromkeys((settings.products, "")):
+    for wanted in dict.fromkeys((settings.products, "")):
         try:
+            products = products_for(wanted, settings.precision).name  # by name, so that one trial answers for both
             return trial(_alike(experiment), replace(settings, engine="fast", products=products))
         except (Unsupported, RuntimeError, AttributeError):  # as torch raises for operators that it lacks
             continue

@@ -1,0 +1,111 @@
+"""How many trials an hour side by side, and how much of a trial is not training: the ways to run a search take turns.
+
+    python -m benchmarks.sweeps mnist_fc --data-dir DIR
+
+Each turn is the real command in a directory of its own, with the same trials. Run it on an idle machine.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
+
+import optuna
+import typer
+from mlflow import MlflowClient
+
+from repro import prepare, provenance, registry
+from repro.engine import Settings
+from repro.randomness import stream
+from repro.sweep.study import RUN, SECONDS
+from repro.tables import table
+from repro.tracking import names
+from repro.train import evaluate
+from repro.trainer import Trainer
+
+Source = Literal["auto", "real", "stand-in"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one command came to, all in seconds: from its first trial's start to its last one's end, and by trial."""
+
+    span: float
+    trials: list[float]
+    training: float  # in the training steps of all trials
+
+    @property
+    def by_hour(self) -> float:
+        """Trials an hour."""
+        return 3600 * len(self.trials) / self.span
+
+    @property
+    def not_training(self) -> float:
+        """The share of the trials' time that is not spent in training steps."""
+        return 1 - self.training / sum(self.trials)
+
+
+def take(command: list[str]) -> Turn:
+    """Run a sweep, whole, in a directory of its own."""
+    with TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "repro", "sweep", *command], cwd=folder, check=True, stdout=sys.stderr)
+        study = optuna.load_study(study_name="turn", storage=f"sqlite:///{folder}/mlruns/optuna.db")
+        tracked = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
+        runs = [run for trial in study.trials for key, run in trial.user_attrs.items() if key.startswith(RUN)]
+        epochs = [point.value for run in runs for point in tracked.get_metric_history(run, names.EPOCH_SECONDS)]
+        begun = min(trial.datetime_start for trial in study.trials if trial.datetime_start)
+        ended = max(trial.datetime_complete for trial in study.trials if trial.datetime_complete)
+        return Turn((ended - begun).total_seconds(), [t.user_attrs[SECONDS] for t in study.trials], sum(epochs))
+
+
+def heldout_seconds(name: str, data: Source, data_dir: Path | None) -> float:
+    """How long the held-out cost after an epoch takes on one thread: the median of seven."""
+    spec = registry.get(name).spec
+    trainer = Trainer(spec, 0, prepare.load_data(spec, data, data_dir), Settings(threads=1))
+    times = []
+    for _ in range(8):
+        began = time.perf_counter()
+        evaluate(trainer.step, trainer.heldout_images, stream("heldout", 0, 1))
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="An experiment that holds out images.")] = "mnist_fc",
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Of a trial.")] = 10,
+    data: Annotated[Source, typer.Option(help="As with `sweep`.")] = "auto",
+    data_dir: Annotated[Path | None, typer.Option(help="As with `sweep`.")] = None,
+) -> None:
+    """Measure, and print medians over the rounds; ratios are taken round by round."""
+    cores = provenance.cores()
+    where = ["--data", data, *(["--data-dir", str(data_dir.resolve())] if data_dir else [])]
+    alike = [name, "--study", "turn", "--trials", str(cores), "--epochs", str(epochs), "--pruner", "none", *where]
+    ways = {"one job, one thread": (1, 1), "one job, all cores": (1, cores), "a job for each core": (cores, cores)}
+    turns: dict[str, list[Turn]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, (jobs, threads) in ways.items():
+            turns[way].append(take([*alike, "--jobs", str(jobs), "--threads", str(threads)]))
+    measured = heldout_seconds(name, data, data_dir) * epochs * cores
+    rows = []
+    for way, taken in turns.items():
+        row = {"way": way, "trials an hour": statistics.median(turn.by_hour for turn in taken)}
+        for other in list(ways)[:2]:
+            ratios = [turn.by_hour / beside.by_hour for turn, beside in zip(taken, turns[other], strict=True)]
+            row[f"over {other}"] = statistics.median(ratios)
+        row["seconds a trial"] = statistics.median(statistics.fmean(turn.trials) for turn in taken)
+        row["not training, %"] = 100 * statistics.median(turn.not_training for turn in taken)
+        one_thread = ways[way][1] // ways[way][0] == 1
+        heldout = 100 * statistics.median(measured / sum(turn.trials) for turn in taken)
+        row["of it held-out cost, %"] = heldout if one_thread else None
+        rows.append(row)
+    print(f"{name}, {cores} trials of {epochs} epochs a turn, {rounds} rounds")
+    table(rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
