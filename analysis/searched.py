@@ -2,10 +2,13 @@
 
 import functools
 import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pandas as pd
+from matplotlib import figure as mpl
 from scipy import stats
 
 from analysis import sweep_plots
@@ -17,10 +20,13 @@ from repro import registry
 from repro.tracking import names
 
 SHOWN = 5  # of the trials
+Plot = tuple[str, str, Callable[[pd.DataFrame], mpl.Figure]]
+"""A kind of plot, what it shows, and how it is drawn from the trials."""
 
 
 def section(sweeps: Sweeps, frames: Frames) -> Section:
     """All studies, one after the other. `frames` has the published settings' own runs."""
+    folded: list[Part] = []
     parts: list[Part] = [
         Prose(
             "Each trial trains with its own settings for a part of the experiment's epochs, and is chosen by the "
@@ -32,7 +38,8 @@ def section(sweeps: Sweeps, frames: Frames) -> Section:
         parts.append(Prose("None yet: `python -m repro sweep mnist_fc`, then `report --update`."))
     for study in sweeps.names():
         parts += _study(sweeps, study, frames)
-    return Section("Searches", "searches-section", parts)
+        folded += _more(sweeps.trials[sweeps.trials["study"] == study], study, frames)
+    return Section("Searches", "searches-section", parts, folded)
 
 
 def answer(sweeps: Sweeps, study: str, frames: Frames) -> str:
@@ -104,7 +111,7 @@ def _study(sweeps: Sweeps, study: str, frames: Frames) -> list[Part]:
         f"{study}: {space}; {counts} trials of {first['epochs']} epochs, sampler {first['sampler']}, pruner "
         f"{first['pruner']}, on {first['data']}. {answer(sweeps, study, frames)}"
     )
-    command = f"`python -m repro sweep {experiment}" + ("" if study == experiment else f" --study {study}") + "`"
+    command = _command(experiment, study)
     parts: list[Part] = [Prose(words)]
     retrained = _retrained_table(sweeps.retrained[sweeps.retrained["study"] == study])
     if len(retrained):
@@ -114,10 +121,10 @@ def _study(sweeps: Sweeps, study: str, frames: Frames) -> list[Part]:
     if len(best):
         caption = f"{study}: its best trials, nats per image. {command}"
         parts.append(Table(f"trials_{study}", _trials_table(best), caption))
-    shares = functools.cache(lambda: sweep_plots.importances(trials))
     own = {key: _plain(text) for key, text in registry.get(experiment).spec.flat().items()}
+    shares = functools.cache(lambda: sweep_plots.importances(trials))
     over = partial(sweep_plots.surface, own=own, own_value=_own(trials, frames).mean())
-    for kind, what, draw in (
+    plots: tuple[Plot, ...] = (
         (
             "surface",
             "Held-out cost over two settings: measured (signs) and fitted to them by a Gaussian process (ground)",
@@ -130,13 +137,37 @@ def _study(sweeps: Sweeps, study: str, frames: Frames) -> list[Part]:
         ),
         ("importance", "Importance of each setting (fANOVA)", lambda _: sweep_plots.importance(shares())),
         ("history", "Each trial's held-out cost, and the best so far", sweep_plots.history),
-    ):
-        try:
+    )
+    return [*parts, *_drawn(plots, trials, study, command)]
+
+
+def _more(trials: pd.DataFrame, study: str, frames: Frames) -> list[Part]:
+    """Further plots of a study."""
+    beside = partial(sweep_plots.distribution, own_value=_own(trials, frames).mean())
+    plots: tuple[Plot, ...] = (
+        ("slice", "Held-out cost against each setting by itself, the lowest nine in ten", sweep_plots.slices),
+        (
+            "parallel",
+            "Each trial from its settings to its held-out cost, the best in the brightest colour",
+            sweep_plots.parallel,
+        ),
+        ("edf", "Share of the trials with at most that held-out cost", beside),
+    )
+    return _drawn(plots, trials, study, _command(str(trials["experiment"].iloc[0]), study))
+
+
+def _drawn(plots: Iterable[Plot], trials: pd.DataFrame, study: str, command: str) -> list[Part]:
+    """Those of the plots that the study has enough trials for."""
+    found: list[Part] = []
+    for kind, what, draw in plots:
+        with suppress(LookupError):  # too few trials, or settings of another kind
             caption = f"{study}: {what}. {command}"
-            parts.append(drawn(f"{kind}_{study}", partial(draw, trials), f"{what}, study {study}", caption))
-        except LookupError:  # too few trials, or settings of another kind
-            continue
-    return parts
+            found.append(drawn(f"{kind}_{study}", partial(draw, trials), f"{what}, study {study}", caption))
+    return found
+
+
+def _command(experiment: str, study: str) -> str:
+    return f"`python -m repro sweep {experiment}" + ("" if study == experiment else f" --study {study}") + "`"
 
 
 def _retrained_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -117,6 +117,100 @@ def _fitted(
     unit = np.stack([each.ravel() for each in np.meshgrid(steps, steps)], axis=1)
     mesh = [axis.reshape(60, 60) for axis in np.exp(low + unit * (high - low)).T]
     return mesh, np.asarray(model.predict(unit)).reshape(60, 60)
+
+
+def slices(trials: pd.DataFrame) -> Figure:
+    """Value against each setting by itself, later trials darker. Raises LookupError without complete trials."""
+    done, settings = _varied(trials)
+    shown = done["value"] <= done["value"].quantile(0.9)  # what is far off would flatten the rest
+    figure, axes = new(7.2, 3.2, len(settings.columns))
+    for each, key in zip(axes, settings, strict=True):
+        numeric = pd.api.types.is_numeric_dtype(settings[key])
+        x = settings[key] if numeric else settings[key].astype(str)
+        points = each.scatter(
+            x[shown],
+            done["value"][shown],
+            c=done["trial"][shown],
+            cmap="viridis_r",
+            s=36,
+            edgecolors=INK,
+            linewidths=0.4,
+        )
+        each.set_xlabel(key)
+        if numeric and (settings[key] > 0).all():
+            each.set_xscale("log")
+            values = settings[key].unique()
+            each.xaxis.set_major_locator(FixedLocator(values) if len(values) < 8 else LogLocator(subs=(1, 3)))
+            each.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            each.xaxis.set_minor_locator(NullLocator())
+    axes[0].set_ylabel("held-out negative ELBO (nats)")
+    figure.colorbar(points, ax=axes[-1], format="%.0f").set_label("trial")
+    return figure
+
+
+def parallel(trials: pd.DataFrame) -> Figure:
+    """Each complete trial as a line through its settings to its value. Raises LookupError without complete trials."""
+    done, settings = _varied(trials)
+    table = settings.assign(value=done["value"])
+    heights = pd.DataFrame({key: _height(table[key]) for key in table})
+    figure, (axes,) = new(7.2, 3.6)
+    colors = sns.color_palette("plasma", as_cmap=True)
+    far = table["value"].rank(pct=True)
+    for index in far.sort_values(ascending=False).index:  # the best on top
+        axes.plot(
+            range(len(table.columns)),
+            heights.loc[index],
+            color=colors(0.8 - 0.6 * far[index]),
+            linewidth=1.6,
+            alpha=0.8,
+        )
+    for place, key in enumerate(table):
+        axes.axvline(place, color=INK, linewidth=0.8)
+        marked = table[key].drop_duplicates() if table[key].nunique() < 8 else table[key].sort_values().iloc[[0, -1]]
+        for index, value in marked.items():
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            side = {"xytext": (4, 2)} if place else {"xytext": (-4, -3), "ha": "right"}
+            axes.annotate(text, (place, heights.loc[index, key]), textcoords="offset points", fontsize=8, **side)
+    axes.set_xticks(range(len(table.columns)), [*settings.columns, "held-out negative ELBO (nats)"])
+    axes.set_xlim(-0.1, len(table.columns) - 0.6)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
+def distribution(trials: pd.DataFrame, own_value: float) -> Figure:
+    """Share of the complete trials that are at most so high, beside the published setting, whose value may be NaN.
+
+    Raises LookupError without complete trials.
+    """
+    done, _ = _varied(trials)
+    figure, (axes,) = new(7.2, 2.8)
+    sns.ecdfplot(x=done["value"], ax=axes, color=COLORS[0], label=f"{len(done)} complete trials")
+    if np.isfinite(own_value):
+        axes.axvline(own_value, color=COLORS[1], linestyle="--", label="published setting")
+    axes.set(xlabel="held-out negative ELBO (nats)", ylabel="share of the trials")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _varied(trials: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The complete trials, and those of their settings that vary. Raises LookupError where there are none."""
+    done = trials[trials["state"] == "complete"]
+    settings = settings_of(done)
+    varied = settings[[key for key in settings if settings[key].nunique() > 1]]
+    if varied.empty:
+        raise LookupError("complete trials with settings that vary")
+    return done, varied
+
+
+def _height(column: "pd.Series[Any]") -> "pd.Series[float]":
+    """Where each value stands between the lowest and the highest, from 0 to 1, on a logarithmic scale above 0."""
+    if not pd.api.types.is_numeric_dtype(column):
+        column = column.astype("category").cat.codes
+    elif (column > 0).all():
+        column = np.log(column.astype(float))
+    return (column - column.min()) / (column.max() - column.min())
 
 
 def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:

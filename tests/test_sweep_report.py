@@ -171,10 +171,17 @@ def test_before_retraining_the_published_settings_own_runs_are_set_beside_the_tr
 
 def test_the_section_has_tables_and_plots() -> None:
     finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
-    parts = searched.section(read(), frames.empty()).parts
+    section = searched.section(read(), own_runs(100.5))
+    parts = section.parts
     assert [part.name for part in parts if isinstance(part, Figure)] == [
         "surface_bowl", "rate_distortion_bowl", "importance_bowl", "history_bowl",
     ]  # fmt: skip
+    more = {part.name: part.svg for part in section.folded if isinstance(part, Figure)}
+    assert list(more) == ["slice_bowl", "parallel_bowl", "edf_bowl"]
+    assert "optim.lr" in more["slice_bowl"]
+    assert "held-out negative ELBO" in more["parallel_bowl"]
+    assert "12 complete trials" in more["edf_bowl"]
+    assert "published setting" in more["edf_bowl"]
     best = next(part for part in parts if isinstance(part, Table) and part.name == "trials_bowl").frame
     assert best["trial"].iloc[0] == 7
     said = [part.text for part in parts if isinstance(part, Prose)]
@@ -187,7 +194,9 @@ def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
     found = read()
     found.trials = found.trials.sort_values("trial").head(complete + 1)
     found.trials.loc[found.trials["trial"] == complete, ["state", "value"]] = "running", math.nan
-    parts = searched.section(found, frames.empty()).parts
+    section = searched.section(found, frames.empty())
+    parts = section.parts
+    assert len(section.folded) == (3 if complete > 1 else 0)
     drawn = [part.name for part in parts if isinstance(part, Figure)]
     assert drawn == ["rate_distortion_bowl"] * (complete > 1) + ["history_bowl"] * (complete > 0)
     assert any("1 running" in part.text for part in parts if isinstance(part, Prose))
