@@ -47,7 +47,7 @@ def run(request: Request, seeds: Sequence[int], at_once: int, asked: dict[str, A
     reasons = not_comparable(request.entry, spec, dataset, request.precision)
     progress.announce(request, f"seeds {compact(seeds)}, {at_once} at a time")
     known = prepare.same(asked["experiment"], spec, dataset.fingerprint)
-    results = {seed: found for seed in seeds if seed in known and (found := folder.outcome(known[seed].run_id))}
+    results = _outcomes(known, seeds)
     delivered = [_tell_finished(seed, result) for seed, result in results.items()]
     setup = Setup(request.entry.name, spec, dataset.fingerprint, dataset.status, tuple(reasons))
     work = _Work(request, Group(setup, seeds, progress.say))
@@ -64,6 +64,15 @@ def run(request: Request, seeds: Sequence[int], at_once: int, asked: dict[str, A
         progress.say(f"go on: {provenance.command()}")
     failed = not all(delivered) or any(summary.exit_code for summary in work.summaries.values())
     return Outcome(request.entry.name, work.group.run_id, runs, work.stopped or int(failed))
+
+
+def before(request: Request, seeds: Sequence[int], experiment: str) -> list[dict[str, Any]]:
+    """The summaries of those of the seeds that have finished before; nothing is trained."""
+    return list(_outcomes(prepare.same(experiment, request.spec, request.dataset.fingerprint), seeds).values())
+
+
+def _outcomes(known: dict[int, folder.Plan], seeds: Sequence[int]) -> Results:
+    return {seed: found for seed in seeds if seed in known and (found := folder.outcome(known[seed].run_id))}
 
 
 def _finished(results: Results) -> list[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,7 +20,7 @@ from optuna.trial import TrialState
 from process import client, started, wait_for
 from sweeping import COMMAND, OPTIONS, SEARCHED, SPACE, agree, curve, runs_of, sweep, trials, tried
 
-from repro import cli, folder
+from repro import cli, folder, seeds
 from repro.data import load
 from repro.spec import Data
 from repro.sweep import status
@@ -313,6 +314,28 @@ def test_finish_retrains_the_best_on_fresh_seeds_once(tmp_path: Path, capsys: py
     other.write_text(other.read_text().replace("Dense(16)", "Dense(15)"))
     assert cli.main(finish) == 2
     assert "error: study 'small' was of another spec of small" in capsys.readouterr().err
+
+
+def test_an_interrupted_finish_compares_what_has_finished(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish = [*COMMAND, "--finish", "--best", "1", "--seeds", "1", "--json"]
+    assert sweep("--trials", "1") == 0
+    capsys.readouterr()
+    assert cli.main(finish) == 0
+    whole = json.loads(capsys.readouterr().out)
+    train, trained = seeds.run, []
+
+    def interrupted(*arguments: Any) -> seeds.Outcome:
+        trained.append(arguments)
+        return replace(train(*arguments), exit_code=130)
+
+    monkeypatch.setattr(seeds, "run", interrupted)
+    assert cli.main(finish) == 130
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == whole
+    assert len(trained) == 1, "nothing is begun any more"
+    assert "go on: the same command again" in printed.err
 
 
 def test_a_trials_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:

@@ -188,6 +188,17 @@ def test_the_section_has_tables_and_plots() -> None:
     assert any("12 complete, 1 pruned" in text for text in said)
 
 
+def test_the_published_settings_own_runs_answer_where_it_was_not_retrained() -> None:
+    finished(study(), [], [100.0, 100.1, 100.2])
+    own = own_runs(100.1, 100.2)
+    own.runs["test_neg_elbo"] = [102.9, 103.1, 1.0]
+    said = searched.answer(read(), "bowl", own)
+    assert "gives 100.10 nats of test negative ELBO over 3 seeds, the published setting 103.00 over 2: -2.90" in said
+    other = own_runs(100.1)
+    other.runs["test_neg_elbo"] = [102.9, 1.0]
+    assert "is not yet known" in searched.answer(read(), "bowl", other), "one seed has no spread"
+
+
 @pytest.mark.parametrize("complete", [0, 1, 2, 5])
 def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
     study()

@@ -59,6 +59,8 @@ class Retrained:
 def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False) -> int:
     """Retrain the best settings on so many fresh seeds and compare; the exit code. What has finished is left alone.
 
+    When interrupted it compares what has finished by then.
+
     Raises UsageError if there is no such study, if it is of another experiment, spec or data, or has no complete trial.
     """
     study = _study(how)
@@ -68,8 +70,9 @@ def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False)
     numbers = tuple(range(first, first + fresh))
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # JSON is to be all of the output
         code, found = _retrain(study, entry, dataset, how, best, numbers)
-    if code < 128:
-        _conclude(study, found, as_json)
+    _conclude(study, found, as_json)
+    if code >= 128:
+        say("go on: the same command again", error=as_json)
     return code
 
 
@@ -92,13 +95,13 @@ def _retrain(
     for trial in (*study.best()[:best], None):
         assignments = (*held_out(entry.spec), *spaces.assignments(trial.params if trial else {}))
         spec = overrides.apply(entry.spec, assignments)
-        say(f"\n{_label(trial)}")
         request = Request(entry, spec, dataset, numbers[0], prepare.pick_device(how.device), how.threads_each)
+        if code >= 128:
+            found.append(_retrained(study, trial, seeds.before(request, numbers, how.asked["experiment"])))
+            continue
+        say(f"\n{_label(trial)}")
         outcome = seeds.run(request, numbers, how.jobs, how.found(dataset).asked | {"assignments": assignments})
         code = outcome.exit_code or code
-        if code >= 128:
-            say("go on: the same command again")
-            return code, []
         if outcome.parent_run_id:
             sweeps.adopt(study.parent, outcome.parent_run_id, {names.SWEEP: study.name})
         found.append(_retrained(study, trial, outcome.runs))
