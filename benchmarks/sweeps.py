@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import optuna
 import typer
@@ -28,6 +28,7 @@ from repro.train import evaluate
 from repro.trainer import Trainer
 
 Source = Literal["auto", "real", "stand-in"]
+ONE_THREAD, ALL_CORES = "one job, one thread", "one job, all cores"
 
 
 @dataclass(frozen=True)
@@ -85,26 +86,29 @@ def main(
     cores = provenance.cores()
     where = ["--data", data, *(["--data-dir", str(data_dir.resolve())] if data_dir else [])]
     alike = [name, "--study", "turn", "--trials", str(cores), "--epochs", str(epochs), "--pruner", "none", *where]
-    ways = {"one job, one thread": (1, 1), "one job, all cores": (1, cores), "a job for each core": (cores, cores)}
+    ways = {ONE_THREAD: (1, 1), ALL_CORES: (1, cores), "a job for each core": (cores, cores)}
     turns: dict[str, list[Turn]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, (jobs, threads) in ways.items():
             turns[way].append(take([*alike, "--jobs", str(jobs), "--threads", str(threads)]))
-    measured = heldout_seconds(name, data, data_dir) * epochs * cores
-    rows = []
+    print(f"{name}, {cores} trials of {epochs} epochs a turn, {rounds} rounds, {provenance.cpu()}")
+    table(rows(turns, epochs * heldout_seconds(name, data, data_dir)))
+
+
+def rows(turns: dict[str, list[Turn]], heldout: float) -> list[dict[str, Any]]:
+    """A row for each way. `heldout` is how long the held-out costs of a trial take on one thread, in seconds."""
+    found = []
     for way, taken in turns.items():
-        row = {"way": way, "trials an hour": statistics.median(turn.by_hour for turn in taken)}
-        for other in list(ways)[:2]:
-            ratios = [turn.by_hour / beside.by_hour for turn, beside in zip(taken, turns[other], strict=True)]
-            row[f"over {other}"] = statistics.median(ratios)
+        row: dict[str, Any] = {"way": way, "trials an hour": statistics.median(turn.by_hour for turn in taken)}
+        for other in (ONE_THREAD, ALL_CORES):
+            pairs = zip(taken, turns[other], strict=True)
+            row[f"over {other}"] = statistics.median(turn.by_hour / beside.by_hour for turn, beside in pairs)
         row["seconds a trial"] = statistics.median(statistics.fmean(turn.trials) for turn in taken)
         row["not training, %"] = 100 * statistics.median(turn.not_training for turn in taken)
-        one_thread = ways[way][1] // ways[way][0] == 1
-        heldout = 100 * statistics.median(measured / sum(turn.trials) for turn in taken)
-        row["of it held-out cost, %"] = heldout if one_thread else None
-        rows.append(row)
-    print(f"{name}, {cores} trials of {epochs} epochs a turn, {rounds} rounds")
-    table(rows)
+        shares = (heldout * len(turn.trials) / sum(turn.trials) for turn in taken)
+        row["of it held-out cost, %"] = None if way == ALL_CORES else 100 * statistics.median(shares)
+        found.append(row)
+    return found
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import contestant, report, work
+from benchmarks import contestant, report, sweeps, work
 from benchmarks.contestant import Contestant, PeerError
 from repro import registry
 from repro.tables import table
@@ -190,3 +190,31 @@ def test_an_interrupt_ends_every_peer(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 130
     assert "Traceback" not in process.stderr.read()
     assert not [peer for peer in peers if peer.is_running()]
+
+
+def test_ways_to_search_are_compared_round_by_round() -> None:
+    def turn(span: float) -> sweeps.Turn:
+        return sweeps.Turn(span, [60.0, 60.0], training=114.0)
+
+    turns = {
+        sweeps.ONE_THREAD: [turn(120), turn(240), turn(120)],
+        sweeps.ALL_CORES: [turn(90), turn(180), turn(100)],
+        "a job for each core": [turn(60), turn(120), turn(80)],
+    }
+    first, second, third = sweeps.rows(turns, heldout=1.8)
+    assert (first["trials an hour"], third["trials an hour"]) == (60, 90)
+    assert [row["over one job, one thread"] for row in (first, second, third)] == pytest.approx([1, 4 / 3, 2])
+    assert third["over one job, all cores"] == 1.5
+    assert first["not training, %"] == pytest.approx(5)
+    assert first["of it held-out cost, %"] == pytest.approx(3)
+    assert second["of it held-out cost, %"] is None
+
+
+def test_a_turn_is_the_real_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    options = ["--study", "turn", "--trials", "2", "--epochs", "1", "--pruner", "none", "--data", "stand-in"]
+    taken = sweeps.take(["mnist_fc", *options, "--threads", "1"])
+    assert len(taken.trials) == 2
+    assert sum(taken.trials) <= taken.span + 0.1
+    assert 0 < taken.not_training < 1
