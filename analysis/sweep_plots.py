@@ -210,7 +210,7 @@ def _height(column: "pd.Series[Any]") -> "pd.Series[float]":
         column = column.astype("category").cat.codes
     elif (column > 0).all():
         column = np.log(column.astype(float))
-    return (column - column.min()) / (column.max() - column.min())
+    return (column - column.min()) / ((column.max() - column.min()) or 1)
 
 
 def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
