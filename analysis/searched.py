@@ -60,14 +60,7 @@ def answer(sweeps: Sweeps, study: str, frames: Frames) -> str:
     difference = float(theirs.mean() - mine.mean())
     interval = stats.ttest_ind(theirs, mine, equal_var=False).confidence_interval(0.95)
     reported = registry.get(experiment).spec.reported
-    margin = reported.margin if reported is not None else None
-    near = ""
-    if margin is not None and interval.low >= -margin:
-        near = f" The published setting is near the best: not {margin} nats from it, the margin that its verdict has."
-    elif margin is not None and interval.high < -margin:
-        near = f" The published setting is not near the best: more than {margin} nats, its verdict's margin, are left."
-    elif margin is not None:
-        near = f" More seeds would decide whether that is within {margin} nats, the margin that its verdict has."
+    near = _near(interval, reported.margin, trials["epochs"].iloc[0]) if reported is not None else ""
     return (
         f"{_words(rows.loc[best, 'settings'])} gives {theirs.mean():.2f} nats of test negative ELBO over "
         f"{len(theirs)} seeds, the published setting {mine.mean():.2f} over {len(mine)}: {difference:+.2f} (95% "
@@ -75,6 +68,19 @@ def answer(sweeps: Sweeps, study: str, frames: Frames) -> str:
         f"{rows.loc[best, 'trial_value']:.2f} on held-out images; fresh seeds were {rows.loc[best, 'optimism']:+.2f} "
         "from that at the same epoch, which is the optimism of the search."
     )
+
+
+def _near(interval: Any, margin: float | None, epochs: int) -> str:
+    """Whether the published setting is near the best, by the interval of the difference; "" without a margin."""
+    if margin is None:
+        return ""
+    if interval.low > 0:
+        return f" The published setting is the better one: what is best after {epochs} epochs is not in the end."
+    if interval.low >= -margin:
+        return f" The published setting is near the best: not {margin} nats from it, the margin that its verdict has."
+    if interval.high < -margin:
+        return f" The published setting is not near the best: more than {margin} nats, its verdict's margin, are left."
+    return f" More seeds would decide whether that is within {margin} nats, the margin that its verdict has."
 
 
 def _own(trials: pd.DataFrame, frames: Frames) -> "pd.Series[float]":
