@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from repro.errors import UsageError
@@ -54,12 +54,16 @@ DATASETS = {
 class Data:
     """The training images and their order.
 
+    `shuffle` draws a new order for every epoch; without it every epoch is in file order. `first_epoch` is the order of
+    the first epoch where it differs from the others: TensorFlow 1.0's reader of MNIST shuffled from the second on.
+
     `holdout` is how many training images, the first of MNIST's and the last of CIFAR-10's, are kept out of training, to
     measure the held-out negative ELBO on. With 0 the test images are used for that, for monitoring only.
     """
 
     name: Literal["mnist", "cifar10"]
     shuffle: bool = True
+    first_epoch: Literal["file", "shuffled"] | None = None
     holdout: Annotated[int, Field(ge=0)] = 0
 
     @property
@@ -138,12 +142,19 @@ class VAE:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Adam:
-    """Adam as in Kingma and Ba (2015)."""
+    """Adam as in Kingma and Ba (2015).
+
+    `epsilon_at` is the square root that epsilon is added to. `sqrt_corrected`: that of the bias-corrected second moment,
+    as in their algorithm 1 and in PyTorch. `sqrt_uncorrected`: that of the second moment itself, as in the reordered
+    form at the end of their section 2 ("epsilon hat") and in TensorFlow. The second is the first with an epsilon of
+    epsilon / sqrt(1 - beta2**t) at step t, which matters where gradients are not far above epsilon.
+    """
 
     lr: Annotated[float, Field(gt=0, le=1000)]
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    epsilon_at: Literal["sqrt_corrected", "sqrt_uncorrected"] = "sqrt_corrected"
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -164,10 +175,11 @@ class Training:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Reported:
-    """The published result: training cost of epoch `epoch`, nats per image. `curve` is a CSV beside the experiment.
+    """One published result: the training cost of epoch `epoch`, nats per image.
 
-    `margin` is the difference of the mean cost, nats per image, up to which a result counts as reproduced: fixed here
-    before the runs, as 2% of the reported cost's excess over the entropy floor of the training images.
+    `curve` is a CSV file beside the experiment, with the published cost of every epoch. `margin` and `seeds` are the
+    plan, fixed before the runs: the largest difference of the mean cost, nats per image, that counts as reproduced (2%
+    of the reported cost's excess over the entropy floor of the training images), and the seeds that decide.
     """
 
     cost: float
@@ -175,6 +187,12 @@ class Reported:
     source: str
     curve: str | None = None
     margin: Annotated[float, Field(gt=0)] | None = None
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+
+def _as_list(reported: Any) -> Any:
+    """Takes one reported result as it stands, and none as None."""
+    return () if reported is None else (reported,) if isinstance(reported, dict | Reported) else reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +250,7 @@ Space = dict[str, Range]
 class Experiment:
     """Everything that decides what a run computes, and what was reported for it.
 
+    `reported` are the published results, in the order of their epochs; a run counts for each whose epoch it reaches.
     `variant_of` names the registered experiment that this one differs from in one factor, to see what that does.
     `sweep` is what a sweep searches unless it is told otherwise, ranges by dotted key; no run depends on it.
     """
@@ -240,7 +259,7 @@ class Experiment:
     model: VAE
     optim: Adam
     training: Training
-    reported: Reported | None = None
+    reported: Annotated[tuple[Reported, ...], BeforeValidator(_as_list)] = ()
     variant_of: str | None = None
     sweep: SkipValidation[Space | None] = dataclasses.field(default=None, hash=False, compare=False)
 
@@ -255,18 +274,30 @@ class Experiment:
 
     @property
     def signature(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of everything that decides what is computed.
+        """Twelve hexadecimal digits of the SHA-256 of everything that decides what an epoch computes.
 
-        All of data, model, optim and training enters, defaults too, so that a changed default changes the signature.
-        What was reported, or whose variant it is, does not.
+        Of data, model, optim and training all enters that is not a field's default, so that a new field whose default
+        is how it was before leaves signatures as they are: a default must never change. How many epochs there are does
+        not enter, nor what was reported or whose variant it is.
         """
-        computed = {key: value for key, value in self.to_dict().items() if key not in ("reported", "variant_of")}
+        computed = {key: _deviating(getattr(self, key)) for key in ("data", "model", "optim", "training")}
+        del computed["training"]["epochs"]
         return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def from_dict(values: dict[str, Any]) -> Experiment:
     """The inverse of `Experiment.to_dict`. Raises UsageError with every fault."""
     return checked(lambda: TypeAdapter(Experiment).validate_python(values))
+
+
+def _deviating(value: Any) -> Any:
+    """A spec as plain values without the fields that have their default; a layer keeps its kind."""
+    if isinstance(value, tuple):
+        return [_deviating(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {field.name: (getattr(value, field.name), field.default) for field in dataclasses.fields(value)}
+    return {name: _deviating(own) for name, (own, default) in fields.items() if name == "kind" or own != default}
 
 
 def checked(build: Callable[[], T]) -> T:

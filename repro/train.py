@@ -14,7 +14,7 @@ from torch import Tensor
 from repro.engine import Step
 from repro.errors import ReproError
 from repro.randomness import stream
-from repro.spec import Experiment
+from repro.spec import Data, Experiment
 
 EVALUATION_BATCH = 500
 
@@ -55,7 +55,7 @@ def train_epoch(
     on a GPU some steps later, and may raise to end the epoch. Raises NotFiniteError naming the first step whose cost
     is not a number: after that step, on a GPU at the end of the epoch.
     """
-    order = epoch_order(len(images), experiment.data.shuffle, seed, epoch).to(images.device)
+    order = epoch_order(len(images), experiment.data, seed, epoch).to(images.device)
     noise = epoch_noise(len(images), experiment, seed, epoch).to(images.device)
     done: list[Tensor] = []
     for costs in step.epoch(images, order, noise):
@@ -76,9 +76,11 @@ def require_finite(costs: Tensor, epoch: int, first: int = 1) -> None:
             raise NotFiniteError(epoch, number, Costs(*parts))
 
 
-def epoch_order(images: int, shuffle: bool, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch takes the training images. -> int64 [N]."""
-    return torch.randperm(images, generator=stream("order", seed, epoch)) if shuffle else torch.arange(images)
+def epoch_order(images: int, data: Data, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch, counted from 1, takes the training images. -> int64 [N]."""
+    own = data.first_epoch if epoch == 1 else None
+    shuffled = own == "shuffled" if own else data.shuffle
+    return torch.randperm(images, generator=stream("order", seed, epoch)) if shuffled else torch.arange(images)
 
 
 def epoch_noise(images: int, experiment: Experiment, seed: int, epoch: int) -> Tensor:

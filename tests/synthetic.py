@@ -45,7 +45,7 @@ def run(
     }
     if diverged_after:
         status = "FAILED"
-        tags |= {names.CAUSE: names.DIVERGED, names.ERROR: "the cost is not finite"}
+        tags |= {names.CAUSE: names.NOT_FINITE, names.ERROR: "the cost is not finite"}
     params = spec.flat() | {names.SEED: str(seed)}
     reported = curves.reported_curve(registry.get(entry.spec.variant_of or experiment))
     assert reported is not None

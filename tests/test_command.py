@@ -179,7 +179,7 @@ def test_a_cost_that_is_not_finite_fails_the_run(tmp_path: Path) -> None:
     run = client(tmp_path).get_run(summary["run_id"])
     assert run.info.status == "FAILED"
     assert run.data.tags[names.ERROR] == summary["error"]
-    assert run.data.tags[names.CAUSE] == names.DIVERGED
+    assert run.data.tags[names.CAUSE] == names.NOT_FINITE
     state, _ = checkpoint.newest(
         tmp_path / "mlruns/runs" / summary["run_id"] / "checkpoints", signature_of(tmp_path, summary)
     )

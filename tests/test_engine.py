@@ -1,15 +1,18 @@
 """The engines against each other and by other roads: float64 autograd, torch.optim, formulas at extreme inputs."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from repro import checkpoint, engine, registry, spec, train
@@ -400,7 +403,7 @@ def test_mixed_precision_is_near_float32_and_not_the_same(engine: str) -> None:
 
 
 def epoch_data(experiment: Experiment, images: int, seed: int) -> tuple[Tensor, Tensor]:
-    return train.epoch_order(images, True, seed, 1), train.epoch_noise(images, experiment, seed, 1)
+    return train.epoch_order(images, experiment.data, seed, 1), train.epoch_noise(images, experiment, seed, 1)
 
 
 def warms_up_and_fails(advance: Callable[[], None], position: Tensor) -> Callable[[], None]:
@@ -510,3 +513,70 @@ def test_a_run_records_what_was_chosen_and_mixed_precision_is_not_comparable(sma
     exact = apply(entry.spec, [])
     assert not_comparable(entry, exact, dataset) == not_comparable(entry, exact, dataset, "float32") == []
     assert "mixed precision" in not_comparable(entry, exact, dataset, "mixed")[0]
+
+
+def numpy_adam(settings: Adam, x: NDArray[np.float64], gradients: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Section 2 of Kingma and Ba (2015): algorithm 1, or its reordered form with epsilon hat."""
+    m, v, reordered = np.zeros_like(x), np.zeros_like(x), settings.epsilon_at == "sqrt_uncorrected"
+    for t, g in enumerate(gradients, start=1):
+        m = settings.beta1 * m + (1 - settings.beta1) * g
+        v = settings.beta2 * v + (1 - settings.beta2) * g * g
+        first, second = 1 - settings.beta1**t, 1 - settings.beta2**t
+        if reordered:
+            x = x - settings.lr * np.sqrt(second) / first * m / (np.sqrt(v) + settings.epsilon)
+        else:
+            x = x - settings.lr * (m / first) / (np.sqrt(v / second) + settings.epsilon)
+    return x
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-2])
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("epsilon_at", ["sqrt_corrected", "sqrt_uncorrected"])
+def test_adam_agrees_with_the_paper_over_200_steps(epsilon_at: str, size: float, capturable: bool) -> None:
+    settings, generator = Adam(lr=1e-3, epsilon_at=epsilon_at), torch.Generator().manual_seed(0)
+    x, steps = torch.zeros(1000), torch.zeros(())
+    optimiser = engine.adam.Adam(settings, [x], capturable)
+    gradients = [torch.randn(1000, generator=generator) * size for _ in range(200)]
+    for gradient in gradients:
+        steps += 1
+        optimiser.update([gradient], steps)
+    expected = numpy_adam(settings, np.zeros(1000), [each.double().numpy() for each in gradients])
+    np.testing.assert_allclose(x.numpy(), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-2])
+def test_the_places_of_epsilon_differ_where_gradients_are_tiny_and_only_there(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(1000, generator=generator).double().numpy() * size for _ in range(200)]
+    corrected, uncorrected = (
+        numpy_adam(Adam(lr=1e-3, epsilon_at=where), np.zeros(1000), gradients)
+        for where in ("sqrt_corrected", "sqrt_uncorrected")
+    )
+    ratio = np.abs(uncorrected).mean() / np.abs(corrected).mean()
+    assert ratio < 0.5 if size < 1e-8 else ratio > 0.8
+
+
+@pytest.mark.parametrize("name", ["mnist_conv", "mnist_conv_pytorch_adam"])
+@pytest.mark.parametrize("make", [FastStep, GraphStep, PlainStep])
+def test_every_engine_moves_weights_as_the_paper_says(name: str, make: type[PlainStep]) -> None:
+    """200 steps by the gradients that the engine itself took, which the first moment gives back: the encoder's first
+    layer begins with gradients of some 1e-8, the last layer with ordinary ones."""
+    experiment = apply(registry.get(name).spec, ["training.batch_size=10"])
+    step = make(experiment, build(experiment, 0), Settings())
+    watched = ("encoder.0.bias", "outputs.0.0.bias")
+    weights = {key: dict(step.model.named_parameters())[key] for key in watched}
+    start, beta = (
+        {key: weight.detach().double().numpy().copy() for key, weight in weights.items()},
+        experiment.optim.beta1,
+    )
+    moments: dict[str, list[NDArray[np.float64]]] = {key: [np.zeros_like(start[key])] for key in watched}
+    for images, noise in batches(experiment, 200):
+        step.step(images, noise)
+        for key in watched:
+            moments[key].append(step.state()[f"{key}/exp_avg"].double().numpy().copy())
+    for key, weight in weights.items():
+        gradients = [(now - beta * then) / (1 - beta) for then, now in itertools.pairwise(moments[key])]
+        moved = numpy_adam(experiment.optim, start[key], gradients) - start[key]
+        np.testing.assert_allclose(
+            weight.detach().double().numpy() - start[key], moved, atol=1e-5 * np.abs(moved).max()
+        )

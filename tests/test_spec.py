@@ -16,15 +16,30 @@ FC = registry.get("mnist_fc").spec
 
 def test_the_three_setups_are_registered_with_what_was_reported() -> None:
     specs = {name: registry.get(name).spec for name in registry.names()}
-    costs = {name: spec.reported.cost for name, spec in specs.items() if spec.reported}
-    assert costs == {"mnist_fc": 96.2119372147, "mnist_conv": 99.1976605925, "cifar_conv": 1840.119207031}
+    costs = {(name, each.epoch): each.cost for name, spec in specs.items() for each in spec.reported}
+    assert costs == {
+        ("mnist_fc", 10): 112.542405215,
+        ("mnist_fc", 100): 96.211937214,
+        ("mnist_conv", 150): 99.197660592,
+        ("mnist_conv_lr_1e3", 10): 130.142956571,
+        ("cifar_conv", 150): 1840.119207031,
+    }
+
+
+def test_a_margin_is_two_percent_of_the_excess_over_the_entropy_floor_and_seeds_are_planned() -> None:
+    floors = {"mnist": 45.75, "cifar10": 1678.91}
+    for name in registry.names():
+        spec = registry.get(name).spec
+        for each in spec.reported:
+            assert each.margin == pytest.approx(0.02 * (each.cost - floors[spec.data.name]), abs=0.005)
+            assert each.seeds == tuple(range(100, 120 if name == "mnist_conv_lr_1e3" else 112))
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names() if registry.get(name).spec.variant_of])
 def test_a_variant_differs_from_its_experiment_in_one_setting(name: str) -> None:
     spec = registry.get(name).spec
     base, varied = registry.get(str(spec.variant_of)).spec.flat(), spec.flat()
-    keys = {key for key in base | varied if not key.startswith(("reported.", "variant_of"))}
+    keys = {key for key in base | varied if key not in ("reported", "variant_of", "training.epochs")}
     assert len([key for key in keys if base.get(key) != varied.get(key)]) == 1
 
 
@@ -36,10 +51,41 @@ def test_a_spec_survives_its_own_dictionary(name: str) -> None:
 
 def test_the_signature_covers_all_that_is_computed_and_nothing_else() -> None:
     assert apply(FC, ["optim.epsilon=1e-7"]).signature != FC.signature
-    assert apply(FC, ["training.epochs=3"]).signature != FC.signature
+    assert apply(FC, ["data.first_epoch=shuffled"]).signature != FC.signature
+    assert apply(FC, ["optim.epsilon_at=sqrt_corrected"]).signature != FC.signature
+    assert apply(FC, ["training.epochs=3"]).signature == FC.signature
     assert apply(FC, ["optim.lr=0.001"]).signature == FC.signature
     values = FC.to_dict() | {"reported": None}
     assert from_dict(values).signature == FC.signature
+
+
+def test_signatures_stay_what_they_are() -> None:
+    found = {name: registry.get(name).spec.signature for name in registry.names()}
+    assert found == {
+        "cifar_conv": "d711949b9420",
+        "cifar_conv_shuffled": "592796e0ec4d",
+        "mnist_conv": "091024faf743",
+        "mnist_conv_lr_1e3": "9206410e6967",
+        "mnist_conv_pytorch_adam": "f72ff04cbd34",
+        "mnist_fc": "d6c7f72fd7c7",
+        "mnist_fc_first_epoch_shuffled": "d61996a658da",
+        "mnist_fc_gaussian": "b8295829d054",
+        "mnist_fc_heldout_included": "5c1f359efa21",
+        "mnist_fc_kl_as_printed": "2d36037c4ebb",
+        "mnist_fc_lr_1e4": "cb9ee89d9d2e",
+        "mnist_fc_pytorch_init": "6dea11068854",
+        "mnist_fc_score_function": "5e662f0cf9b6",
+    }
+
+
+def test_a_spec_recorded_with_one_reported_result_is_read() -> None:
+    one = {"cost": 96.2, "epoch": 100, "source": "somebody", "curve": None, "margin": 1.01}
+    values = FC.to_dict()
+    del values["data"]["first_epoch"], values["optim"]["epsilon_at"]
+    read = from_dict(values | {"reported": one})
+    assert [each.cost for each in read.reported] == [96.2]
+    assert (read.data.first_epoch, read.optim.epsilon_at) == (None, "sqrt_corrected")
+    assert from_dict(values | {"reported": None}).reported == ()
 
 
 def test_overrides_take_the_type_of_their_field() -> None:

@@ -12,7 +12,7 @@ from repro.model import VAE, build
 from repro.objective import bernoulli_reconstruction, kl_to_standard_normal
 from repro.overrides import apply
 from repro.randomness import stream
-from repro.spec import Experiment
+from repro.spec import Data, Experiment
 
 IMAGES = torch.randint(0, 256, (230, 28, 28, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
@@ -64,10 +64,19 @@ def test_an_epoch_can_be_replayed_from_seed_and_number_alone(small: Experiment) 
 
 
 def test_order_is_a_fresh_permutation_each_epoch_or_the_file_order() -> None:
-    first, second = (train.epoch_order(1000, True, 0, epoch) for epoch in (1, 2))
+    first, second = (train.epoch_order(1000, Data("mnist"), 0, epoch) for epoch in (1, 2))
     assert torch.equal(first.sort().values, torch.arange(1000))
     assert not torch.equal(first, second)
-    assert torch.equal(train.epoch_order(7, False, 0, 1), torch.arange(7))
+    assert torch.equal(train.epoch_order(7, Data("mnist", shuffle=False), 0, 1), torch.arange(7))
+
+
+def test_the_first_epoch_may_have_an_order_of_its_own() -> None:
+    in_order = Data("mnist", first_epoch="file")
+    assert torch.equal(train.epoch_order(1000, in_order, 0, 1), torch.arange(1000))
+    assert torch.equal(train.epoch_order(1000, in_order, 0, 2), train.epoch_order(1000, Data("mnist"), 0, 2))
+    shuffled_once = Data("mnist", shuffle=False, first_epoch="shuffled")
+    assert torch.equal(train.epoch_order(1000, shuffled_once, 0, 1), train.epoch_order(1000, Data("mnist"), 0, 1))
+    assert torch.equal(train.epoch_order(1000, shuffled_once, 0, 2), torch.arange(1000))
 
 
 def test_noise_is_standard_normal_and_differs_by_epoch_and_seed(small: Experiment) -> None:

@@ -43,7 +43,7 @@ class Engine:
 
     def _costs(self) -> Iterator[float]:
         for epoch in count(1):
-            order = epoch_order(len(self.images), self.experiment.data.shuffle, self.seed, epoch)
+            order = epoch_order(len(self.images), self.experiment.data, self.seed, epoch)
             noise = epoch_noise(len(self.images), self.experiment, self.seed, epoch)
             for costs in self.step.epoch(self.images, order, noise):
                 yield from costs.sum(1).tolist()

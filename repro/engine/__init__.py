@@ -49,7 +49,7 @@ def choose(experiment: Experiment, model: VAE, settings: Settings) -> Step:
 def _alike(experiment: Experiment) -> Experiment:
     """One experiment for all that are alike in a step's gradients."""
     training = replace(experiment.training, epochs=1)
-    return replace(experiment, optim=Adam(lr=1e-3), training=training, reported=None, variant_of=None)
+    return replace(experiment, optim=Adam(lr=1e-3), training=training, reported=(), variant_of=None)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,6 +1,7 @@
 """Adam through torch's fused operator. `torch.optim` is not imported: it takes a second to, and does the same."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,16 +10,25 @@ from torch import Tensor
 from repro import spec
 
 
-class Adam:
-    """Moments of some tensors, and their update."""
+ENDLESS = 1e9  # steps after which 1 - beta**steps is 1 for every beta that can be written as a float32
 
-    def __init__(self, settings: spec.Adam, tensors: Sequence[Tensor]) -> None:
-        self.tensors = tensors
+
+class Adam:
+    """Moments of some tensors, and their update.
+
+    The fused operator adds epsilon to the root of the corrected second moment, sqrt(v / (1 - beta2**t)). With epsilon
+    at the uncorrected root the update is lr * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + epsilon): the same
+    operator at a step count that leaves nothing to correct, with a learning rate that holds both corrections. With
+    `capturable` this learning rate is computed on the tensors' device, so that a CUDA graph can hold it.
+    """
+
+    def __init__(self, settings: spec.Adam, tensors: Sequence[Tensor], capturable: bool = False) -> None:
+        self.settings, self.tensors, self.capturable = settings, tensors, capturable
         self.exp_avg = [torch.zeros_like(tensor) for tensor in tensors]
         self.exp_avg_sq = [torch.zeros_like(tensor) for tensor in tensors]
+        self.endless = torch.full((), ENDLESS, device=tensors[0].device)
         self.move = functools.partial(
             torch._fused_adam_,
-            lr=settings.lr,
             beta1=settings.beta1,
             beta2=settings.beta2,
             eps=settings.epsilon,
@@ -35,7 +45,19 @@ class Adam:
             g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
             for g, p in zip(gradients, values, strict=True)
         ]
-        self.move(values, laid, means, squares, [], [steps] * len(values))
+        rate, counted = self._rate(steps)
+        self.move(values, laid, means, squares, [], [counted] * len(values), lr=rate)
+
+    def _rate(self, steps: Tensor) -> tuple[float | Tensor, Tensor]:
+        """The learning rate and the step count to give to the operator."""
+        lr, beta1, beta2 = self.settings.lr, self.settings.beta1, self.settings.beta2
+        if self.settings.epsilon_at == "sqrt_corrected":
+            return lr, steps
+        if self.capturable:
+            first, second = 1 - beta1 ** steps.double(), 1 - beta2 ** steps.double()
+            return (lr * second.sqrt() / first).float(), self.endless
+        t = float(steps)
+        return lr * math.sqrt(1 - beta2**t) / (1 - beta1**t), self.endless
 
 
 def named_state(

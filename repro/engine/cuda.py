@@ -53,6 +53,8 @@ class Desk:
 class GraphStep(PlainStep):
     """The plain step, captured once and then replayed without the host. See `Step` for the interface."""
 
+    capturable = True
+
     def __init__(self, experiment: Experiment, model: VAE, settings: Settings) -> None:
         super().__init__(experiment, model, settings)
         self.settings = replace(self.settings, engine="fast")

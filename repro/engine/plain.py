@@ -65,13 +65,15 @@ def summed_costs(model: VAE, images: Tensor, noise: Tensor) -> Tensor:
 class PlainStep:
     """Covers everything. See `Step` for the interface."""
 
+    capturable = False
+
     def __init__(self, experiment: Experiment, model: VAE, settings: Settings) -> None:
         self.settings = replace(settings, engine="plain", products="")
         self.model, self.training = model, experiment.training
         self.batch_size = self.training.batch_size
         self.parameters = dict(model.named_parameters())
         values = list(self.parameters.values())
-        self.adam = Adam(experiment.optim, values)
+        self.adam = Adam(experiment.optim, values, self.capturable)
         self.steps = torch.zeros((), device=values[0].device)
 
     def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

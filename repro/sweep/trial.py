@@ -124,7 +124,7 @@ def _seeds(study: Study, trial: Trial, bench: Bench) -> tuple[TrialState, float 
         except (ReproError, OSError) as error:
             return TrialState.FAIL, None, str(error)
         if summary.status != "FINISHED" or summary.heldout_neg_elbo is None:
-            early = summary.cause in (PrunedError.__name__, names.DIVERGED)
+            early = summary.cause in (PrunedError.__name__, names.NOT_FINITE)
             return TrialState.PRUNED if early else TrialState.FAIL, None, str(summary.error)
         values.append(summary.heldout_neg_elbo)
     return TrialState.COMPLETE, fmean(values), ""
