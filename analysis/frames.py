@@ -16,9 +16,9 @@ from repro.tracking import names, read, studies
 
 RUN_COLUMNS = [
     "experiment", "variant_of", "run_id", "seed", "started", "status", "epochs", "comparable", "reason", "signature",
-    "margin", "data", "fingerprint", "cost", "test_neg_elbo", "test_reconstruction", "test_kl", "entropy_floor",
+    "plan", "plan_commit", "plan_date", "data", "fingerprint", "cost", "test_neg_elbo", "test_reconstruction", "test_kl", "entropy_floor",
     "weights_sha256", "commit", "uncommitted_changes", "cpu", "device", "threads", "engine", "products", "python",
-    "torch",
+    "torch", "precision",
 ]  # fmt: skip
 CURVE_COLUMNS = ["experiment", "seed", "run_id", "epoch", names.COST, names.RECONSTRUCTION, names.KL]
 CURVE_COLUMNS += [names.HELDOUT_NEG_ELBO]
@@ -26,13 +26,13 @@ MEASUREMENT_COLUMNS = ["experiment", "seed", "run_id", "study", "quantity", "gro
 MEASUREMENT_COLUMNS += ["unit"]
 
 WHOLE = {"seed", "epoch", "epochs"}
-REAL = {"margin", "cost", "test_neg_elbo", "test_reconstruction", "test_kl", "entropy_floor", "reconstruction", "kl"}
+REAL = {"cost", "test_neg_elbo", "test_reconstruction", "test_kl", "entropy_floor", "reconstruction", "kl"}
 REAL |= {names.HELDOUT_NEG_ELBO, "x", "value", "standard_error"}
 
 DIVERGED = "DIVERGED"
-"""Status of a run that ended since its cost was no longer a number."""
-NEAR_COPIES = {"e5252b43bbdf": "CIFAR-10, JPEG-recoded"}
-"""Known data sets that are not the canonical one, by the beginning of their fingerprint."""
+"""Status of a run that ended because its cost was no longer a number."""
+FAILED = ("FAILED", DIVERGED)
+"""Statuses of a run that ended by itself before its last epoch."""
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
@@ -129,18 +129,21 @@ def all_entries() -> list[Entry]:
     return [registry.get(name) for name in registry.names()]
 
 
-def diverged(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Which of these rows of `Frames.runs` are outcomes, too: the experiment as registered, on real data, diverged."""
+def unchanged(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Which of these rows of `Frames.runs` are of the experiment as it is registered now, in float32 on real data."""
     registered = {entry.name: entry.spec.signature for entry in all_entries()}
-    unchanged = runs["signature"] == runs["experiment"].map(registered)
     real = ~runs["data"].str.endswith("(stand-in)")
-    return unchanged & real & (runs["status"] == DIVERGED) & (runs["epochs"] > 0)
+    return (runs["signature"] == runs["experiment"].map(registered)) & real & (runs["precision"] == "float32")
 
 
-def data_label(name: str, status: str, fingerprint: str) -> str:
-    """A data set in words for a table: `MNIST (canonical)`, `CIFAR-10, JPEG-recoded (unverified)`."""
-    title = next((label for start, label in NEAR_COPIES.items() if fingerprint.startswith(start)), "")
-    return f"{title or TITLES.get(name, name)} ({status})"
+def diverged(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Which of these rows of `Frames.runs` are outcomes although they did not finish: unchanged, and diverged."""
+    return unchanged(runs) & (runs["status"] == DIVERGED) & (runs["epochs"] > 0)
+
+
+def data_label(name: str, status: str) -> str:
+    """A data set in words for a table: `MNIST (canonical)`."""
+    return f"{TITLES.get(name, name)} ({status})"
 
 
 def _typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -159,21 +162,22 @@ def _typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def _row(entry: Entry, run: read.RunRecord, epochs: int) -> dict[str, object]:
     tags, params, reason = run.tags, run.params, _reason(entry, run)
-    fingerprint, reported = tags.get(names.DATA_FINGERPRINT, ""), params.get("reported.margin")
     return {
         "experiment": entry.name,
         "variant_of": entry.spec.variant_of or "",
         "run_id": run.run_id,
         "seed": int(params.get(names.SEED, -1)),
         "started": run.started,
-        "status": DIVERGED if tags.get(names.CAUSE) == names.DIVERGED else run.status,
+        "status": DIVERGED if tags.get(names.CAUSE) == names.NOT_FINITE else run.status,
         "epochs": epochs,
         "comparable": not reason,
         "reason": reason,
         "signature": tags.get(names.SIGNATURE, ""),
-        "margin": float(reported) if reported else None,
-        "data": data_label(params.get("data.name", "?"), tags.get(names.DATA_STATUS, "?"), fingerprint),
-        "fingerprint": fingerprint[:12],
+        "plan": params.get("reported", ""),
+        "plan_commit": tags.get(names.PLAN_COMMIT, ""),
+        "plan_date": tags.get(names.PLAN_DATE, ""),
+        "data": data_label(params.get("data.name", "?"), tags.get(names.DATA_STATUS, "?")),
+        "fingerprint": tags.get(names.DATA_FINGERPRINT, "")[:12],
         "cost": run.metrics.get(names.COST),
         "test_neg_elbo": run.metrics.get(names.TEST_NEG_ELBO),
         "test_reconstruction": run.metrics.get(names.TEST_RECONSTRUCTION),
@@ -186,6 +190,7 @@ def _row(entry: Entry, run: read.RunRecord, epochs: int) -> dict[str, object]:
         **{key: params.get(key, "") for key in ("device", "threads", "engine", "products")},
         "python": tags.get("repro.python", ""),
         "torch": tags.get("repro.version.torch", ""),
+        "precision": params.get("precision", ""),
     }
 
 
@@ -198,7 +203,8 @@ def _reason(entry: Entry, run: read.RunRecord) -> str:
     said = run.tags.get(names.NOT_COMPARABLE_BECAUSE, "-")
     if run.tags.get(names.SIGNATURE) != entry.spec.signature:
         return said if said != "-" else "it is of another version of the experiment's file"
-    if entry.spec.variant_of and run.tags.get(names.DATA_STATUS) != "stand-in":
+    real, exact = run.tags.get(names.DATA_STATUS) != "stand-in", run.params.get("precision") == "float32"
+    if entry.spec.variant_of and not entry.spec.reported and real and exact:
         return ""  # it names no reported cost; it is compared with the experiment that it varies
     return "" if run.comparable else said
 

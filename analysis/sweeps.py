@@ -170,8 +170,7 @@ def _retrained(entry: Entry, parent: read.RunRecord, data: str) -> list[dict[str
 
 
 def _data(run: read.RunRecord) -> str:
-    fingerprint = run.tags.get(names.DATA_FINGERPRINT, "")
-    return data_label(run.params.get("data.name", "?"), run.tags.get(names.DATA_STATUS, "?"), fingerprint)
+    return data_label(run.params.get("data.name", "?"), run.tags.get(names.DATA_STATUS, "?"))
 
 
 def _mean(runs: list[read.RunRecord], metric: str) -> float | None:

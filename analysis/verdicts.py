@@ -1,89 +1,212 @@
-"""Is a reported cost reproduced? Equivalence of the mean over seeds with it, within a margin fixed beforehand."""
+"""Is a reported cost reproduced? Judged once, by the seeds and the margin that were planned before the runs.
 
+Two questions. *Is the number reached?* is an equivalence test of the mean over seeds with the reported cost. *Could the
+published run be one of ours?* is its place in the prediction distribution for one more run. While planned seeds are
+missing neither is answered: a test that is asked again after every seed does not keep its error rate.
+"""
+
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.frames import FAILED, Frames, unchanged
 from repro.registry import Entry
+from repro.spec import Reported
+from repro.tracking import names
+from repro.tracking.group import compact
 
-LEVEL = 0.05  # of each of the two one-sided tests
-MOST_SEEDS = 1000  # beyond which no number of further seeds is named
+LEVEL = 0.05  # of each of the two one-sided tests, and of the prediction interval
 
-Word = Literal["reproduced", "different (better)", "different (worse)", "inconclusive", "not comparable"]
+Word = Literal["interim", "reproduced", "consistent", "different (better)", "different (worse)", "not comparable"]
+MEANINGS: dict[str, str] = {
+    "reproduced": "the mean over the planned seeds is within the margin of the reported cost (two one-sided t tests at "
+    "5%)",
+    "consistent": "that is not shown, and the published run lies inside the 95% prediction interval for one more run "
+    "of ours",
+    "different": "that is not shown, and the published run lies outside this interval; better means that our costs are "
+    "lower",
+    "interim": "not all planned seeds have finished, so nothing is decided",
+    "not comparable": "there are no runs that may be compared by this plan; the reason is given",
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What costs say of a reported one, nats per image. None where there are too few costs to know.
+
+    `difference` is mean - reported; `ci_low` to `ci_high` is its 90% interval, which two one-sided tests at 5% amount
+    to. `pi_low` to `pi_high` is the 95% prediction interval for the cost of one more run. `t` is the reported cost's
+    place in that prediction distribution, (reported - mean) / (std * sqrt(1 + 1/n)), and `p` its two-sided p value.
+    """
+
+    mean: float | None = None
+    std: float | None = None
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    pi_low: float | None = None
+    pi_high: float | None = None
+    t: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds of an experiment say of its reported cost. Costs in nats per image, None where not known.
+    """What the planned seeds of an experiment say of one reported cost. Costs in nats per image, None where not known.
 
-    `difference` is mean - reported, `excess_share` that over the reported cost's excess over the entropy floor.
-    `ci_low` to `ci_high` is the 90% interval of the difference, which the two tests at 5% amount to; `pi_low` to
-    `pi_high` the 95% prediction interval for the cost of one more run.
+    `n` of `planned` seeds have an outcome: `seeds` have a cost, `failures` say what became of the others. Seeds outside
+    the plan are listed in `outside` and enter no number. `excess_share` and `pi_half_share` are the difference and half
+    the width of the prediction interval as shares of the reported cost's excess over the entropy floor.
     """
 
     experiment: str
+    epoch: int
     reported: float
-    n: int
-    mean: float | None
-    std: float | None
-    pi_low: float | None
-    pi_high: float | None
-    difference: float | None
-    excess_share: float | None
     verdict: Word
     reason: str
-    data: str
+    n: int
+    planned: int
     margin: float | None
+    mean: float | None = None
+    std: float | None = None
+    difference: float | None = None
+    excess_share: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    pi_low: float | None = None
+    pi_high: float | None = None
+    pi_half_share: float | None = None
+    t: float | None = None
+    p: float | None = None
+    data: str = ""
+    plan_commit: str = ""
+    plan_date: str = ""
     seeds: tuple[int, ...] = ()
+    failures: tuple[str, ...] = ()
+    outside: tuple[int, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The verdict in a word, with the count where it is interim."""
+        return f"interim ({self.n} of {self.planned})" if self.verdict == "interim" else self.verdict
+
+    @property
+    def number_reached(self) -> str:
+        """The answer to the first question: `yes`, `not shown`, or `-` while it is open."""
+        return self._answer("yes" if self.verdict == "reproduced" else "not shown")
+
+    @property
+    def one_of_ours(self) -> str:
+        """The answer to the second question: `yes`, `no`, or `-` while it is open."""
+        return self._answer("yes" if self.p is not None and self.p >= LEVEL else "no")
+
+    def _answer(self, text: str) -> str:
+        return "-" if self.verdict in ("interim", "not comparable") else text
 
 
-def verdict(entry: Entry, runs: pd.DataFrame) -> Verdict:
-    """The verdict on an experiment that has a reported cost, from the rows of `Frames.runs`."""
-    reported = entry.spec.reported
-    assert reported is not None
-    used, reason = pooled(runs[runs["experiment"] == entry.name])
-    blank = Verdict(
-        entry.name, reported.cost, len(used), None, None, None, None, None, None, "not comparable", reason, "",
-        reported.margin,
-    )  # fmt: skip
-    if used.empty:
-        return blank
-    margin_then = used["margin"].iloc[0]
-    if reported.margin is None:
-        return replace(blank, reason="the experiment's file declares no margin", data=used["data"].iloc[0])
-    if not (used["margin"] == reported.margin).all():
-        return replace(
-            blank,
-            reason=f"the margin is {reported.margin} nats now and was {margin_then} when its runs were made",
-            data=used["data"].iloc[0],
-        )
-    found = judge(used["cost"].tolist(), reported.cost, reported.margin)
-    floors = used["entropy_floor"].dropna()
-    excess = reported.cost - floors.iloc[0] if len(floors) else None
-    return replace(
-        found,
-        experiment=entry.name,
-        excess_share=found.difference / excess if excess and found.difference is not None else None,
-        reason="; ".join(filter(None, (found.reason, reason))),
-        data=used["data"].iloc[0],
-        seeds=tuple(sorted(used["seed"])),
+def judge(costs: Sequence[float], reported: float) -> Judgement:
+    """Equivalence interval and prediction interval of the costs, nats per image (Schuirmann 1987; Student's t)."""
+    n = len(costs)
+    if not n:
+        return Judgement()
+    mean = float(np.mean(costs))
+    if n == 1:
+        return Judgement(mean=mean, difference=mean - reported)
+    std, difference = float(np.std(costs, ddof=1)), mean - reported
+    half = float(stats.t.ppf(1 - LEVEL, n - 1)) * std / math.sqrt(n)
+    spread = std * math.sqrt(1 + 1 / n)
+    beyond = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * spread
+    t = -difference / spread if spread else math.copysign(math.inf, -difference) if difference else 0.0
+    return Judgement(
+        mean=mean,
+        std=std,
+        difference=difference,
+        ci_low=difference - half,
+        ci_high=difference + half,
+        pi_low=mean - beyond,
+        pi_high=mean + beyond,
+        t=t,
+        p=float(2 * stats.t.sf(abs(t), n - 1)),
     )
 
 
-def pooled(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows that may be taken together, one a seed and all on the same data; and why there are none, or fewer.
+def word(found: Judgement, margin: float, failures: int = 0) -> Word:
+    """The word at the end of the plan. A planned seed that failed or diverged has no cost: equivalence is not shown."""
+    if found.ci_low is None or found.ci_high is None or found.p is None or found.difference is None:
+        return "not comparable"
+    if not failures and -margin < found.ci_low and found.ci_high < margin:
+        return "reproduced"
+    if found.p >= LEVEL:
+        return "consistent"
+    return "different (worse)" if found.difference > 0 else "different (better)"
 
-    Canonical data goes before any other. A seed that was run twice counts once, its newest run.
+
+def verdicts(entry: Entry, frames: Frames) -> list[Verdict]:
+    """One verdict for each reported result of an experiment."""
+    return [verdict(entry, reported, frames) for reported in entry.spec.reported]
+
+
+def verdict(entry: Entry, reported: Reported, frames: Frames) -> Verdict:
+    """What the runs in `frames` say of one reported result."""
+    runs = frames.runs[frames.runs["experiment"] == entry.name]
+    used, reason = outcomes(runs, reported.epoch)
+    planned = set(reported.seeds)
+    chosen = used[used["seed"].isin(planned)] if planned else used
+    blank = Verdict(
+        entry.name, reported.epoch, reported.cost, "not comparable", reason, len(chosen), len(planned), reported.margin,
+        outside=tuple(sorted(set(used["seed"]) - set(chosen["seed"]))),
+    )  # fmt: skip
+    if chosen.empty:
+        return replace(blank, verdict="interim", reason="") if planned and reported.margin else blank
+    costs = costs_at(chosen, reported.epoch, frames.curves)
+    failed = chosen[~chosen["run_id"].isin(costs.index)]
+    found = judge(costs.tolist(), reported.cost)
+    floors = chosen["entropy_floor"].dropna()
+    excess = reported.cost - float(floors.iloc[0]) if len(floors) else None
+    first = chosen.sort_values("plan_date").iloc[0]
+    result = replace(
+        blank,
+        **asdict(found),
+        excess_share=found.difference / excess if excess and found.difference is not None else None,
+        pi_half_share=(found.pi_high - found.pi_low) / 2 / excess
+        if excess and found.pi_high is not None and found.pi_low is not None
+        else None,
+        data=first["data"],
+        plan_commit=first["plan_commit"],
+        plan_date=first["plan_date"],
+        seeds=tuple(sorted(chosen.loc[chosen["run_id"].isin(costs.index), "seed"])),
+        failures=tuple(f"seed {run.seed}: {run.reason}" for run in failed.sort_values("seed").itertuples()),
+    )
+    fault = _plan_fault(reported, chosen)
+    if fault:
+        return replace(result, reason=fault)
+    if len(chosen) < len(planned):
+        return replace(result, verdict="interim")
+    assert reported.margin is not None  # or it would be a fault of the plan
+    if len(costs) < 2:
+        return replace(result, reason=f"{len(failed)} of {len(planned)} planned seeds failed or diverged")
+    return replace(result, verdict=word(found, reported.margin, len(failed)))
+
+
+def outcomes(runs: pd.DataFrame, epoch: int) -> tuple[pd.DataFrame, str]:
+    """The runs of an experiment that are outcomes for a result at `epoch`, one a seed; and why there are none, or fewer.
+
+    A run is an outcome if it is unchanged, on real data, and has finished with `epoch` epochs or more, or has failed or
+    diverged. Runs on other data than the canonical are left out where there are some on that. A seed that was run
+    several times counts once: its first finished run, or else its first failed one.
     """
-    usable = runs[runs["comparable"].astype(bool)]
+    finished = runs["comparable"].astype(bool) & (runs["epochs"] >= epoch)
+    usable = runs[finished | unchanged(runs) & runs["status"].isin(FAILED)]
     if usable.empty:
+        short = runs[runs["comparable"].astype(bool)]
+        if len(short):
+            return usable, f"its runs end before epoch {epoch}"
         reasons = sorted(set(runs["reason"])) if len(runs) else ["it has no runs"]
         return usable, "; ".join(reasons)
     left_out = ""
@@ -96,56 +219,31 @@ def pooled(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
             return usable.head(0), f"its runs are of different data: {listed} (fingerprints {prints})"
         left_out = f"{len(usable) - len(canonical)} on other data left out"
         usable = canonical
-    return usable.sort_values("started", ascending=False).drop_duplicates("seed"), left_out
+    order = usable.assign(failed=~usable["comparable"].astype(bool)).sort_values(["failed", "started"])
+    return order.drop_duplicates("seed").drop(columns="failed"), left_out
 
 
-def judge(costs: Sequence[float], reported: float, margin: float) -> Verdict:
-    """Two one-sided t tests (TOST, Schuirmann 1987) of the mean cost against reported -+ margin, nats per image.
-
-    Reproduced if the mean is above reported - margin and below reported + margin, each at 5%; different if it is
-    beyond one of them at 5%; inconclusive otherwise, and always with fewer than two seeds.
-    """
-    n, mean = len(costs), float(np.mean(costs))
-    difference = mean - reported
-    if n < 2:
-        return _verdict(reported, n, mean, difference, margin, "inconclusive", "needs at least 1 more seed")
-    std = float(np.std(costs, ddof=1))
-    half = float(stats.t.ppf(1 - LEVEL, n - 1)) * std / math.sqrt(n)
-    word, reason = _word(difference, half, margin), ""
-    if word == "inconclusive":
-        more = more_seeds(difference, std, margin, n)
-        reason = f"needs about {more} more seed{'s' * (more > 1)}" if more else f"needs over {MOST_SEEDS} more seeds"
-    beyond = float(stats.t.ppf(0.975, n - 1)) * std * math.sqrt(1 + 1 / n)
-    return replace(
-        _verdict(reported, n, mean, difference, margin, word, reason),
-        std=std,
-        pi_low=mean - beyond,
-        pi_high=mean + beyond,
-        ci_low=difference - half,
-        ci_high=difference + half,
-    )
+def costs_at(runs: pd.DataFrame, epoch: int, curves: pd.DataFrame) -> pd.Series:
+    """The training cost of `epoch` of each of these runs that has reached it, by run id."""
+    rows = curves[(curves["epoch"] == epoch) & curves["run_id"].isin(runs["run_id"])]
+    return rows.set_index("run_id")[names.COST].dropna()
 
 
-def more_seeds(difference: float, std: float, margin: float, n: int) -> int | None:
-    """How many seeds beside n would decide, should mean and deviation stay what they are; None if too many to name."""
-    for total in range(n + 1, n + MOST_SEEDS + 1):
-        half = float(stats.t.ppf(1 - LEVEL, total - 1)) * std / math.sqrt(total)
-        if _word(difference, half, margin) != "inconclusive":
-            return total - n
-    return None
+def _plan_fault(reported: Reported, runs: pd.DataFrame) -> str:
+    """Why these runs cannot be judged by the plan as it stands; "" if they can."""
+    if reported.margin is None:
+        return "the experiment's file gives no margin for this result: add margin=..."
+    if not reported.seeds:
+        return "the experiment's file plans no seeds for this result: add seeds=(...)"
+    for run in runs.sort_values("seed").itertuples():
+        then = [each for each in json.loads(run.plan or "[]") if each["epoch"] == reported.epoch]
+        now = _terms(asdict(reported))
+        if not any(_terms(each) == now for each in then):
+            was = " and ".join(map(_terms, then)) or "none"
+            return f"the plan has changed: it is {now}, and when seed {run.seed} was run it was {was}"
+    return ""
 
 
-def _word(difference: float, half: float, margin: float) -> Word:
-    if abs(difference) + half < margin:
-        return "reproduced"
-    if difference - half > margin:
-        return "different (worse)"
-    if difference + half < -margin:
-        return "different (better)"
-    return "inconclusive"
-
-
-def _verdict(
-    reported: float, n: int, mean: float, difference: float, margin: float, word: Word, reason: str
-) -> Verdict:
-    return Verdict("", reported, n, mean, None, None, None, difference, None, word, reason, "", margin)
+def _terms(reported: dict[str, Any]) -> str:
+    seeds = compact(reported.get("seeds", ())) or "none"
+    return f"cost {reported['cost']}, margin {reported.get('margin')}, seeds {seeds}"

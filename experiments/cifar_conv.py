@@ -23,7 +23,7 @@ from repro.spec import (
 
 @register
 def cifar_conv() -> Experiment:
-    """The text's third experiment; the images come in file order, never shuffled."""
+    """The notebook's third experiment; the images come in file order, never shuffled."""
     return Experiment(
         data=Data("cifar10", shuffle=False),
         model=VAE(
@@ -33,14 +33,17 @@ def cifar_conv() -> Experiment:
             activation="relu",
             likelihood="bernoulli",
         ),
-        optim=Adam(lr=1e-4),
+        optim=Adam(lr=1e-4, epsilon_at="sqrt_uncorrected"),
         training=Training(epochs=150, batch_size=100),
-        reported=Reported(
-            cost=1840.119207031,
-            epoch=150,
-            margin=3.17,
-            curve="reported/cifar_conv.csv",
-            source="Variational Autoencoder notebook, convolutional network on CIFAR-10",
+        reported=(
+            Reported(
+                cost=1840.119207031,
+                epoch=150,
+                margin=3.22,
+                seeds=tuple(range(100, 112)),
+                curve="reported/cifar_conv.csv",
+                source="Variational Autoencoder notebook, convolutional network on CIFAR-10",
+            ),
         ),
         sweep={"optim.lr": LogUniform(1e-5, 1e-2), "model.latent": Choice(20, 40, 80, 160)},
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import ReproError
+from repro.spec import Reported
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +46,11 @@ def read_curve(path: Path) -> Curve:
     if not len(table) or (np.diff(table[:, 0]) <= 0).any():
         raise ReproError(f"reported curve {path}: needs rows, with epochs that rise")
     return Curve(table[:, 0], table[:, 1], table[:, 2])
+
+
+def reported_curve(file: Path, reported: Reported) -> Curve | None:
+    """The curve published with a result of the experiment in `file`, or None. Raises ReproError if it is damaged."""
+    return read_curve(file.parent / reported.curve) if reported.curve else None
 
 
 def grid(images: NDArray[np.floating[Any]], columns: int) -> Pixels:

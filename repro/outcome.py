@@ -33,6 +33,7 @@ class Summary:
     data: dict[str, Any]
     comparable: bool
     reasons: list[str] = field(default_factory=list)  # why it is not comparable
+    reported: list[dict[str, Any]] = field(default_factory=list)  # see `beside_reported`
     error: str | None = None
     cause: str = ""
     exit_code: int = 0
@@ -43,18 +44,32 @@ class Summary:
 
 
 def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset, precision: str = "float32") -> list[str]:
-    """Why the cost of such a run says nothing about the reported cost; empty if it does."""
+    """Why the costs of such a run say nothing about any reported cost; empty if they do.
+
+    A run that is longer or shorter than the experiment counts for each reported cost whose epoch it reaches.
+    """
     reasons = []
     if dataset.status == "stand-in":
         reasons.append("it was trained on a stand-in, not on the real data")
     if precision != "float32":
         reasons.append(f"it was computed in {precision} precision; the reported cost is of float32")
-    if entry.spec.reported is None:
+    if not entry.spec.reported:
         return [*reasons, "the experiment names no reported cost"]
-    epochs, reported = spec.training.epochs, entry.spec.reported.epoch
-    if epochs != reported:
-        reasons.append(f"it was set to {epochs} epoch{'s' * (epochs > 1)}; the reported cost is of epoch {reported}")
+    epochs, first = spec.training.epochs, min(reported.epoch for reported in entry.spec.reported)
+    if epochs < first:
+        first_reported = "first reported cost" if len(entry.spec.reported) > 1 else "reported cost"
+        reasons.append(f"it was set to {epochs} epoch{'s' * (epochs > 1)}; the {first_reported} is of epoch {first}")
     registered, values = entry.spec.flat(), spec.flat()
     changed = [key for key in sorted(registered | values) if registered.get(key) != values.get(key)]
     changed = [key for key in changed if key != "training.epochs"]
     return reasons + ([f"it overrides {', '.join(changed)}"] if changed else [])
+
+
+def beside_reported(spec: Experiment, costs: list[float]) -> list[dict[str, Any]]:
+    """The costs of a run's epochs, nats per image, beside each reported cost whose epoch it has reached."""
+    reached = [reported for reported in spec.reported if reported.epoch <= len(costs)]
+    return [
+        {"epoch": each.epoch, "reported": each.cost, "cost": costs[each.epoch - 1]}
+        | {"difference": costs[each.epoch - 1] - each.cost}
+        for each in reached
+    ]

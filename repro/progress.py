@@ -27,7 +27,8 @@ def say(*lines: str, error: bool = False) -> None:
 def announce(request: Request, seeds: str = "") -> None:
     """Say what is about to run, on what data; a stand-in in words nobody can miss. `seeds`, if several, in words."""
     spec, dataset = request.spec, request.dataset
-    reported = f", reported cost {spec.reported.cost:.2f} nats at epoch {spec.reported.epoch}" if spec.reported else ""
+    costs = " and ".join(f"{each.cost:.2f} nats at epoch {each.epoch}" for each in spec.reported)
+    reported = f", reported cost {costs}" if costs else ""
     epochs = f"{spec.training.epochs} epoch{'s' * (spec.training.epochs > 1)}"
     say(f"{request.entry.name}, {seeds or f'seed {request.seed}'}, {epochs}{reported}")
     status = "" if dataset.status == "stand-in" else f"{dataset.status}, "  # a stand-in's origin says so
@@ -93,7 +94,7 @@ def seeds_display(spec: Experiment, seeds: int, steps: int) -> Iterator[SeedsDis
         yield SeedsDisplay(spec, seeds, steps, progress)
 
 
-def conclude(summary: Summary, spec: Experiment) -> None:
+def conclude(summary: Summary) -> None:
     """Say what came of it, how it compares, and where to see more."""
     minutes = duration(summary.seconds)
     if summary.status != "FINISHED":
@@ -103,9 +104,8 @@ def conclude(summary: Summary, spec: Experiment) -> None:
         return
     say(f"\nrun {summary.run_id} FINISHED in {minutes}")
     say(f"  training cost, last epoch  {summary.cost:10.4f} nats per image")
-    if spec.reported is not None and summary.comparable and summary.cost is not None:
-        difference = summary.cost - spec.reported.cost
-        say(f"  reported                   {spec.reported.cost:10.4f}  difference {difference:+.4f}")
+    if summary.comparable:
+        _say_reported([summary.reported])
     if summary.test_neg_elbo is not None:
         say(f"  test negative ELBO         {summary.test_neg_elbo:10.4f} nats per image")
     if not summary.comparable:
@@ -115,7 +115,7 @@ def conclude(summary: Summary, spec: Experiment) -> None:
     say("see curves, samples and checkpoints: python -m repro ui")
 
 
-def conclude_seeds(runs: list[dict[str, Any]], spec: Experiment, reasons: list[str]) -> None:
+def conclude_seeds(runs: list[dict[str, Any]], reasons: list[str]) -> None:
     """A table of the seeds' runs, and their cost together. `reasons` are why it may not be compared; empty if it may.
 
     `runs` are summaries as `--summary` writes them. The deviation is the sample's, nats per image.
@@ -129,12 +129,19 @@ def conclude_seeds(runs: list[dict[str, Any]], spec: Experiment, reasons: list[s
     if costs:
         deviation = f", standard deviation {stdev(costs):.4f}" if len(costs) > 1 else ""
         say(f"\n  training cost, mean of {len(costs):4d} {fmean(costs):10.4f} nats per image{deviation}")
-    if costs and spec.reported is not None and not reasons:
-        difference = fmean(costs) - spec.reported.cost
-        say(f"  reported                   {spec.reported.cost:10.4f}  difference {difference:+.4f}")
+    if costs and not reasons:
+        _say_reported([run.get("reported", []) for run in runs if run["status"] == "FINISHED"])
     if reasons:
         say(f"  NOT COMPARABLE with the reported cost: {'; '.join(reasons)}")
     say("see curves, samples and checkpoints: python -m repro ui")
+
+
+def _say_reported(runs: list[list[dict[str, Any]]]) -> None:
+    """Each reported cost whose epoch all runs have reached, and how far their mean is from it, nats per image."""
+    for each in zip(*runs, strict=False):
+        epoch, reported = each[0]["epoch"], each[0]["reported"]
+        difference = fmean(run["difference"] for run in each)
+        say(f"  reported at epoch {epoch:<8d} {reported:10.4f}  difference {difference:+.4f}")
 
 
 class _Lines:

@@ -54,6 +54,21 @@ def git() -> dict[str, str]:
     return {"mlflow.source.git.commit": commit, "repro.git.dirty": str(dirty).lower()}
 
 
+def last_commit(file: Path) -> dict[str, str]:
+    """Tags with the last commit that changed a file, and its date (ISO 8601).
+
+    They are `unknown` outside of a checkout, and `uncommitted` where the file has changed since.
+    """
+    tags = ("repro.plan.commit", "repro.plan.date")
+    try:
+        if _git(file.parent, "status", "--porcelain", "--", file.name):
+            return dict.fromkeys(tags, "uncommitted")
+        found = _git(file.parent, "log", "-1", "--format=%H %cI", "--", file.name).split()
+    except (OSError, subprocess.SubprocessError):
+        found = []
+    return dict(zip(tags, found, strict=True)) if found else dict.fromkeys(tags, "unknown")
+
+
 def cpu() -> str:
     """Name of the processor."""
     try:

@@ -17,7 +17,7 @@ from repro.engine import to_batch
 from repro.errors import ReproError
 from repro.measure.evaluation import entropy_floor
 from repro.model import Generator, check
-from repro.outcome import PrunedError, Status, Summary, not_comparable
+from repro.outcome import PrunedError, Status, Summary, beside_reported, not_comparable
 from repro.randomness import stream
 from repro.request import Request
 from repro.signals import Interrupted, interruptible
@@ -192,6 +192,7 @@ class _Run:
             },
             comparable=not self.reasons,
             reasons=self.reasons,
+            reported=beside_reported(self.spec, [row[names.COST] for row in self.trainer.history]),
             error=error,
             cause=cause,
             exit_code=code,
@@ -201,7 +202,7 @@ class _Run:
         return summary
 
     def _describe(self) -> None:
-        request, dataset, reported = self.request, self.request.dataset, self.spec.reported
+        request, dataset = self.request, self.request.dataset
         gpu = torch.cuda.get_device_name(request.device) if request.device.type == "cuda" else "none"
         tags = provenance.describe(gpu) | {
             names.SIGNATURE: self.spec.signature,
@@ -209,12 +210,8 @@ class _Run:
             names.DATA_STATUS: dataset.status,
             names.DATA_FINGERPRINT: dataset.fingerprint,
         }
-        if reported is not None:
-            tags |= {
-                names.REPORTED_COST: repr(reported.cost),
-                names.REPORTED_EPOCH: str(reported.epoch),
-                names.REPORTED_SOURCE: reported.source,
-            }
+        if self.spec.reported:
+            tags |= provenance.last_commit(request.entry.file)
         settings = {names.SEED: str(request.seed)}
         settings |= {key: str(value) or "-" for key, value in asdict(self.trainer.step.settings).items()}
         self.writer.describe(self.spec, settings, tags | self._comparability(), dataset)
@@ -280,10 +277,10 @@ class _Run:
                 self.writer.image(picture, key, epoch)
 
     def _cost_curve(self) -> "Figure":
-        entry, reported, dataset = self.request.entry, self.spec.reported, self.request.dataset
+        entry, dataset = self.request.entry, self.request.dataset
         curve = None
-        if reported is not None and reported.curve is not None and dataset.status != "stand-in":
-            curve = figures.read_curve(entry.file.parent / reported.curve)
+        if self.spec.reported and dataset.status != "stand-in":
+            curve = figures.reported_curve(entry.file, self.spec.reported[-1])
         costs = {epoch: row[names.COST] for epoch, row in enumerate(self.trainer.history, start=1)}
         title = f"{entry.name}, seed {self.request.seed}, {dataset.name} ({dataset.status})"
         return figures.cost_curve(title, {"this run": costs}, curve)

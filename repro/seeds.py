@@ -59,7 +59,7 @@ def run(request: Request, seeds: Sequence[int], at_once: int, asked: dict[str, A
     results |= {seed: summary.to_json() for seed, summary in work.summaries.items()}
     work.group.close(work.status, _finished(results))
     runs = [results[seed] for seed in seeds]
-    progress.conclude_seeds(runs, spec, reasons)
+    progress.conclude_seeds(runs, reasons)
     if work.status != "FINISHED":
         progress.say(f"go on: {provenance.command()}")
     failed = not all(delivered) or any(summary.exit_code for summary in work.summaries.values())

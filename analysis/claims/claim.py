@@ -57,26 +57,40 @@ class Evidence:
         self.frames = frames
 
     @cached_property
-    def verdicts(self) -> dict[str, Verdict]:
-        """The verdict on each experiment that has a reported cost."""
-        entries = [registry.get(name) for name in registry.names()]
-        return {e.name: verdicts.verdict(e, self.frames.runs) for e in entries if e.spec.reported}
+    def verdicts(self) -> list[Verdict]:
+        """The verdict on each reported result of each experiment."""
+        return [each for name in registry.names() for each in verdicts.verdicts(registry.get(name), self.frames)]
 
-    def runs(self, experiment: str, at_least: int = 1) -> pd.DataFrame:
-        """The runs of an experiment that count, one a seed. Raises MissingError if they are fewer than that."""
-        found, _ = verdicts.pooled(self.frames.runs[self.frames.runs["experiment"] == experiment])
-        if len(found) < at_least:
-            seeds = "" if at_least == 1 else f" --seeds 0-{at_least - 1}"
-            raise MissingError(f"python -m repro run {experiment}{seeds}")
+    def verdict(self, experiment: str, epoch: int) -> Verdict:
+        """The verdict on the result that is reported for an epoch of an experiment."""
+        return next(each for each in self.verdicts if (each.experiment, each.epoch) == (experiment, epoch))
+
+    def runs(self, experiment: str, epoch: int | None = None) -> pd.DataFrame:
+        """The finished runs of an experiment as registered that reach an epoch (its last if None), one a seed.
+
+        Raises MissingError if there are none.
+        """
+        length = registry.get(experiment).spec.training.epochs
+        mine = self.frames.runs[self.frames.runs["experiment"] == experiment]
+        found, _ = verdicts.outcomes(mine[mine["comparable"].astype(bool)], epoch or length)
+        if found.empty:
+            longer = f" --epochs {epoch}" if epoch and epoch > length else ""
+            raise MissingError(f"python -m repro run {experiment}{longer}")
         return found
 
+    def planned(self, experiment: str, epoch: int) -> pd.DataFrame:
+        """The outcomes among the planned seeds of a reported result, one a seed; none if none has finished."""
+        reported = next(each for each in registry.get(experiment).spec.reported if each.epoch == epoch)
+        found, _ = verdicts.outcomes(self.frames.runs[self.frames.runs["experiment"] == experiment], epoch)
+        return found[found["seed"].isin(reported.seeds)]
+
     def trained(self, experiment: str) -> pd.DataFrame:
-        """The runs that count or, if there are none, those that diverged, one a seed. Raises MissingError without any.
+        """The runs of a variant, of any length, or if there are none those that diverged. Raises MissingError.
 
         A run that diverged on real data is an outcome too, of training that cannot be carried through.
         """
         try:
-            return self.runs(experiment)
+            return self.runs(experiment, epoch=1)
         except MissingError:
             runs = self.frames.runs[self.frames.runs["experiment"] == experiment]
             found = runs[diverged(runs)]
@@ -85,8 +99,8 @@ class Evidence:
             return found.sort_values("started", ascending=False).drop_duplicates("seed")
 
     def curves(self, experiment: str) -> pd.DataFrame:
-        """The curves of the runs that count. Raises MissingError if there are none."""
-        return self.curves_of(self.runs(experiment))
+        """The curves of the runs of an experiment, of any length. Raises MissingError if there are none."""
+        return self.curves_of(self.runs(experiment, epoch=1))
 
     def curves_of(self, runs: pd.DataFrame) -> pd.DataFrame:
         """The curves of these runs."""
@@ -94,9 +108,7 @@ class Evidence:
 
     def mean_at(self, experiment: str, epoch: int, metric: str = "cost") -> float:
         """Mean over seeds of a metric after an epoch, nats per image. Raises MissingError if no run got there."""
-        table = curves.table_of(self.curves(experiment), metric)
-        if epoch not in table.index or table.loc[epoch].isna().all():
-            raise MissingError(f"python -m repro run {experiment}")
+        table = curves.table_of(self.curves_of(self.runs(experiment, epoch)), metric)
         return float(table.loc[epoch].mean())
 
     def measured(self, experiment: str, study: str) -> "Measured":

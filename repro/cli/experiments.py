@@ -5,6 +5,7 @@ from typing import Any
 
 from repro import registry
 from repro.cli.app import AsJson, DataDir, Name, app
+from repro.overrides import FIXED
 from repro.tables import table
 
 
@@ -15,7 +16,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        table(rows)
+        table([_as_text(row) for row in rows])
 
 
 @app.command()
@@ -27,10 +28,10 @@ def show(name: Name, as_json: AsJson = False) -> None:
         print(json.dumps(overview | {"spec": entry.spec.to_dict(), "signature": entry.spec.signature}, indent=2))
         return
     print(entry.about or entry.name, end="\n\n")
-    table([overview])
+    table([_as_text(overview)])
     print(f"\nsettings, spec {entry.spec.signature}:")
     for key, value in entry.spec.flat().items():
-        if not key.startswith(("reported.", "variant_of")):
+        if key not in FIXED:
             print(f"  {key} = {value}")
 
 
@@ -40,6 +41,11 @@ def data_(data_dir: DataDir = None) -> None:
     from repro.data import survey
 
     table([vars(finding) for finding in survey(data_dir)])
+
+
+def _as_text(overview: dict[str, Any]) -> dict[str, Any]:
+    costs = "; ".join(f"{each['cost']:.2f} at epoch {each['epoch']}" for each in overview["reported"])
+    return overview | {"reported": costs or None}
 
 
 def _overview(entry: Any) -> dict[str, Any]:
@@ -54,6 +60,6 @@ def _overview(entry: Any) -> dict[str, Any]:
         "learning_rate": spec.optim.lr,
         "latent": spec.model.latent,
         "parameters": count_parameters(spec),
-        "reported_cost": spec.reported.cost if spec.reported else None,
+        "reported": [{"epoch": each.epoch, "cost": each.cost} for each in spec.reported],
         "variant_of": spec.variant_of,
     }

@@ -169,7 +169,7 @@ def _train(run_id: str, request: Any, summary: Path | None) -> int:
     progress.announce(request)
     with progress.reporter(request.spec) as reporter:
         outcome = runner.run(run_id, request, reporter)
-    progress.conclude(outcome, request.spec)
+    progress.conclude(outcome)
     _write_summary(summary, outcome.to_json())
     return outcome.exit_code
 

@@ -1,0 +1,84 @@
+"""How often the verdict is wrong, and how often it can decide: a simulation of planned seeds.
+
+python -m benchmarks.verdicts
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.verdicts import LEVEL
+
+REPEATS = 200_000
+EARLIER_RULE = range(3, 13)
+"""Seed counts at which the rule that the plan replaces was asked, until it decided."""
+CASES = (  # result, planned seeds, margin and standard deviation over seeds in nats; the last is of earlier runs
+    ("mnist_fc, epoch 100", 12, 1.01, 0.50),
+    ("mnist_conv, epoch 150", 12, 1.07, 0.51),
+    ("cifar_conv, epoch 150", 12, 3.22, 3.40),
+    ("mnist_fc, epoch 10", 12, 1.34, 1.0),
+    ("mnist_conv_lr_1e3, epoch 10", 20, 1.69, 1.0),
+)
+
+Values = NDArray[np.float64]
+
+
+def equivalent(mean: Values, std: Values, n: int, reported: Values | float, margin: float) -> NDArray[np.bool_]:
+    """Where two one-sided t tests place the mean of n costs within the margin of the reported cost."""
+    half = stats.t.ppf(1 - LEVEL, n - 1) * std / math.sqrt(n)
+    return np.asarray(np.abs(mean - reported) + half < margin)
+
+
+def outside(mean: Values, std: Values, n: int, reported: Values | float) -> NDArray[np.bool_]:
+    """Where the reported cost lies outside the 95% prediction interval for one more run."""
+    beyond = stats.t.ppf(1 - LEVEL / 2, n - 1) * std * math.sqrt(1 + 1 / n)
+    return np.asarray(np.abs(mean - reported) > beyond)
+
+
+def rates(n: int, margin: float, std: float, offset: float, *, one_of_ours: bool = False) -> dict[str, float]:
+    """Shares of `reproduced`, `consistent` and `different` over repeats.
+
+    The reported cost is `offset` below the true mean of ours; with `one_of_ours` it is drawn like our runs.
+    """
+    generator = np.random.default_rng(0)
+    costs = generator.normal(0, std, (REPEATS, n))
+    reported = generator.normal(0, std, REPEATS) if one_of_ours else np.full(REPEATS, -offset)
+    mean, spread = costs.mean(1), costs.std(1, ddof=1)
+    reached, out = equivalent(mean, spread, n, reported, margin), outside(mean, spread, n, reported)
+    shares = {"reproduced": reached, "consistent": ~reached & ~out, "different": ~reached & out}
+    return {word: float(where.mean()) for word, where in shares.items()}
+
+
+def by_the_earlier_rule(margin: float, std: float) -> float:
+    """How often a test asked after each of 3 to 12 seeds says `reproduced` with the true mean at the margin."""
+    costs = np.random.default_rng(0).normal(margin, std, (REPEATS, max(EARLIER_RULE)))
+    said = np.zeros(REPEATS, bool)
+    for n in EARLIER_RULE:
+        first = costs[:, :n]
+        said |= equivalent(first.mean(1), first.std(1, ddof=1), n, 0.0, margin)
+    return float(said.mean())
+
+
+def table(cases: Sequence[tuple[str, int, float, float]] = CASES) -> str:
+    """The rates of every case as Markdown."""
+    lines = [
+        "| result | seeds | margin | standard deviation | reproduced, true difference at the margin | asked after each "
+        "of 3 to 12 seeds | reproduced, true difference 0 | reproduced / consistent / different, published run one of "
+        "ours |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name, n, margin, std in cases:
+        at_margin, at_zero = rates(n, margin, std, margin), rates(n, margin, std, 0.0)
+        same = " / ".join(f"{share:.1%}" for share in rates(n, margin, std, 0.0, one_of_ours=True).values())
+        lines.append(
+            f"| {name} | {n} | {margin} | {std} | {at_margin['reproduced']:.1%} | {by_the_earlier_rule(margin, std):.1%}"
+            f" | {at_zero['reproduced']:.1%} | {same} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
