@@ -15,6 +15,8 @@ COLUMNS = [
     "baseline_test", "data", "note",
 ]  # fmt: skip
 OTHER_SCALE = {"model.likelihood": "a density of its own scale, not compared"}
+NOT_A_CHANGE = ("reported", "variant_of", "training.epochs")
+"""Settings in which a variant may differ from its experiment without being another model or objective."""
 DIVERGED_THEN = "its cost was no longer a number in the next epoch"
 OTHER_OBJECTIVE = {"training.kl": "its cost is another objective; the test negative ELBO is the true one"}
 
@@ -33,7 +35,7 @@ def table(evidence: Evidence) -> pd.DataFrame:
 def changed(entry: Entry) -> dict[str, tuple[str, str]]:
     """The settings in which a variant differs from its experiment, each with both values."""
     base, mine = registry.get(str(entry.spec.variant_of)).spec.flat(), entry.spec.flat()
-    keys = [key for key in sorted(base | mine) if not key.startswith(("reported.", "variant_of"))]
+    keys = [key for key in sorted(base | mine) if key not in NOT_A_CHANGE]
     return {key: (base.get(key, "-"), mine.get(key, "-")) for key in keys if base.get(key) != mine.get(key)}
 
 
@@ -56,18 +58,17 @@ def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
         }
         if change.keys() & OTHER_SCALE.keys():
             return row
-        base = table_of(evidence.curves(of)).loc[epoch].dropna()
+        base_runs = evidence.runs(of, epoch)
+        base = table_of(evidence.curves_of(base_runs)).loc[epoch].dropna()
         return row | {
             "baseline": float(base.mean()),
             "difference": float(costs.mean() - base.mean()),
             "low": float(costs.min() - base.max()),
             "high": float(costs.max() - base.min()),
-            "baseline_test": float(evidence.runs(of)["test_neg_elbo"].mean()),
+            "baseline_test": float(base_runs.loc[base_runs["epochs"] == epoch, "test_neg_elbo"].mean()),
         }
     except MissingError as missing:
-        return {"seeds": 0} | row | {"note": f"not run yet: {missing}"}
-    except KeyError:
-        return row | {"note": f"{of} has no run as long as this one"}
+        return {"seeds": 0} | row | {"note": f"not run yet: {missing}" if "seeds" not in row else f"missing: {missing}"}
 
 
 def _caveats(change: Iterable[str], runs: pd.DataFrame) -> list[str]:

@@ -8,27 +8,33 @@ import pandas as pd
 
 from analysis import curves
 from analysis.frames import Frames
-from analysis.verdicts import Verdict, pooled, verdict
+from analysis.verdicts import Verdict, verdicts
 from repro import figures
 from repro.registry import Entry
 from repro.tracking import names, read
+from repro.tracking.group import compact
 
-RUN_COLUMNS = ["experiment", "run", "status", "seed", "epochs", "cost", "difference", "test_neg_elbo", "data", "note"]
+RUN_COLUMNS = ["experiment", "run", "status", "seed", "epochs", "cost", "test_neg_elbo", "data", "note"]
 
 
-def verdicts(entries: list[Entry], frames: Frames) -> list[Verdict]:
-    """One for each of these experiments that has a reported cost."""
-    return [verdict(entry, frames.runs) for entry in entries if entry.spec.reported]
+def all_verdicts(entries: list[Entry], frames: Frames) -> list[Verdict]:
+    """One for each reported result of these experiments."""
+    return [each for entry in entries for each in verdicts(entry, frames)]
 
 
 def records(found: list[Verdict]) -> list[dict[str, Any]]:
     """Verdicts as JSON takes them, and CSV."""
-    return [asdict(each) | {"seeds": list(each.seeds)} for each in found]
+    return [asdict(each) | {"number_reached": each.number_reached, "one_of_ours": each.one_of_ours} for each in found]
 
 
 def as_csv(found: list[Verdict]) -> str:
-    """Verdicts as CSV with a header; the seeds of one are separated by spaces."""
-    rows = [record | {"seeds": " ".join(map(str, record["seeds"]))} for record in records(found)]
+    """Verdicts as CSV with a header; the parts of a list are separated by spaces, failures by semicolons."""
+    rows = [
+        record
+        | {key: " ".join(map(str, record[key])) for key in ("seeds", "outside")}
+        | {"failures": "; ".join(record["failures"])}
+        for record in records(found)
+    ]
     return str(pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
 
 
@@ -37,63 +43,79 @@ def verdict_rows(found: list[Verdict]) -> list[dict[str, Any]]:
     return [
         {
             "experiment": each.experiment,
+            "epoch": each.epoch,
+            "verdict": each.label,
             "reported": each.reported,
-            "n": each.n,
             "mean": each.mean,
             "std": each.std,
-            "95%_for_one_more": f"{each.pi_low:.2f} to {each.pi_high:.2f}" if each.pi_low is not None else None,
             "difference": each.difference,
             "margin": each.margin,
-            "of_excess": f"{each.excess_share:+.2%}" if each.excess_share is not None else None,
-            "verdict": each.verdict + (f" ({each.reason})" if each.reason else ""),
-            "data": each.data or None,
+            "number_reached": each.number_reached,
+            "95%_for_one_more": f"{each.pi_low:.2f} to {each.pi_high:.2f}" if each.pi_low is not None else None,
+            "one_of_ours": each.one_of_ours + (f" (p = {each.p:.2f})" if each.one_of_ours != "-" else ""),
         }
         for each in found
     ]
 
 
-def curve_rows(entries: list[Entry], frames: Frames) -> list[dict[str, Any]]:
-    """How each experiment's curves follow the reported one, as a person reads it; none for those without a verdict.
+def plan_rows(found: list[Verdict]) -> list[dict[str, Any]]:
+    """What was planned, and what came of it: seeds, the commit of the plan and its date, and what has to be said."""
+    return [
+        {
+            "experiment": each.experiment,
+            "epoch": each.epoch,
+            "seeds": f"{each.n} of {each.planned}",
+            "plan": f"{each.plan_commit[:8]}, {each.plan_date[:10]}" if each.plan_commit else None,
+            "data": each.data or None,
+            "of_excess": f"{each.excess_share:+.2%}" if each.excess_share is not None else None,
+            "half_95%_of_excess": f"{each.pi_half_share:.2%}" if each.pi_half_share is not None else None,
+            "t": each.t,
+            "note": "; ".join(_remarks(each)) or None,
+        }
+        for each in found
+    ]
 
-    Raises ReproError if a reported curve is damaged.
+
+def _remarks(verdict: Verdict) -> list[str]:
+    outside = [f"outside the plan: seeds {compact(verdict.outside)}"] if verdict.outside and verdict.planned else []
+    return [*verdict.failures, *filter(None, [verdict.reason]), *outside]
+
+
+def curve_rows(entries: list[Entry], frames: Frames) -> list[dict[str, Any]]:
+    """Each published curve's place among ours, as a person reads it; none for those with too few planned runs.
+
+    Raises ReproError if a published curve is damaged.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entry in entries:
-        reported, found = curves.reported_curve(entry), verdict(entry, frames.runs) if entry.spec.reported else None
-        if reported is None or found is None or not found.n or found.margin is None:
-            continue
-        used, _ = pooled(frames.runs[frames.runs["experiment"] == entry.name])
-        mine = frames.curves[frames.curves["run_id"].isin(used["run_id"])]
-        shape = curves.compare(entry, mine, reported, found.margin)
-        row: dict[str, Any] = {"experiment": entry.name, "n": found.n}
-        for share, theirs, seeds in zip(curves.FALLS, shape.knees_reported, shape.knees, strict=True):
-            row[f"{share:.0%}_of_fall_reported"] = f"epoch {theirs:.1f}"
-            row[f"{share:.0%}_of_fall"] = f"epoch {min(seeds):.1f} to {max(seeds):.1f}"
-        off, nats, epoch = shape.largest_deviation, shape.largest_nats, shape.largest_epoch
-        far = f"{off:+.1f} reading errors ({nats:+.2f} nats) at epoch {epoch}" if off is not None else None
-        row["largest_deviation_after"] = far
-        row["within_error_and_margin"] = f"{shape.share_within:.0%}" if shape.share_within is not None else None
-        rows.append(row)
+        for reported in entry.spec.reported:
+            found = curves.place(entry, reported, frames)
+            if found is not None:
+                rows.append(
+                    {
+                        "experiment": entry.name,
+                        "epochs": f"1 to {reported.epoch}",
+                        "seeds": f"{len(found.seeds)} of {len(reported.seeds)}",
+                        "rank": f"{found.rank} of {len(found.seeds) + 1}",
+                        "p": found.p,
+                        "published_distance": found.published,
+                        "our_distances": f"{min(found.distances):.1f} to {max(found.distances):.1f}",
+                        "farthest_at_epoch": found.epoch,
+                        "nats_there": found.nats,
+                    }
+                )
     return rows
 
 
 def run_rows(entries: list[Entry], frames: Frames) -> list[dict[str, Any]]:
-    """One row a run, newest first in each experiment. `difference` is cost - reported, None where not comparable."""
+    """One row a run, newest first in each experiment."""
     rows: list[dict[str, Any]] = []
     for entry in entries:
-        reported = entry.spec.reported
         mine = frames.runs[frames.runs["experiment"] == entry.name].sort_values("started", ascending=False)
         for raw in mine.to_dict("records"):
             run: dict[str, Any] = {key: None if pd.isna(value) else value for key, value in raw.items()}
-            compared = run["comparable"] and reported is not None
-            rows.append(
-                {key: run.get(key) for key in RUN_COLUMNS}
-                | {
-                    "run": run["run_id"][:8],
-                    "difference": run["cost"] - reported.cost if compared and reported else None,
-                    "note": run["reason"],
-                }
-            )
+            named = {"run": run["run_id"][:8], "note": run["reason"]}
+            rows.append({key: run.get(key) for key in RUN_COLUMNS} | named)
     return rows
 
 
@@ -109,7 +131,8 @@ def draw(entry: Entry, directory: Path) -> list[Path]:
     costs = {_label(run): read.history(run.run_id, names.COST) for run in reversed(runs)}
     written = [directory / f"{entry.name}_cost.png"]
     title = f"{entry.name}: training cost against the reported curve"
-    figures.cost_curve(title, costs, curves.reported_curve(entry)).savefig(written[0])
+    curve = figures.reported_curve(entry.file, entry.spec.reported[-1]) if entry.spec.reported else None
+    figures.cost_curve(title, costs, curve).savefig(written[0])
     samples = read.last_image(runs[0].run_id, "samples")
     if samples is not None:
         written.append(directory / f"{entry.name}_samples.png")

@@ -27,33 +27,38 @@ EVALUATED = {
 
 
 def headline(verdict: Verdict) -> str:
-    """A verdict in a sentence."""
+    """A verdict in a sentence or two."""
     if verdict.mean is None:
-        return f"No verdict yet: {verdict.reason}."
+        return f"No run yet: {verdict.reason or f'0 of {verdict.planned} planned seeds'}."
     spread = f" ± {verdict.std:.2f}" if verdict.std is not None else ""
-    seeds = f"{verdict.n} seed{'s' * (verdict.n != 1)}"
-    text = f"{verdict.mean:.2f}{spread} nats over {seeds}, reported {verdict.reported:.2f}: {verdict.difference:+.2f}"
+    text = f"{verdict.mean:.2f}{spread} nats over {verdict.n} of {verdict.planned} planned seeds"
+    text += f", reported {verdict.reported:.2f} (margin {verdict.margin}): {verdict.difference:+.2f}"
     if verdict.excess_share is not None:
         text += f", {verdict.excess_share:+.2%} of what can be learned"
+    if verdict.one_of_ours != "-":
+        text += f"; published run one of ours: {verdict.one_of_ours}, p = {verdict.p:.2f}"
     return text + (f"; {verdict.reason}." if verdict.reason else ".")
 
 
 def verdict_table(evidence: Evidence) -> pd.DataFrame:
-    """One row for each setup."""
-    found = [evidence.verdicts[name] for name in SETUPS]
-    table = pd.DataFrame(compare.verdict_rows(found)).rename(
-        columns={"95%_for_one_more": "95%", "of_excess": "of excess"}
-    )
-    first = ["experiment", "verdict", "reported", "mean", "std"]
-    return table[[*first, *(column for column in table if column not in first)]]
+    """One row for each reported result."""
+    return _spaced(compare.verdict_rows(evidence.verdicts))
+
+
+def plan_table(evidence: Evidence) -> pd.DataFrame:
+    """What was planned for each reported result, and what came of it."""
+    return _spaced(compare.plan_rows(evidence.verdicts))
+
+
+def _spaced(rows: list[dict[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))
 
 
 def interval_table(evidence: Evidence) -> pd.DataFrame:
-    """What the plot of the verdicts needs: one row for each setup that has two seeds or more."""
-    found = [evidence.verdicts[name] for name in SETUPS]
-    columns = ["experiment", "reported", "difference", "ci_low", "ci_high", "pi_low", "pi_high", "margin", "n"]
-    rows = [{key: getattr(each, key) for key in columns} for each in found if each.mean is not None]
-    table = pd.DataFrame(rows, columns=columns)
+    """What the plot of the verdicts needs: one row for each reported result that has a run."""
+    columns = ["experiment", "epoch", "reported", "difference", "ci_low", "ci_high", "pi_low", "pi_high", "margin", "n"]
+    found = [each for each in evidence.verdicts if each.mean is not None and each.margin]
+    table = pd.DataFrame([{key: getattr(each, key) for key in columns} for each in found], columns=columns)
     for key in ("pi_low", "pi_high"):  # as differences from the reported cost, like the rest
         table[key] = table[key].astype(float) - table["reported"].astype(float)
     return table
@@ -105,44 +110,6 @@ def machine_table(evidence: Evidence) -> pd.DataFrame:
 def _stood_on(evidence: Evidence) -> pd.DataFrame:
     runs = evidence.frames.runs
     return runs[runs["comparable"].astype(bool) | diverged(runs)]
-
-
-def data_note(evidence: Evidence) -> str:
-    """What must be said of the data wherever a number of it stands."""
-    labels = {verdict.data for verdict in evidence.verdicts.values() if verdict.data}
-    if any("JPEG" in label for label in labels):
-        return (
-            "The CIFAR-10 images at hand were recoded with JPEG, all but about a tenth of them: its numbers are of "
-            "CIFAR-10, JPEG-recoded, not of the canonical data set."
-        )
-    return ""
-
-
-def exact_images(evidence: Evidence) -> str:
-    """How the images that are known to be exact compare with the recoded ones, if that was measured; "" if not."""
-    try:
-        study = evidence.measured("cifar_conv", "evaluation")
-        count, exact, others = (
-            study.value("train_images", "named images"),
-            *(_above_floor(study, group) for group in ("named images", "other images")),
-        )
-    except MissingError:
-        return ""
-    return (
-        f"Of CIFAR-10's training images {count:,.0f} are known to be exact: seed "
-        f"{_seed(evidence, study.run_id)} of cifar_conv lies {exact} nats above their entropy floor, and {others} "
-        "above that of the other images, which were recoded (± standard error over images)."
-    )
-
-
-def _above_floor(study: Measured, group: str) -> str:
-    value, error = (study.value(f"train_excess_{kind}", group) for kind in ("over_floor", "sampling_error"))
-    return f"{value:.1f} ± {error:.1f}"
-
-
-def _seed(evidence: Evidence, run_id: str) -> int:
-    runs = evidence.frames.runs
-    return int(runs.loc[runs["run_id"] == run_id, "seed"].iloc[0])
 
 
 def commands(evidence: Evidence) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The whole cost curve: is the published one a curve like ours? It is taken as one more run, and its place is counted."""
+"""Is the published cost curve like ours? It is taken as one more run, and its place among them is counted."""
 
 from dataclasses import dataclass
 

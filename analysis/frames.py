@@ -16,9 +16,9 @@ from repro.tracking import names, read, studies
 
 RUN_COLUMNS = [
     "experiment", "variant_of", "run_id", "seed", "started", "status", "epochs", "comparable", "reason", "signature",
-    "plan", "plan_commit", "plan_date", "data", "fingerprint", "cost", "test_neg_elbo", "test_reconstruction", "test_kl", "entropy_floor",
-    "weights_sha256", "commit", "uncommitted_changes", "cpu", "device", "threads", "engine", "products", "python",
-    "torch", "precision",
+    "plan", "plan_commit", "plan_date", "data", "fingerprint", "cost", "test_neg_elbo", "test_reconstruction",
+    "test_kl", "entropy_floor", "weights_sha256", "commit", "uncommitted_changes", "cpu", "device", "threads", "engine",
+    "products", "python", "torch", "precision",
 ]  # fmt: skip
 CURVE_COLUMNS = ["experiment", "seed", "run_id", "epoch", names.COST, names.RECONSTRUCTION, names.KL]
 CURVE_COLUMNS += [names.HELDOUT_NEG_ELBO]

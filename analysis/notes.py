@@ -16,9 +16,8 @@ def notes(entries: list[Entry], evidence: Evidence) -> dict[str, Note]:
     found: dict[str, Note] = {}
     for entry in entries:
         runs = evidence.frames.runs[evidence.frames.runs["experiment"] == entry.name]
-        tags: dict[str, str] = (
-            {names.VERDICT: evidence.verdicts[entry.name].verdict} if entry.name in evidence.verdicts else {}
-        )
+        judged = [each for each in evidence.verdicts if each.experiment == entry.name]
+        tags = {names.VERDICT: judged[-1].label} if judged else {}
         for run in runs[runs["status"] == "FINISHED"].to_dict("records"):
             usable = bool(run["comparable"])
             found[run["run_id"]] = Note(_of_run(entry, run, evidence), tags if usable else {})
@@ -37,14 +36,13 @@ def _of_run(entry: Entry, run: dict[str, Any], evidence: Evidence) -> str:
         change = "; ".join(f"{key}: {old} → {new}" for key, (old, new) in ablations.changed(entry).items())
         lines.append(f"A variant of {entry.spec.variant_of}: {change}.")
     elif entry.spec.reported:
-        lines.append(f"Reported {entry.spec.reported.cost:.4f}, at epoch {entry.spec.reported.epoch}.")
         lines.append(_of_setup(entry, evidence))
     return "\n\n".join(lines)
 
 
 def _of_setup(entry: Entry, evidence: Evidence) -> str:
-    verdict = evidence.verdicts[entry.name]
-    return f"**{entry.name}: {verdict.verdict}.** {headline(verdict)}"
+    judged = [each for each in evidence.verdicts if each.experiment == entry.name]
+    return "\n\n".join(f"**{entry.name}, epoch {each.epoch}: {each.label}.** {headline(each)}" for each in judged)
 
 
 def annotated(evidence: Evidence) -> dict[str, Note]:

@@ -14,7 +14,15 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 ASSETS = Path(__file__).parent / "assets"
-MARKS = {"holds": "✓", "reproduced": "✓", "does not hold": "✗", "different": "✗", "undecided": "?", "inconclusive": "?"}
+MARKS = {
+    "holds": "✓",
+    "reproduced": "✓",
+    "does not hold": "✗",
+    "different": "✗",
+    "undecided": "?",
+    "interim": "…",
+    "consistent": "≈",
+}
 MARKS |= {"not measured": "○", "not comparable": "○"}
 """A sign before a verdict, so that its colour is not all that tells it."""
 
@@ -114,7 +122,7 @@ def markdown(page: Page, pictures: str) -> str:
 def verdict_kind(text: Any) -> str:
     """The class of a cell that holds a verdict: good, bad, open or none; "" for any other."""
     word = next((each for each in MARKS if str(text).startswith(each)), "")
-    return {"✓": "good", "✗": "bad", "?": "open", "○": "none"}.get(MARKS.get(word, ""), "")
+    return {"✓": "good", "≈": "good", "✗": "bad", "?": "open", "…": "open", "○": "none"}.get(MARKS.get(word, ""), "")
 
 
 def verdict_mark(text: Any) -> str:

@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -17,6 +16,8 @@ from analysis.curves import table_of
 from repro.figures import COLORS, Curve
 
 INK = "#123456"  # stands for the page's own text colour, light or dark
+FIRST = 25
+"""Epochs of a curve that a panel of their own shows."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
@@ -50,7 +51,7 @@ def png(figure: Figure) -> bytes:
 
 
 def verdicts(table: pd.DataFrame) -> Figure:
-    """Each setup's difference from its reported cost in units of its margin, over the zone of equivalence.
+    """Each result's difference from the reported cost in units of its margin, over the zone of equivalence.
 
     Columns of `content.interval_table`.
     """
@@ -69,42 +70,39 @@ def verdicts(table: pd.DataFrame) -> Figure:
         axes.plot(each["difference"] / scale, row, "o", color=COLORS[1], label=None if row else "mean - reported")
     axes.set_yticks(
         range(len(table)),
-        [f"{e}\n{n} seed{'s' * (n != 1)}" for e, n in zip(table["experiment"], table["n"], strict=True)],
+        [f"{row.experiment}\nepoch {row.epoch}, {row.n} seed{'s' * (row.n != 1)}" for row in table.itertuples()],
     )
     axes.set(xlabel="difference from the reported cost, in margins", ylim=(len(table) - 0.5, -0.5))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 
 
-def cost_curves(curves: pd.DataFrame, reported: Curve | None, knees: Sequence[float] = ()) -> Figure:
-    """Each seed's cost, their mean and range, over the reported curve: how it settles, and the first epochs."""
-    figure, both = new(9.6, 3.8, columns=2)
+def cost_curves(curves: pd.DataFrame, published: Curve | None) -> Figure:
+    """Each seed's cost, their mean and range, over the published curve: how it settles, and the first epochs."""
     seeds = table_of(curves)
-    for axes, last in zip(both, (int(seeds.index.max()), 25), strict=True):
-        if reported is not None:
-            x, cost, error = reported.epoch, reported.cost, reported.reading_error
+    last = int(seeds.index.max())
+    spans = (last, FIRST) if last > FIRST else (last,)
+    figure, panels = new(9.6 if len(spans) > 1 else 7.2, 3.8, columns=len(spans))
+    for axes, end in zip(panels, spans, strict=True):
+        if published is not None:
+            x, cost, error = published.epoch, published.cost, published.reading_error
             axes.fill_between(
-                x, cost - error, cost + error, color="0.6", alpha=0.5, linewidth=0, label="reported, reading error"
+                x, cost - error, cost + error, color="0.6", alpha=0.5, linewidth=0, label="published, reading error"
             )
-            axes.plot(x, cost, color=INK, linewidth=1.1, linestyle="--", label="reported")
+            axes.plot(x, cost, color=INK, linewidth=1.1, linestyle="--", label="published")
         axes.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=COLORS[0], alpha=0.25, linewidth=0)
         for seed in seeds:
             axes.plot(seeds.index, seeds[seed], color=COLORS[0], linewidth=0.6, alpha=0.7)
-        axes.plot(
-            seeds.index,
-            seeds.mean(axis=1),
-            color=COLORS[0],
-            linewidth=1.8,
-            label=f"this suite, {seeds.shape[1]} seed" + "s" * (seeds.shape[1] > 1),
-        )
-        for knee in knees:
-            axes.axvline(knee, color=COLORS[1], linewidth=0.8, linestyle=":")
-        axes.set(xlabel="epoch", xlim=(0.5, last + 0.5))
-    final = float(seeds.mean(axis=1).iloc[-1])
-    early = seeds.mean(axis=1).iloc[1:25]
-    both[0].set(ylabel="training cost (nats per image)", ylim=_window(seeds.mean(axis=1).iloc[9:], final))
-    both[1].set(ylim=(float(early.min()) * 0.99, float(early.max()) * 1.02))
-    both[0].legend(frameon=False)
+        label = f"this suite, {seeds.shape[1]} seed" + "s" * (seeds.shape[1] > 1)
+        axes.plot(seeds.index, seeds.mean(axis=1), color=COLORS[0], linewidth=1.8, label=label)
+        axes.set(xlabel="epoch", xlim=(0.5, end + 0.5))
+    mean = seeds.mean(axis=1)
+    panels[0].set(ylabel="training cost (nats per image)")
+    if len(spans) > 1:
+        panels[0].set(ylim=_window(mean.iloc[9:], float(mean.iloc[-1])))
+        early = mean.iloc[1:FIRST]
+        panels[1].set(ylim=(float(early.min()) * 0.99, float(early.max()) * 1.02))
+    panels[0].legend(frameon=False)
     return figure
 
 

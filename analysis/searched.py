@@ -60,7 +60,7 @@ def answer(sweeps: Sweeps, study: str, frames: Frames) -> str:
     difference = float(theirs.mean() - mine.mean())
     interval = stats.ttest_ind(theirs, mine, equal_var=False).confidence_interval(0.95)
     reported = registry.get(experiment).spec.reported
-    near = _near(interval, reported.margin, trials["epochs"].iloc[0]) if reported is not None else ""
+    near = _near(interval, reported[-1].margin, trials["epochs"].iloc[0]) if reported else ""
     return (
         f"{_words(rows.loc[best, 'settings'])} gives {theirs.mean():.2f} nats of test negative ELBO over "
         f"{len(theirs)} seeds, the published setting {mine.mean():.2f} over {len(mine)}: {difference:+.2f} (95% "
@@ -100,6 +100,7 @@ def _own_runs(trials: pd.DataFrame, frames: Frames) -> pd.DataFrame:
     """The published setting's runs that count, on the study's data; none where they hold out other images than it."""
     first = trials.iloc[0]
     runs = frames.runs[(frames.runs["experiment"] == first["experiment"]) & frames.runs["comparable"].astype(bool)]
+    runs = runs[runs["signature"] == first["signature"]]
     if not registry.get(str(first["experiment"])).spec.data.holdout:
         return runs.head(0)
     return runs[runs["data"] == first["data"]]
@@ -127,7 +128,7 @@ def _study(sweeps: Sweeps, study: str, frames: Frames) -> list[Part]:
     space = ", ".join(f"{key}={text}" for key, text in json.loads(first["space"]).items())
     words = (
         f"{study}: {space}; {counts} trials of {first['epochs']} epochs, sampler {first['sampler']}, pruner "
-        f"{first['pruner']}, on {first['data']}. {answer(sweeps, study, frames)}"
+        f"{first['pruner']}, on {first['data']}. {_another_version(first)}{answer(sweeps, study, frames)}"
     )
     command = _command(experiment, study)
     parts: list[Part] = [Prose(words)]
@@ -186,6 +187,13 @@ def _drawn(plots: Iterable[Plot], trials: pd.DataFrame, study: str, command: str
 
 def _command(experiment: str, study: str) -> str:
     return f"`python -m repro sweep {experiment}" + ("" if study == experiment else f" --study {study}") + "`"
+
+
+def _another_version(trial: pd.Series) -> str:
+    """A sentence where the experiment's file has changed since the study was made, else ""."""
+    if trial["signature"] == registry.get(str(trial["experiment"])).spec.signature:
+        return ""
+    return "It was made with an earlier version of the experiment's file. "
 
 
 def _retrained_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from repro.tracking import names, read, studies, sweeps
 
 TRIAL_COLUMNS = [
     "experiment", "study", "trial", "state", "value", "settings", "epochs", "trained", "seeds", "reconstruction", "kl",
-    "seconds", "reason", "space", "sampler", "pruner", "data", "runs",
+    "seconds", "reason", "space", "sampler", "pruner", "data", "signature", "runs",
 ]  # fmt: skip
 RETRAINED_COLUMNS = [
     "experiment", "study", "trial", "settings", "seeds", "trial_epochs", "trial_value", "heldout_then", "optimism",
@@ -138,6 +138,7 @@ def _trials(entry: Entry, parent: read.RunRecord, runs: list[read.RunRecord]) ->
                 "sampler": parent.params["sampler"],
                 "pruner": parent.params["pruner"],
                 "data": _data(last),
+                "signature": parent.tags.get(names.SIGNATURE, ""),
                 "runs": ",".join(run.run_id for run in of_trial),
             }
         )

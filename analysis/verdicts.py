@@ -163,7 +163,9 @@ def verdict(entry: Entry, reported: Reported, frames: Frames) -> Verdict:
         outside=tuple(sorted(set(used["seed"]) - set(chosen["seed"]))),
     )  # fmt: skip
     if chosen.empty:
-        return replace(blank, verdict="interim", reason="") if planned and reported.margin else blank
+        undecided = runs["seed"].isin(planned) & runs["comparable"].astype(bool) & (runs["epochs"] >= reported.epoch)
+        waiting = planned and reported.margin and not undecided.any()  # else they are of data that cannot be pooled
+        return replace(blank, verdict="interim", reason="") if waiting else blank
     costs = costs_at(chosen, reported.epoch, frames.curves)
     failed = chosen[~chosen["run_id"].isin(costs.index)]
     found = judge(costs.tolist(), reported.cost)
@@ -195,7 +197,7 @@ def verdict(entry: Entry, reported: Reported, frames: Frames) -> Verdict:
 
 
 def outcomes(runs: pd.DataFrame, epoch: int) -> tuple[pd.DataFrame, str]:
-    """The runs of an experiment that are outcomes for a result at `epoch`, one a seed; and why there are none, or fewer.
+    """The runs of an experiment that are outcomes for a result at `epoch`, one a seed; and why they are none or fewer.
 
     A run is an outcome if it is unchanged, on real data, and has finished with `epoch` epochs or more, or has failed or
     diverged. Runs on other data than the canonical are left out where there are some on that. A seed that was run

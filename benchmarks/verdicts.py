@@ -74,8 +74,8 @@ def table(cases: Sequence[tuple[str, int, float, float]] = CASES) -> str:
         at_margin, at_zero = rates(n, margin, std, margin), rates(n, margin, std, 0.0)
         same = " / ".join(f"{share:.1%}" for share in rates(n, margin, std, 0.0, one_of_ours=True).values())
         lines.append(
-            f"| {name} | {n} | {margin} | {std} | {at_margin['reproduced']:.1%} | {by_the_earlier_rule(margin, std):.1%}"
-            f" | {at_zero['reproduced']:.1%} | {same} |"
+            f"| {name} | {n} | {margin} | {std} | {at_margin['reproduced']:.1%} | "
+            f"{by_the_earlier_rule(margin, std):.1%} | {at_zero['reproduced']:.1%} | {same} |"
         )
     return "\n".join(lines)
 

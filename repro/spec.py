@@ -144,10 +144,10 @@ class VAE:
 class Adam:
     """Adam as in Kingma and Ba (2015).
 
-    `epsilon_at` is the square root that epsilon is added to. `sqrt_corrected`: that of the bias-corrected second moment,
-    as in their algorithm 1 and in PyTorch. `sqrt_uncorrected`: that of the second moment itself, as in the reordered
-    form at the end of their section 2 ("epsilon hat") and in TensorFlow. The second is the first with an epsilon of
-    epsilon / sqrt(1 - beta2**t) at step t, which matters where gradients are not far above epsilon.
+    `epsilon_at` is the square root that epsilon is added to. `sqrt_corrected` is that of the bias-corrected second
+    moment, as in their algorithm 1 and in PyTorch. `sqrt_uncorrected` is that of the second moment itself, as in the
+    reordered form at the end of their section 2 ("epsilon hat") and in TensorFlow. The second is the first with an
+    epsilon of epsilon / sqrt(1 - beta2**t) at step t, which matters where gradients are not far above epsilon.
     """
 
     lr: Annotated[float, Field(gt=0, le=1000)]

@@ -1,17 +1,19 @@
 """Tracked runs that nobody trained, whose right verdict is known."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 
-from analysis import curves
-from repro import registry
+from analysis import frames
+from repro import figures, registry
+from repro.registry import Entry
 from repro.spec import Experiment
 from repro.tracking import names
 from repro.tracking.store import experiment_id, open_client
 
+PLAN_COMMIT, PLAN_DATE = "c" * 40, "2026-01-01T00:00:00+00:00"
 CANONICAL, OTHER = "1b86e1fc1d0b" + 52 * "0", "0123456789ab" + 52 * "0"
 
 
@@ -42,13 +44,14 @@ def run(
         names.DATA_FINGERPRINT: fingerprint,
         names.COMPARABLE: str(not reason).lower(),
         names.NOT_COMPARABLE_BECAUSE: reason or "-",
+        names.PLAN_COMMIT: PLAN_COMMIT,
+        names.PLAN_DATE: PLAN_DATE,
     }
     if diverged_after:
         status = "FAILED"
         tags |= {names.CAUSE: names.NOT_FINITE, names.ERROR: "the cost is not finite"}
-    params = spec.flat() | {names.SEED: str(seed)}
-    reported = curves.reported_curve(registry.get(entry.spec.variant_of or experiment))
-    assert reported is not None
+    params = spec.flat() | {names.SEED: str(seed), "precision": "float32"}
+    reported = curve_of(entry)
     costs = dict(zip(reported.epoch.astype(int).tolist(), (reported.cost + shift).tolist(), strict=True))
     if cost is not None:
         costs[int(reported.epoch[-1])] = cost
@@ -68,15 +71,43 @@ def run(
     return run_id
 
 
-def with_margin(spec: Experiment, margin: float | None) -> Experiment:
-    """The same with another margin."""
-    assert spec.reported is not None
-    return replace(spec, reported=replace(spec.reported, margin=margin))
+def curve_of(entry: Entry) -> figures.Curve:
+    """The longest published curve of an experiment, or of the one that it varies."""
+    owner = entry if entry.spec.reported else registry.get(str(entry.spec.variant_of))
+    curve = figures.reported_curve(owner.file, owner.spec.reported[-1])
+    assert curve is not None
+    return curve
 
 
-def loaded(text: str) -> dict[str, dict[str, object]]:
-    """What `compare --json` printed, by experiment."""
-    return {row["experiment"]: row for row in json.loads(text)}
+def tables(experiment: str, rows: list[dict[str, object]]) -> frames.Frames:
+    """The tables of runs of an experiment that follow its published curve and end at `cost`, without a store.
+
+    A row has `seed` and `cost`, and whatever else of the columns of `Frames.runs` is not as it would be for a finished
+    planned run on canonical data.
+    """
+    entry = registry.get(experiment)
+    curve, found = curve_of(entry), frames.empty()
+    usual = dict.fromkeys(frames.RUN_COLUMNS, "") | {
+        "experiment": experiment, "status": "FINISHED", "epochs": len(curve.epoch), "comparable": True,
+        "signature": entry.spec.signature, "plan": entry.spec.flat()["reported"], "plan_commit": PLAN_COMMIT,
+        "plan_date": PLAN_DATE, "data": "MNIST (canonical)", "fingerprint": CANONICAL[:12], "entropy_floor": 45.75,
+        "started": "2026-01-02", "precision": "float32",
+    }  # fmt: skip
+    runs = [usual | {"run_id": f"{number:032x}"} | row for number, row in enumerate(rows)]
+    found.runs = pd.DataFrame(runs, columns=frames.RUN_COLUMNS)
+    curves = []
+    for run in runs:
+        cost = curve.cost.copy()
+        cost[-1] = run["cost"]
+        columns = {"experiment": experiment, "seed": run["seed"], "run_id": run["run_id"]}
+        curves.append(pd.DataFrame(columns | {"epoch": curve.epoch.astype(int), "cost": cost})[: run["epochs"]])
+    found.curves = pd.concat(curves).reindex(columns=frames.CURVE_COLUMNS) if curves else found.curves
+    return found
+
+
+def loaded(text: str) -> dict[tuple[str, int], dict[str, object]]:
+    """What `compare --json` printed, by experiment and epoch."""
+    return {(row["experiment"], row["epoch"]): row for row in json.loads(text)}
 
 
 def saved(folder: Path, name: str, text: str) -> Path:

@@ -26,11 +26,11 @@ MAY_IMPORT = {
     "signals": set(),
     "tables": set(),
     "provenance": {"errors"},
-    "figures": {"errors"},
+    "figures": {"errors", "spec"},
     "outcome": {"spec", "registry", "data"},
     "tracking": {"errors", "spec", "data", "outcome", "measure"},
     "experiments": {"spec", "registry"},
-    "analysis": {"errors", "registry", "figures", "tracking"},
+    "analysis": {"errors", "spec", "registry", "figures", "tracking"},
 }
 COMPOSERS = {
     "studies",

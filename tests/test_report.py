@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        ids = [synthetic.run("mnist_fc", seed, 96.2 + seed / 100) for seed in range(3)]
+        ids = [synthetic.run("mnist_fc", seed, 96.2 + (seed - 100) / 100) for seed in range(100, 112)]
         synthetic.run("mnist_fc_pytorch_init", 0, 95.0)
         synthetic.run(
             "mnist_conv", 0, 99.0, data="stand-in", reason="it was trained on a stand-in, not on the real data"
@@ -66,7 +66,7 @@ def test_it_has_the_verdict_the_curves_and_the_pictures(made: Path) -> None:
         assert "study digits cannot be drawn" in each
         assert "stand-in" not in re.sub(r"<style>.*?</style>", "", each, flags=re.DOTALL)
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", markdown)
-    assert "results/figures/curves_mnist_fc.png" in pictures
+    assert "results/figures/curves_mnist_fc_100.png" in pictures
     assert "results/figures/mnist_fc_samples.png" in pictures
     assert all((made / picture).is_file() for picture in pictures)
 
@@ -124,8 +124,8 @@ def test_tables_of_other_machines_stay(made: Path, tmp_path: Path) -> None:
     assert cli.main(["report", "--update"]) == 0
     lines = (tmp_path / "results/runs.csv").read_text()
     assert ours in lines
-    assert lines.count("\nmnist_fc,") == 4
-    assert "over 4 seeds" in (tmp_path / "results/report.html").read_text()
+    assert lines.count("\nmnist_fc,") == 13
+    assert "outside the plan: seeds 7" in (tmp_path / "results/report.html").read_text()
 
 
 def test_runs_are_given_notes_with_the_verdict(made: Path) -> None:
@@ -133,7 +133,7 @@ def test_runs_are_given_notes_with_the_verdict(made: Path) -> None:
     experiment = store.get_experiment_by_name("mnist_fc")
     assert experiment is not None
     for run in store.search_runs([experiment.experiment_id]):
-        assert "**mnist_fc: reproduced.**" in run.data.tags["mlflow.note.content"]
+        assert "**mnist_fc, epoch 100: reproduced.**" in run.data.tags["mlflow.note.content"]
         assert run.data.tags["repro.verdict"] == "reproduced"
 
 
@@ -146,8 +146,9 @@ def test_plots_are_logged_to_the_runs_that_they_show(made: Path) -> None:
         plots[run.data.params["seed"]] = {
             Path(item.path).name for item in store.list_artifacts(run.info.run_id, "plots")
         }
-    assert plots["1"] == plots["2"] == {"curves_mnist_fc.png"}
-    assert plots["0"] == {"curves_mnist_fc.png", "kl_by_dimension_mnist_fc.png", "latent_map_mnist_fc.png"}
+    curves = {"curves_mnist_fc_10.png", "curves_mnist_fc_100.png"}
+    assert plots["101"] == plots["102"] == curves
+    assert plots["100"] == curves | {"kl_by_dimension_mnist_fc.png", "latent_map_mnist_fc.png"}
 
 
 FAULTS = [
@@ -194,6 +195,8 @@ def test_the_committed_report_is_what_its_tables_say() -> None:
 
 def test_the_readme_shows_the_verdicts_of_the_committed_report() -> None:
     results, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "README.md"))
-    table = [line for line in results.splitlines() if line.startswith(("| experiment | verdict", "| mnist_fc | "))][:2]
-    assert len(table) == 2
+    table = [
+        line for line in results.splitlines() if line.startswith(("| experiment | epoch | verdict", "| mnist_fc | 10"))
+    ][:3]
+    assert len(table) == 3
     assert all(line in readme for line in table)

@@ -1,8 +1,10 @@
-"""Verdicts on stores whose right verdict is known."""
+"""Verdicts on runs whose right verdict is known."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +17,17 @@ from scipy import stats
 
 from analysis import ablations, compare, curves, frames, verdicts
 from analysis.claims import CLAIMS, Evidence
-from analysis.verdicts import Verdict, judge
+from analysis.verdicts import Verdict, judge, word
+from benchmarks import verdicts as simulation
 from repro import registry
+from repro.figures import Curve
 from repro.overrides import apply
 
 FC = registry.get("mnist_fc")
-REPORTED, MARGIN = 96.2119372147, 1.01
-KEYS = ["experiment", "reported", "n", "mean", "std", "pi_low", "pi_high", "difference", "excess_share"]
-KEYS += ["verdict", "reason", "data"]
+LAST = FC.spec.reported[-1]
+PLANNED, MARGIN = LAST.seeds, 1.01
+SPREAD = np.linspace(-1, 1, len(PLANNED))  # standard deviation 0.66
+KEYS = ["experiment", "epoch", "reported", "verdict", "reason", "n", "planned", "margin", "mean", "std", "difference"]
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +47,137 @@ def store(template: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(*entries: str) -> Verdict:
-    chosen = [registry.get(name) for name in entries or ["mnist_fc"]]
-    tables, faults = frames.from_store(chosen)
-    assert not faults
-    return compare.verdicts(chosen, tables)[0]
+def planned(off: float, spread: float) -> list[dict[str, Any]]:
+    """A finished run of every planned seed, costs around reported + off."""
+    costs = LAST.cost + off + spread * SPREAD
+    return [{"seed": seed, "cost": cost} for seed, cost in zip(PLANNED, costs, strict=True)]
+
+
+def judged(rows: list[dict[str, Any]]) -> Verdict:
+    return verdicts.verdict(FC, LAST, synthetic.tables("mnist_fc", rows))
 
 
 CASES = [
-    ([96.1, 96.3, 96.25], "reproduced", ""),
-    ([96.21, 96.21, 96.21], "reproduced", ""),
-    ([98.6, 98.7, 98.5], "different (worse)", ""),
-    ([94.0, 94.1, 93.9], "different (better)", ""),
-    ([96.2], "inconclusive", "needs at least 1 more seed"),
-    ([95.6, 96.8], "inconclusive", "needs about"),
-    ([97.1, 97.4, 97.2], "inconclusive", "needs about"),
+    (0.3, 0.5, "reproduced", "yes"),
+    (0.0, 0.0, "reproduced", "yes"),
+    (0.9, 0.05, "reproduced", "no"),
+    (0.9, 1.0, "consistent", "yes"),
+    (3.0, 3.0, "consistent", "yes"),
+    (2.5, 0.1, "different (worse)", "no"),
+    (-2.5, 0.1, "different (better)", "no"),
 ]
 
 
-@pytest.mark.parametrize(("costs", "word", "reason"), CASES)
-def test_seeds_on_canonical_data(store: Path, costs: list[float], word: str, reason: str) -> None:
-    for seed, cost in enumerate(costs):
-        synthetic.run("mnist_fc", seed, cost)
-    verdict = found()
-    assert (verdict.verdict, verdict.n, verdict.data) == (word, len(costs), "MNIST (canonical)")
-    assert verdict.reason.startswith(reason)
-    assert bool(verdict.reason) == bool(reason)
-    assert verdict.difference == pytest.approx(np.mean(costs) - REPORTED)
-    assert verdict.excess_share == pytest.approx((np.mean(costs) - REPORTED) / (REPORTED - 45.75))
+@pytest.mark.parametrize(("off", "spread", "expected", "one_of_ours"), CASES)
+def test_a_complete_plan_gets_its_word(off: float, spread: float, expected: str, one_of_ours: str) -> None:
+    verdict = judged(planned(off, spread))
+    assert (verdict.verdict, verdict.n, verdict.planned) == (expected, 12, 12)
+    assert verdict.number_reached == ("yes" if expected == "reproduced" else "not shown")
+    assert verdict.one_of_ours == one_of_ours
+    assert (verdict.plan_commit, verdict.plan_date) == (synthetic.PLAN_COMMIT, synthetic.PLAN_DATE)
+    assert verdict.difference == pytest.approx(off)
+    assert verdict.excess_share == pytest.approx(off / (LAST.cost - 45.75))
+    assert (verdict.reason, verdict.seeds, verdict.outside) == ("", PLANNED, ())
+
+
+def test_an_incomplete_plan_is_interim_whatever_its_seeds_say() -> None:
+    for count in (0, 1, 2, 11):
+        verdict = judged(planned(0.0, 0.01)[:count])
+        assert (verdict.verdict, verdict.label) == ("interim", f"interim ({count} of 12)")
+        assert (verdict.number_reached, verdict.one_of_ours, verdict.reason) == ("-", "-", "")
+        assert (verdict.mean is None) == (count == 0)
+        assert (verdict.pi_low is None) == (count < 2)
+
+
+def test_a_seed_outside_the_plan_is_listed_and_not_pooled() -> None:
+    rows = planned(0.3, 0.5)
+    verdict = judged([*rows, {"seed": 7, "cost": 500.0}])
+    assert (verdict.verdict, verdict.outside) == ("reproduced", (7,))
+    assert replace(verdict, outside=()) == judged(rows)
+    assert judged([*rows[:-1], {"seed": 7, "cost": LAST.cost}]).verdict == "interim"
+    (row,) = compare.plan_rows([verdict])
+    assert row["note"] == "outside the plan: seeds 7"
+
+
+def failed(seed: int, status: str, epochs: int = 30) -> dict[str, Any]:
+    reason = "it failed: the cost is not finite"
+    return {"seed": seed, "cost": 0.0, "status": status, "epochs": epochs, "comparable": False, "reason": reason}
+
+
+@pytest.mark.parametrize("status", ["DIVERGED", "FAILED"])
+def test_a_planned_seed_that_failed_or_diverged_is_an_outcome_and_rules_out_equivalence(status: str) -> None:
+    verdict = judged([*planned(0.3, 0.5)[:-1], failed(111, status)])
+    assert (verdict.verdict, verdict.n, verdict.seeds) == ("consistent", 12, PLANNED[:-1])
+    assert verdict.failures == ("seed 111: it failed: the cost is not finite",)
+    assert judged([*planned(2.5, 0.1)[:-1], failed(111, status)]).verdict == "different (worse)"
+    assert "11 of 12" not in verdict.label
+
+
+def test_a_seed_that_failed_later_counts_for_the_results_that_it_reached() -> None:
+    early = FC.spec.reported[0]
+    found = synthetic.tables("mnist_fc", [*planned(0.3, 0.5)[:-1], failed(111, "DIVERGED")])
+    verdict = verdicts.verdict(FC, early, found)
+    assert (verdict.n, verdict.seeds, verdict.failures) == (12, PLANNED, ())
+    assert verdict.mean == pytest.approx(synthetic.curve_of(FC).cost[9])
+
+
+def test_with_all_seeds_failed_there_is_no_comparison() -> None:
+    verdict = judged([failed(seed, "DIVERGED") for seed in PLANNED])
+    assert (verdict.verdict, verdict.reason) == ("not comparable", "12 of 12 planned seeds failed or diverged")
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "KILLED"])
+def test_a_seed_that_was_cut_off_is_no_outcome(status: str) -> None:
+    verdict = judged([*planned(0.3, 0.5)[:-1], failed(111, status)])
+    assert (verdict.label, verdict.failures) == ("interim (11 of 12)", ())
+
+
+def test_a_seed_that_is_run_again_counts_with_its_first_finished_run() -> None:
+    again = {"seed": 100, "cost": 500.0, "started": "2026-01-03"}
+    assert judged([*planned(0.3, 0.5), again]) == judged(planned(0.3, 0.5))
+    first = {**failed(100, "FAILED"), "started": "2026-01-01"}
+    assert judged([first, *planned(0.3, 0.5)]).verdict == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "was"),
+    [
+        ("margin", 5.0, "margin 5.0, seeds 100-111"),
+        ("margin", None, "margin None, seeds 100-111"),
+        ("seeds", (100, 101), "margin 1.01, seeds 100-101"),
+        ("cost", 95.0, "cost 95.0, margin 1.01"),
+    ],
+)
+def test_a_plan_that_has_changed_since_a_run_judges_nothing(field: str, value: object, was: str) -> None:
+    then = replace(FC.spec, reported=(replace(LAST, **{field: value}),)).flat()["reported"]
+    rows = planned(0.3, 0.5)
+    rows[3]["plan"] = then
+    verdict = judged(rows)
+    assert verdict.verdict == "not comparable"
+    assert "the plan has changed" in verdict.reason
+    assert "when seed 103 was run" in verdict.reason
+    assert was in verdict.reason
+
+
+def test_a_result_without_a_plan_is_not_judged() -> None:
+    found = synthetic.tables("mnist_fc", planned(0.3, 0.5))
+    for changed, missing in ((replace(LAST, seeds=()), "seeds="), (replace(LAST, margin=None), "margin=")):
+        verdict = verdicts.verdict(FC, changed, found)
+        assert verdict.verdict == "not comparable"
+        assert missing in verdict.reason
+        assert verdict.mean is not None
+
+
+def test_data_is_never_mixed() -> None:
+    other = {"data": "MNIST (unverified)", "fingerprint": "0123456789ab"}
+    rows = planned(0.3, 0.5)
+    mixed = [row | other if index % 2 else row | {"data": "MNIST (unverified)"} for index, row in enumerate(rows)]
+    verdict = judged(mixed)
+    assert verdict.verdict == "not comparable"
+    assert "different data" in verdict.reason
+    verdict = judged([*rows, {"seed": 7, "cost": 1.0, **other}])
+    assert (verdict.verdict, verdict.outside) == ("reproduced", ())
+    assert verdict.reason == "1 on other data left out"
 
 
 NEVER = [
@@ -79,81 +187,56 @@ NEVER = [
     ({"spec": apply(FC.spec, ["optim.lr=0.01"])}, "another version"),
     ({"status": "RUNNING"}, "not finished"),
     ({"status": "KILLED"}, "KILLED"),
-    ({"spec": synthetic.with_margin(FC.spec, 5.0)}, "the margin is 1.01 nats now and was 5.0"),
-    ({"spec": synthetic.with_margin(FC.spec, None)}, "the margin is 1.01 nats now and was"),
 ]
 
 
 @pytest.mark.parametrize(("made", "why"), NEVER)
 def test_what_must_not_enter_a_verdict_does_not(store: Path, made: dict[str, object], why: str) -> None:
-    for seed in range(3):
-        synthetic.run("mnist_fc", seed, 96.2 + seed / 100, **made)
-    verdict = found()
-    assert verdict.verdict == "not comparable"
-    assert why in verdict.reason
+    synthetic.run("mnist_fc", 100, 96.2, **made)
+    tables, faults = frames.from_store([FC])
+    assert not faults
+    verdict = compare.all_verdicts([FC], tables)[-1]
+    assert (verdict.label, verdict.mean) == ("interim (0 of 12)", None)
+    assert why in tables.runs["reason"].iloc[0]
 
 
-def test_they_do_not_change_a_verdict_either(store: Path) -> None:
-    for seed in range(3):
-        synthetic.run("mnist_fc", seed, 96.2 + seed / 100)
-        synthetic.run("mnist_fc", seed + 10, 300.0, data="stand-in", reason="stand-in")
-    assert (found().verdict, found().n) == ("reproduced", 3)
-
-
-def test_data_is_never_mixed(store: Path) -> None:
-    for seed in range(3):
-        synthetic.run("mnist_fc", seed, 96.2 + seed / 100, data="unverified", fingerprint=synthetic.OTHER)
-        synthetic.run("mnist_fc", seed + 3, 96.2, data="unverified")
-    verdict = found()
-    assert verdict.verdict == "not comparable"
-    assert "different data" in verdict.reason
-    for seed in range(3):
-        synthetic.run("mnist_fc", seed + 6, 98.6 + seed / 100, fingerprint="f" * 64)
-    verdict = found()
-    assert (verdict.verdict, verdict.n, verdict.seeds) == ("different (worse)", 3, (6, 7, 8))
-    assert "6 on other data left out" in verdict.reason
-
-
-def test_a_seed_that_was_run_twice_counts_once(store: Path) -> None:
-    for cost in (96.0, 96.1, 96.2):
-        synthetic.run("mnist_fc", 0, cost)
-    verdict = found()
-    assert (verdict.verdict, verdict.n) == ("inconclusive", 1)
-
-
-def test_the_command_gives_every_setup_its_verdict(store: Path) -> None:
-    for seed in range(3):
-        synthetic.run("mnist_fc", seed, 96.2 + seed / 100)
+def test_the_command_gives_every_result_its_verdict(store: Path) -> None:
+    for row in planned(0.1, 0.5):
+        synthetic.run("mnist_fc", row["seed"], row["cost"], shift=row["cost"] - LAST.cost)
+    synthetic.run("mnist_fc", 0, 300.0)
     process = repro("compare", "mnist_fc", "mnist_conv", "--json", cwd=store)
     assert process.returncode == 0, process.stderr
     rows = synthetic.loaded(process.stdout)
     assert all(list(row)[: len(KEYS)] == KEYS for row in rows.values())
-    assert rows["mnist_fc"]["verdict"] == "reproduced"
-    assert (rows["mnist_conv"]["verdict"], rows["mnist_conv"]["n"]) == ("not comparable", 0)
+    assert rows["mnist_fc", 100]["verdict"] == "reproduced"
+    assert (rows["mnist_fc", 100]["n"], rows["mnist_fc", 100]["planned"]) == (12, 12)
+    assert rows["mnist_fc", 100]["outside"] == [0]
+    assert rows["mnist_fc", 100]["plan_commit"] == synthetic.PLAN_COMMIT
+    assert (rows["mnist_conv", 150]["verdict"], rows["mnist_conv", 150]["n"]) == ("interim", 0)
     shown = repro("compare", "mnist_fc", cwd=store)
-    assert "reproduced" in shown.stdout
-    assert "within error and margin" in shown.stdout
+    for part in ("reproduced", "12 of 12", "cccccccc, 2026-01-01", "published distance", "consistent: "):
+        assert part in shown.stdout
     lines = repro("compare", "mnist_fc", "--csv", cwd=store).stdout.splitlines()
-    assert lines[0].startswith("experiment,reported,n,mean,std")
-    assert len(lines) == 2
+    assert lines[0].startswith("experiment,epoch,reported,verdict")
+    assert len(lines) == 3
     both = repro("compare", "--csv", "--json", cwd=store)
     assert (both.returncode, both.stdout) == (2, "")
-    judged = repro("claims", "--json", cwd=store)
-    assert judged.returncode == 0, judged.stderr
-    by_name = {row["name"]: row for row in json.loads(judged.stdout)}
+    printed = repro("claims", "--json", cwd=store)
+    assert printed.returncode == 0, printed.stderr
+    by_name = {row["name"]: row for row in json.loads(printed.stdout)}
     assert by_name["cost_mnist_fc"]["verdict"] == "holds"
     assert by_name["curve_mnist_fc"]["verdict"] == "holds"
     assert by_name["cost_cifar_conv"]["verdict"] == "not measured"
-    assert "python -m repro run cifar_conv" in by_name["cost_cifar_conv"]["evidence"]
+    assert "python -m repro run cifar_conv --seeds 100-111" in by_name["cost_cifar_conv"]["evidence"]
 
 
 def test_tables_survive_their_files(store: Path, tmp_path: Path) -> None:
-    for seed in range(2):
+    for seed in range(100, 102):
         synthetic.run("mnist_fc", seed, 96.2 + seed / 300)
     tables, _ = frames.from_store([FC])
     tables.save(tmp_path / "results")
     again = frames.from_files(tmp_path / "results")
-    assert compare.verdicts([FC], again) == compare.verdicts([FC], tables)
+    assert compare.all_verdicts([FC], again) == compare.all_verdicts([FC], tables)
     again.save(tmp_path / "again")
     for name in ("runs.csv", "curves.csv", "measurements.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "results" / name).read_bytes()
@@ -178,72 +261,101 @@ def test_a_variant_is_measured_against_its_experiment_at_the_same_epoch(store: P
 
 
 @pytest.mark.parametrize(
-    ("shift", "data", "word"),
+    ("shift", "data", "expected"),
     [(100.0, "canonical", "holds"), (-100.0, "canonical", "does not hold"), (100.0, "stand-in", "not measured")],
 )
-def test_training_that_diverged_on_real_data_is_an_outcome(store: Path, shift: float, data: str, word: str) -> None:
+def test_training_that_diverged_on_real_data_is_an_outcome(store: Path, shift: float, data: str, expected: str) -> None:
     for seed in range(2):
         synthetic.run("mnist_fc", seed)
-    synthetic.run("mnist_fc", 2, diverged_after=30)
     synthetic.run("mnist_fc_score_function", 0, diverged_after=16, shift=shift, data=data)
     tables, faults = frames.from_store(frames.all_entries())
     assert not faults
     evidence = Evidence(tables)
     (claim,) = (each for each in CLAIMS if each.name == "score_function_not_practical")
     finding = claim.finding(evidence)
-    assert finding.verdict == word
+    assert finding.verdict == expected
     row = ablations.table(evidence).set_index("variant").loc["mnist_fc_score_function"]
-    if word == "not measured":
+    if expected == "not measured":
         assert row["note"].startswith("not run yet")
     else:
         assert "in 16 epochs by the score function, after which its cost was no longer a number" in finding.evidence
         assert (row["epoch"], row["difference"]) == (16, pytest.approx(shift))
         assert row["note"] == ablations.DIVERGED_THEN
-    assert evidence.verdicts["mnist_fc"].n == 2
-    (other,) = tables.runs[tables.runs["seed"] == 2].to_dict("records")
-    assert (other["status"], other["reason"]) == (frames.DIVERGED, "it failed: the cost is not finite")
 
 
-@given(st.floats(-3, 3), st.floats(0.01, 3), st.integers(2, 12))
-def test_the_verdict_is_that_of_two_one_sided_t_tests(off: float, spread: float, n: int) -> None:
-    costs = REPORTED + off + spread * np.linspace(-1, 1, n)
-    low = stats.ttest_1samp(costs, REPORTED - MARGIN, alternative="greater").pvalue < 0.05
-    high = stats.ttest_1samp(costs, REPORTED + MARGIN, alternative="less").pvalue < 0.05
-    worse = stats.ttest_1samp(costs, REPORTED + MARGIN, alternative="greater").pvalue < 0.05
-    better = stats.ttest_1samp(costs, REPORTED - MARGIN, alternative="less").pvalue < 0.05
-    expected = "different (worse)" if worse else "different (better)" if better else "inconclusive"
-    assert judge(costs.tolist(), REPORTED, MARGIN).verdict == ("reproduced" if low and high else expected)
+@given(st.floats(-3, 3), st.floats(0.01, 3), st.integers(2, 20))
+def test_both_answers_are_those_of_t_tests(off: float, spread: float, n: int) -> None:
+    costs = LAST.cost + off + spread * np.linspace(-1, 1, n)
+    low = stats.ttest_1samp(costs, LAST.cost - MARGIN, alternative="greater").pvalue < 0.05
+    high = stats.ttest_1samp(costs, LAST.cost + MARGIN, alternative="less").pvalue < 0.05
+    found = judge(costs.tolist(), LAST.cost)
+    assert (word(found, MARGIN) == "reproduced") == (low and high)
+    assert word(found, MARGIN, failures=1) != "reproduced"
+    one_more = stats.t(n - 1, costs.mean(), costs.std(ddof=1) * np.sqrt(1 + 1 / n))
+    assert found.p == pytest.approx(2 * min(one_more.cdf(LAST.cost), one_more.sf(LAST.cost)))
+    assert (found.pi_low, found.pi_high) == pytest.approx(one_more.interval(0.95))
+    assert (found.p < 0.05) == (not found.pi_low < LAST.cost < found.pi_high)
 
 
-def test_so_many_more_seeds_decide_and_no_fewer() -> None:
-    more = verdicts.more_seeds(0.5, 0.8, 1.01, 3)
-    assert more is not None
-
-    def decided(total: int) -> bool:
-        half = stats.t.ppf(0.95, total - 1) * 0.8 / np.sqrt(total)
-        return bool(0.5 + half < 1.01)
-
-    assert decided(3 + more)
-    assert not decided(3 + more - 1)
-    assert verdicts.more_seeds(1.01, 0.8, 1.01, 3) is None
+def test_the_simulation_decides_as_the_verdict_does() -> None:
+    costs = np.random.default_rng(1).normal(96.5, 0.7, (300, 12))
+    mean, std = costs.mean(1), costs.std(1, ddof=1)
+    said = [word(judge(row.tolist(), LAST.cost), MARGIN) for row in costs]
+    reached = simulation.equivalent(mean, std, 12, LAST.cost, MARGIN)
+    out = simulation.outside(mean, std, 12, LAST.cost)
+    assert [each == "reproduced" for each in said] == reached.tolist()
+    assert [each.startswith("different") for each in said] == (~reached & out).tolist()
+    assert 0 < reached.sum() < 300
 
 
-def test_knees_are_where_the_fall_is_done() -> None:
-    epochs, cost = np.arange(1.0, 7.0), np.array([500.0, 200, 190, 140, 110, 100])
-    half, most = curves.knees(epochs, cost, 100.0)
-    assert half == pytest.approx(3.8)  # 150 between 190 at epoch 3 and 140 at epoch 4
-    assert most == pytest.approx(5.0)
-    assert np.isnan(curves.knees(epochs, np.full(6, 200.0), 100.0)).all()
+def test_error_rates_are_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "REPEATS", 20_000)
+    at_margin = simulation.rates(12, 1.01, 0.5, 1.01)["reproduced"]
+    assert at_margin == pytest.approx(0.05, abs=0.006)
+    assert simulation.by_the_earlier_rule(1.01, 0.5) > 0.14
+    one_of_ours = simulation.rates(12, 1.01, 3.0, 0.0, one_of_ours=True)
+    assert one_of_ours["different"] == pytest.approx(0.05, abs=0.006)
 
 
-def test_a_curve_that_strays_is_measured_in_reading_errors() -> None:
-    reported = curves.reported_curve(FC)
-    assert reported is not None
-    rows = pd.DataFrame({"epoch": reported.epoch.astype(int), "seed": 0, "cost": reported.cost})
-    rows.loc[rows["epoch"] == 60, "cost"] += 3 * 0.52
-    shape = curves.compare(FC, rows, reported, MARGIN)
-    assert (shape.largest_epoch, round(float(shape.largest_deviation or 0), 6)) == (60, 3.0)
-    assert shape.share_within == pytest.approx(
-        1 - 1 / np.sum((reported.epoch > shape.knees_reported[-1]) & (reported.reading_error > 0))
-    )
-    assert shape.knees_reported == tuple(seed[0] for seed in shape.knees)
+def curve(cost: np.ndarray[Any, Any], error: float = 0.1) -> Curve:
+    return Curve(np.arange(1.0, len(cost) + 1), cost, np.full(len(cost), error))
+
+
+def bent(generator: np.random.Generator, count: int) -> np.ndarray[Any, Any]:
+    """Smooth curves of 40 epochs that vary in height and bend."""
+    epochs = np.arange(1, 41)
+    bend = generator.normal(8, 1, (count, 1))
+    return generator.normal(100, 1, (count, 1)) + 100 * np.exp(-epochs / bend)
+
+
+def test_the_rank_of_a_curve_like_ours_is_uniform() -> None:
+    generator, ranks = np.random.default_rng(0), []
+    for _ in range(400):
+        every = bent(generator, 13)
+        ours = pd.DataFrame(every[:12].T, index=range(1, 41))
+        ranks.append(curves.among(curve(every[12]), ours).rank)
+    assert stats.chisquare(np.bincount(ranks, minlength=14)[1:]).pvalue > 0.01
+
+
+def test_a_curve_unlike_ours_is_farthest_out_and_says_where() -> None:
+    every = bent(np.random.default_rng(0), 13)
+    strange = every[12].copy()
+    strange[29] += 40
+    found = curves.among(curve(strange), pd.DataFrame(every[:12].T, index=range(1, 41)))
+    assert (found.rank, found.epoch, found.p) == (1, 30, pytest.approx(1 / 13))
+    assert found.nats == pytest.approx(strange[29] - every[:12, 29].mean())
+    assert found.published > max(found.distances)
+
+
+def test_the_reading_error_is_the_least_scale() -> None:
+    same = pd.DataFrame(np.full((40, 12), 100.0), index=range(1, 41))
+    found = curves.among(curve(np.full(40, 100.3), error=0.1), same)
+    assert found.published == pytest.approx(3.0)
+
+
+def test_only_planned_seeds_that_reach_the_last_epoch_enter_the_place_of_a_curve() -> None:
+    rows = [*planned(0.3, 0.5), {"seed": 7, "cost": 0.0}]
+    found = curves.place(FC, LAST, synthetic.tables("mnist_fc", rows))
+    assert found is not None
+    assert found.seeds == PLANNED
+    assert curves.place(FC, LAST, synthetic.tables("mnist_fc", rows[:2])) is None

@@ -12,6 +12,8 @@ from analysis.frames import Frames, diverged
 from analysis.verdicts import Verdict
 from repro import registry
 from repro.errors import ReproError
+from repro.spec import Reported
+from repro.tracking.group import compact
 
 Word = Literal["holds", "does not hold", "undecided", "not measured"]
 
@@ -28,6 +30,13 @@ class Finding:
 
 class MissingError(Exception):
     """A run or a measurement that a claim needs is not there; the message is the command that makes it."""
+
+
+def run_command(experiment: str, reported: Reported) -> str:
+    """What makes the planned runs of a reported result."""
+    seeds = f" --seeds {compact(reported.seeds)}" if reported.seeds else ""
+    longer = reported.epoch > registry.get(experiment).spec.training.epochs
+    return f"python -m repro run {experiment}{seeds}" + (f" --epochs {reported.epoch}" if longer else "")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from dataclasses import replace
 from functools import partial
 
 from analysis import curves
-from analysis.claims.claim import Claim, Evidence, Finding, Word
+from analysis.claims.claim import Claim, Evidence, Finding, MissingError, Word, run_command
 from repro import registry
+from repro.spec import Reported
 
 SECOND_PLOT = (
     "The second plot shows the the negative of likelihood function with respect to the number of training epochs. "
@@ -30,7 +31,7 @@ def printed_cost(name: str, epoch: int, evidence: Evidence) -> Finding:
     """The verdict of `compare`, in a claim's words."""
     verdict = evidence.verdict(name, epoch)
     if verdict.mean is None:
-        evidence.runs(name, epoch)  # raises MissingError, which says what to run
+        raise MissingError(run_command(name, _reported(name, epoch)))
     spread = f" +- {verdict.std:.2f} (standard deviation)" if verdict.std is not None else ""
     text = f"{verdict.label}: mean {verdict.mean:.2f}{spread} over {verdict.n} of {verdict.planned} planned seeds, "
     text += f"reported {verdict.reported:.2f}, margin {verdict.margin} nats, on {verdict.data}"
@@ -56,8 +57,9 @@ def one_sample(evidence: Evidence) -> Finding:
 def curve_like_ours(name: str, epoch: int, evidence: Evidence) -> Finding:
     """The published curve as one more run: the rank of its largest standardised distance from the others."""
     entry, verdict = registry.get(name), evidence.verdict(name, epoch)
-    reported = next(each for each in entry.spec.reported if each.epoch == epoch)
-    runs = evidence.planned(name, epoch)
+    runs, reported = evidence.planned(name, epoch), _reported(name, epoch)
+    if runs.empty:
+        raise MissingError(run_command(name, reported))
     found = curves.place(entry, reported, evidence.frames)
     if found is None:
         return Finding("undecided", f"{len(runs)} of {verdict.planned} planned seeds have finished: too few")
@@ -66,8 +68,8 @@ def curve_like_ours(name: str, epoch: int, evidence: Evidence) -> Finding:
     return Finding(
         word if decided else "undecided",
         ("" if decided else f"interim ({verdict.n} of {verdict.planned}): ")
-        + f"rank {found.rank} of {len(found.seeds) + 1} (1 is the farthest out), p = {found.p:.3f}; the published curve "
-        f"is {found.published:.1f} standardised distances from the others at epoch {found.epoch}, where it lies "
+        + f"rank {found.rank} of {len(found.seeds) + 1} (1 is the farthest out), p = {found.p:.3f}; the published "
+        f"curve is {found.published:.1f} standardised distances from the others at epoch {found.epoch}, where it lies "
         f"{found.nats:+.2f} nats from the mean of ours; our own runs reach {min(found.distances):.1f} to "
         f"{max(found.distances):.1f}; on {verdict.data}",
         {"rank": float(found.rank), "p": found.p, "distance": found.published, "epoch": float(found.epoch)},
@@ -105,6 +107,10 @@ def convolution_is_better(evidence: Evidence) -> Finding:
     return Finding("holds" if holds else "does not hold", f"{text}. {because}.", figures, tuple(dict.fromkeys(runs)))
 
 
+def _reported(name: str, epoch: int) -> Reported:
+    return next(each for each in registry.get(name).spec.reported if each.epoch == epoch)
+
+
 def _suffix(name: str, epoch: int) -> str:
     """The end of a claim's name."""
     return name if epoch == registry.get(name).spec.training.epochs else f"{name}_epoch_{epoch}"
@@ -128,9 +134,9 @@ CLAIMS = (
             f"the cost of epochs 1 to {epoch} of {name}, all planned seeds, and the published curve as one more run: "
             "each curve's largest distance from the mean of the others, in their standard deviations, but at least in "
             "reading errors",
-            f"the rank of the published curve gives a permutation p value above {curves.LEVEL} (an earlier criterion, on "
-            "the epochs at which half and nine tenths of the fall are done, compared one run with a mean and was judged "
-            "on misread curves: it did not hold for any of the three)",
+            f"the rank of the published curve gives a permutation p value above {curves.LEVEL} (an earlier criterion, "
+            "on the epochs at which half and nine tenths of the fall are done, compared one run with a mean and was "
+            "judged on misread curves: it did not hold for any of the three)",
             partial(curve_like_ours, name, epoch),
         )
         for name, epoch in LINES
@@ -139,7 +145,8 @@ CLAIMS = (
         "one_sample_can_be_used",
         "In the extreme case a single sample can be used to approximate this expectation.",
         "the training cost of the last epoch of mnist_fc, trained with one draw of z an image, all planned seeds",
-        "its verdict is reproduced, consistent or different (better); whether more draws give a lower cost is not asked",
+        "its verdict is reproduced, consistent or different (better); whether more draws give a lower cost is not "
+        "asked",
         one_sample,
     ),
     Claim(

@@ -40,8 +40,9 @@ def compare(
     frames = _frames(entries, results)
 
     from analysis import compare as comparison
+    from analysis.verdicts import MEANINGS
 
-    found = comparison.verdicts(entries, frames)
+    found = comparison.all_verdicts(entries, frames)
     if as_json:
         print(json.dumps(comparison.records(found), indent=2))
     elif as_csv:
@@ -49,9 +50,12 @@ def compare(
     else:
         _print_tables(
             ("Verdicts; costs in nats per image", comparison.verdict_rows(found)),
-            ("Curves against the published plots", comparison.curve_rows(entries, frames)),
+            ("Plans: which seeds decide, by which commit, and what came of them", comparison.plan_rows(found)),
+            ("Published curves as one more run", comparison.curve_rows(entries, frames)),
             ("Runs", comparison.run_rows(entries, frames)),
         )
+        for word, meaning in MEANINGS.items() if found else ():
+            print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
         for path in comparison.draw(entry, Path(str(figures))):
             print(f"wrote {path}", file=sys.stderr)

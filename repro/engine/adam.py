@@ -9,7 +9,6 @@ from torch import Tensor
 
 from repro import spec
 
-
 ENDLESS = 1e9  # steps after which 1 - beta**steps is 1 for every beta that can be written as a float32
 
 
