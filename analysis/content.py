@@ -40,14 +40,21 @@ def headline(verdict: Verdict) -> str:
     return text + (f"; {verdict.reason}." if verdict.reason else ".")
 
 
+def in_order(evidence: Evidence) -> list[Verdict]:
+    """The verdicts on the notebook's three results in its order, then those on the results of its earlier version."""
+    last = {verdict.experiment: verdict for verdict in evidence.verdicts}
+    first = [last[name] for name in SETUPS]
+    return first + [verdict for verdict in evidence.verdicts if verdict not in first]
+
+
 def verdict_table(evidence: Evidence) -> pd.DataFrame:
     """One row for each reported result."""
-    return _spaced(compare.verdict_rows(evidence.verdicts))
+    return _spaced(compare.verdict_rows(in_order(evidence)))
 
 
 def plan_table(evidence: Evidence) -> pd.DataFrame:
     """What was planned for each reported result, and what came of it."""
-    return _spaced(compare.plan_rows(evidence.verdicts))
+    return _spaced(compare.plan_rows(in_order(evidence)))
 
 
 def _spaced(rows: list[dict[str, object]]) -> pd.DataFrame:
@@ -57,7 +64,7 @@ def _spaced(rows: list[dict[str, object]]) -> pd.DataFrame:
 def interval_table(evidence: Evidence) -> pd.DataFrame:
     """What the plot of the verdicts needs: one row for each reported result that has a run."""
     columns = ["experiment", "epoch", "reported", "difference", "ci_low", "ci_high", "pi_low", "pi_high", "margin", "n"]
-    found = [each for each in evidence.verdicts if each.mean is not None and each.margin]
+    found = [each for each in in_order(evidence) if each.mean is not None and each.margin]
     table = pd.DataFrame([{key: getattr(each, key) for key in columns} for each in found], columns=columns)
     for key in ("pi_low", "pi_high"):  # as differences from the reported cost, like the rest
         table[key] = table[key].astype(float) - table["reported"].astype(float)

@@ -64,7 +64,7 @@ Part = Prose | Table | Figure
 
 @dataclass(frozen=True)
 class Files:
-    """Where a report lies: tables and pictures in `folder`, RESULTS.md beside it."""
+    """Where a report lies: tables and the HTML page in `folder`, RESULTS.md beside it."""
 
     folder: Path
 
@@ -80,13 +80,8 @@ class Files:
 
     @property
     def figures(self) -> Path:
-        """Where the Markdown file's pictures are."""
+        """Where the Markdown file's pictures are: the plots, and the sheets of images that studies made."""
         return self.folder / "figures"
-
-    @property
-    def pictures(self) -> Path:
-        """Sheets of images that studies made."""
-        return self.folder / "pictures"
 
 
 def of_studies(evidence: Evidence, name: str) -> list[Part]:
@@ -108,15 +103,18 @@ def of_studies(evidence: Evidence, name: str) -> list[Part]:
     return found
 
 
-def sheets(files: Files, name: str, kinds: tuple[str, ...]) -> list[Part]:
-    """The sheets of images of one setup, those that there are. Their runs have them already."""
+def sheets(evidence: Evidence, files: Files, name: str, kinds: tuple[str, ...]) -> list[Part]:
+    """The sheets of images of one experiment, those that there are. Their runs have them already."""
     found: list[Part] = []
     for kind in kinds:
-        path = files.pictures / f"{name}_{kind}.png"
+        path, study = files.figures / f"{name}_{kind}.png", STUDY_OF.get(kind, "latents")
+        try:
+            run_id = evidence.measured(name, study).run_id[:8]
+        except MissingError:
+            continue
         if path.exists():
             title, how = PICTURES[kind]
-            study = STUDY_OF.get(kind, "latents")
-            caption = f"{title.format(name=name)}: {how}. `python -m repro evaluate RUN_ID --study {study}`"
+            caption = f"{title.format(name=name)}: {how}. `python -m repro evaluate {run_id} --study {study}`"
             found.append(Figure(f"{name}_{kind}", title.format(name=name), caption, path.read_bytes()))
     return found
 

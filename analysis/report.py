@@ -21,8 +21,8 @@ from repro.spec import Reported
 
 def build(evidence: Evidence, sweeps: Sweeps, files: Files) -> Page:
     """The page that the evidence makes. A part whose evidence is missing says how to get it."""
-    last = {verdict.experiment: verdict for verdict in evidence.verdicts}  # of each experiment, the longest run's
-    cards = [Card(name, last[name].label, content.headline(last[name])) for name in content.SETUPS]
+    three = content.in_order(evidence)[: len(content.SETUPS)]
+    cards = [Card(verdict.experiment, verdict.label, content.headline(verdict)) for verdict in three]
     lead = (
         "Three experiments of the notebook Variational Autoencoder, run again: are its numbers reproduced, how sure is "
         "that, and what does it hinge on?"
@@ -34,7 +34,7 @@ def build(evidence: Evidence, sweeps: Sweeps, files: Files) -> Page:
         [
             _verdicts(evidence),
             _curves(evidence),
-            _samples(files),
+            _samples(evidence, files),
             _claims(evidence),
             _ablations(evidence),
             searched.section(sweeps, evidence.frames),
@@ -128,10 +128,10 @@ def _curve(evidence: Evidence, entry: Entry, reported: Reported) -> Part:
     )
 
 
-def _samples(files: Files) -> Section:
+def _samples(evidence: Evidence, files: Files) -> Section:
     parts: list[Part] = []
     for name in content.SETUPS:
-        parts += figures.sheets(files, name, ("samples", "originals_and_reconstructions"))
+        parts += figures.sheets(evidence, files, name, ("samples", "originals_and_reconstructions"))
     if not parts:
         parts.append(Prose("None yet: `python -m repro evaluate RUN_ID --study latents`, then `report --update`."))
     return Section("Samples", "samples-section", parts)
@@ -200,10 +200,12 @@ def _inside(evidence: Evidence, files: Files) -> Section:
     ]
     for name in content.SETUPS:
         parts += figures.of_studies(evidence, name)
-    parts += figures.sheets(files, "mnist_fc", ("walk", "traversals"))
-    folded: list[Part] = [*figures.sheets(files, "mnist_fc", ("samples_most_confident", "samples_least_confident"))]
+    parts += figures.sheets(evidence, files, "mnist_fc", ("walk", "traversals"))
+    folded: list[Part] = [
+        *figures.sheets(evidence, files, "mnist_fc", ("samples_most_confident", "samples_least_confident"))
+    ]
     for name in content.SETUPS[1:]:
-        folded += figures.sheets(files, name, ("walk", "traversals"))
+        folded += figures.sheets(evidence, files, name, ("walk", "traversals"))
     return Section("Inside the models", "inside-section", parts, folded)
 
 

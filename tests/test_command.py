@@ -31,7 +31,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
 def test_a_run_says_what_it_is_and_what_it_came_to(done: tuple[Path, dict[str, object], str]) -> None:
     _, summary, printed = done
     assert "STAND-IN DATA" in printed
-    assert "reported cost 96.21" in printed
+    assert "reported cost 112.54 nats at epoch 10 and 96.21 nats at epoch 100" in printed
     assert sum(line.startswith("epoch ") for line in printed.splitlines()) == 3
     assert "NOT COMPARABLE" in printed
     assert "\x1b" not in printed, "no terminal codes in a pipe"
@@ -213,7 +213,7 @@ def test_list_and_show_as_json(tmp_path: Path) -> None:
         "learning_rate": 1e-4,
         "latent": 20,
         "parameters": 818_433,
-        "reported_cost": 99.1976605925,
+        "reported": [{"epoch": 150, "cost": 99.197660592}],
         "variant_of": None,
     }
     shown = json.loads(repro("show", "mnist_conv", "--json", cwd=tmp_path).stdout)

@@ -195,8 +195,7 @@ def test_the_committed_report_is_what_its_tables_say() -> None:
 
 def test_the_readme_shows_the_verdicts_of_the_committed_report() -> None:
     results, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "README.md"))
-    table = [
-        line for line in results.splitlines() if line.startswith(("| experiment | epoch | verdict", "| mnist_fc | 10"))
-    ][:3]
-    assert len(table) == 3
-    assert all(line in readme for line in table)
+    start = results.index("| experiment | epoch | verdict")
+    table = results[start : results.index("\n\n", start)]
+    assert table.count("\n") >= 6
+    assert table in readme
