@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 import pandas as pd
+from repro.analysis.claims.claim import Evidence, MissingError
+from repro.analysis.curves import table_of
+from repro.analysis.frames import DIVERGED
 
-from analysis.claims.claim import Evidence, MissingError
-from analysis.curves import table_of
-from analysis.frames import DIVERGED
 from repro import registry
 from repro.registry import Entry
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from repro.analysis import curves
+from repro.analysis.frames import Frames
+from repro.analysis.verdicts import Verdict, verdicts
 
-from analysis import curves
-from analysis.frames import Frames
-from analysis.verdicts import Verdict, verdicts
 from repro import figures
 from repro.registry import Entry
 from repro.tracking import names, read

@@ -1,12 +1,12 @@
 """What the report says: the tables behind its sections, from the evidence. No page and no plot here."""
 
 import pandas as pd
+from repro.analysis import compare
+from repro.analysis.claims import CLAIMS, Evidence, judge
+from repro.analysis.claims.claim import Measured, MissingError
+from repro.analysis.frames import diverged
+from repro.analysis.verdicts import Verdict
 
-from analysis import compare
-from analysis.claims import CLAIMS, Evidence, judge
-from analysis.claims.claim import Measured, MissingError
-from analysis.frames import diverged
-from analysis.verdicts import Verdict
 from repro.tracking.group import compact
 
 SETUPS = ("mnist_fc", "mnist_conv", "cifar_conv")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from repro.analysis.frames import Frames
+from repro.analysis.verdicts import outcomes
 
-from analysis.frames import Frames
-from analysis.verdicts import outcomes
 from repro import figures
 from repro.figures import Curve
 from repro.registry import Entry

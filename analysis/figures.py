@@ -8,11 +8,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import figure as mpl
 from matplotlib import rc_context
-
-from analysis import plots
-from analysis.claims import Evidence
-from analysis.claims.claim import MissingError
-from analysis.page import Figure, Prose, Table
+from repro.analysis import plots
+from repro.analysis.claims import Evidence
+from repro.analysis.claims.claim import MissingError
+from repro.analysis.page import Figure, Prose, Table
 
 ACTIVE = 0.01  # variance of a latent mean over images, above which a dimension is active (Burda et al. 2016)
 PICTURES = {

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from analysis import ablations
-from analysis.claims.claim import Evidence
-from analysis.content import headline
+from repro.analysis import ablations
+from repro.analysis.claims.claim import Evidence
+from repro.analysis.content import headline
+
 from repro import registry
 from repro.registry import Entry
 from repro.tracking import names, read

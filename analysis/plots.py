@@ -11,8 +11,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
+from repro.analysis.curves import table_of
 
-from analysis.curves import table_of
 from repro.figures import COLORS, Curve
 
 INK = "#123456"  # stands for the page's own text colour, light or dark

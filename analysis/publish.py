@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
-from analysis import notes, sweeps
-from analysis.claims import Evidence
-from analysis.claims.claim import MissingError
-from analysis.figures import PICTURES, STUDY_OF, Files
-from analysis.frames import Frames, diverged, from_files
-from analysis.page import Figure, Page, html, markdown
-from analysis.sweeps import Sweeps
+from repro.analysis import notes, sweeps
+from repro.analysis.claims import Evidence
+from repro.analysis.claims.claim import MissingError
+from repro.analysis.figures import PICTURES, STUDY_OF, Files
+from repro.analysis.frames import Frames, diverged, from_files
+from repro.analysis.page import Figure, Page, html, markdown
+from repro.analysis.sweeps import Sweeps
+
 from repro.errors import ReproError
 from repro.tracking import studies
 from repro.tracking.notes import annotate

@@ -3,15 +3,15 @@
 from functools import partial
 
 import pandas as pd
+from repro.analysis import ablations, compare, content, curves, figures, plots, searched
+from repro.analysis.claims import Evidence
+from repro.analysis.claims.claim import MissingError, run_command
+from repro.analysis.curves import table_of
+from repro.analysis.figures import Files, Part
+from repro.analysis.page import Card, Page, Prose, Section, Table
+from repro.analysis.sweeps import Sweeps
+from repro.analysis.verdicts import MEANINGS
 
-from analysis import ablations, compare, content, curves, figures, plots, searched
-from analysis.claims import Evidence
-from analysis.claims.claim import MissingError, run_command
-from analysis.curves import table_of
-from analysis.figures import Files, Part
-from analysis.page import Card, Page, Prose, Section, Table
-from analysis.sweeps import Sweeps
-from analysis.verdicts import MEANINGS
 from repro import registry
 from repro.errors import ReproError
 from repro.figures import reported_curve as published_curve

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 from matplotlib import figure as mpl
+from repro.analysis import sweep_plots
+from repro.analysis.figures import Part, drawn
+from repro.analysis.frames import Frames
+from repro.analysis.page import Prose, Section, Table
+from repro.analysis.sweeps import Sweeps
 from scipy import stats
 
-from analysis import sweep_plots
-from analysis.figures import Part, drawn
-from analysis.frames import Frames
-from analysis.page import Prose, Section, Table
-from analysis.sweeps import Sweeps
 from repro import registry
 from repro.tracking import names
 

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
+from repro.analysis.plots import INK, MARKERS, new
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from analysis.plots import INK, MARKERS, new
 from repro.figures import COLORS
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from repro.analysis.frames import data_label
 
-from analysis.frames import data_label
 from repro.errors import ReproError
 from repro.registry import Entry
 from repro.tracking import names, read, studies, sweeps

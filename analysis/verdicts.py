@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from repro.analysis.frames import FAILED, Frames, unchanged
 from scipy import stats
 
-from analysis.frames import FAILED, Frames, unchanged
 from repro.registry import Entry
 from repro.spec import Reported
 from repro.tracking import names

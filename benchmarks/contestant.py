@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.protocol import NOT_INSTALLED
+from repro.benchmarks.peers.protocol import NOT_INSTALLED
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 180.0  # seconds for one answer; none takes more than some tens

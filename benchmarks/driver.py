@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestant import Answer, Contestant, PeerError
+from repro.benchmarks.contestant import Answer, Contestant, PeerError
+
 from repro.errors import ReproError
 
 ENGINE, FLOOR, ONE_THREAD = "engine", "floor", "engine on one thread"
@@ -94,7 +95,7 @@ def _contestants(setup: str, threads: int, options: Options, stack: ExitStack) -
     def start(peer: str, cores: int, *arguments: str) -> Contestant:
         python = str(options.peer_python) if options.peer_python and peer in ELSEWHERE else sys.executable
         line = [setup, "--threads", str(cores), "--warmup", str(options.warmup), *arguments]
-        return stack.enter_context(closing(Contestant(f"benchmarks.peers.{peer}", line, python)))
+        return stack.enter_context(closing(Contestant(f"repro.benchmarks.peers.{peer}", line, python)))
 
     engine = start(ENGINE, threads, "--precision", options.precision)
     yield Turns(ENGINE, engine)

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from typing import Any
 
 import psutil
+from repro.benchmarks import work
+from repro.benchmarks.driver import ENGINE, FLOOR, ONE_THREAD, PEERS, Options, Turns, measure, middle, paired
+from repro.benchmarks.peers.protocol import SETUPS, steps_per_epoch
 
-from benchmarks import work
-from benchmarks.driver import ENGINE, FLOOR, ONE_THREAD, PEERS, Options, Turns, measure, middle, paired
-from benchmarks.peers.protocol import SETUPS, steps_per_epoch
 from repro import provenance, registry
 from repro.errors import UsageError
 from repro.spec import Experiment

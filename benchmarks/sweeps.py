@@ -1,6 +1,6 @@
 """How many trials an hour side by side, and how much of a trial is not training: the ways to run a search take turns.
 
-    python -m benchmarks.sweeps mnist_fc --data-dir DIR
+    python -m repro.benchmarks.sweeps mnist_fc --data-dir DIR
 
 Each turn is the real command in a directory of its own, with the same trials. Run it on an idle machine.
 """

@@ -1,6 +1,6 @@
 """How often the verdict is wrong, and how often it can decide: a simulation of planned seeds.
 
-python -m benchmarks.verdicts
+python -m repro.benchmarks.verdicts
 """
 
 import math
@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from repro.analysis.verdicts import LEVEL
 from scipy import stats
-
-from analysis.verdicts import LEVEL
 
 REPEATS = 200_000
 EARLIER_RULE = range(3, 13)

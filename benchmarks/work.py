@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from benchmarks.peers.plan import Node, plan
+from repro.benchmarks.peers.plan import Node, plan
+
 from repro.spec import Conv, Dense, Experiment, Shape, TConv
 
 

@@ -5,7 +5,8 @@ python -m repro run mnist_conv_lr_1e3
 
 from dataclasses import replace
 
-from experiments.mnist_conv import mnist_conv
+from repro.experiments.mnist_conv import mnist_conv
+
 from repro.registry import register
 from repro.spec import Adam, Experiment, Reported, Training
 

@@ -5,9 +5,10 @@ python -m repro run mnist_fc_kl_as_printed
 
 from dataclasses import replace
 
-from experiments.cifar_conv import cifar_conv
-from experiments.mnist_conv import mnist_conv
-from experiments.mnist_fc import mnist_fc
+from repro.experiments.cifar_conv import cifar_conv
+from repro.experiments.mnist_conv import mnist_conv
+from repro.experiments.mnist_fc import mnist_fc
+
 from repro.registry import register
 from repro.spec import Experiment
 

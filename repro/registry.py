@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import UsageError
+from repro.errors import ReproError, UsageError
 from repro.spec import Experiment, checked
 
 Builder = Callable[[], Experiment]
@@ -90,9 +90,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _import_all() -> None:
-    package = importlib.import_module("experiments")
+    package = importlib.import_module("repro.experiments")
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"experiments.{module.name}")
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    if not _builders:
+        raise ReproError(f"no experiment is registered: {list(package.__path__)} has none; install the project again")
 
 
 def _entry(name: str) -> Entry:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
+from repro.analysis import frames
 
-from analysis import frames
 from repro import figures, registry
 from repro.registry import Entry
 from repro.spec import Experiment

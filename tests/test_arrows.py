@@ -57,8 +57,6 @@ def rooms_imported(file: Path) -> set[str]:
             parts = node.module.split(".")
             if parts[0] == "repro":
                 found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-            elif parts[0] in ("analysis", "experiments"):
-                found.add(parts[0])
     return found
 
 

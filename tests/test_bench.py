@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 import pytest
+from repro.benchmarks import contestant, report, sweeps, work
+from repro.benchmarks.contestant import Contestant, PeerError
 
-from benchmarks import contestant, report, sweeps, work
-from benchmarks.contestant import Contestant, PeerError
 from repro import registry
 from repro.tables import table
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-from analysis import plots
-from analysis.figures import drawn
-from analysis.page import Card, Figure, Page, Prose, Section, Table, html
+from repro.analysis import plots
+from repro.analysis.figures import drawn
+from repro.analysis.page import Card, Figure, Page, Prose, Section, Table, html
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

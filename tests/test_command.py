@@ -221,6 +221,16 @@ def test_list_and_show_as_json(tmp_path: Path) -> None:
     assert not (tmp_path / "mlruns").exists(), "looking leaves nothing behind"
 
 
+def test_a_users_own_folders_of_the_same_names_are_left_alone(tmp_path: Path) -> None:
+    for name in ("experiments", "analysis", "benchmarks", "tests"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not mine to import')")
+    process = repro("list", "--json", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "mnist_fc" in {row["name"] for row in json.loads(process.stdout)}
+    assert repro("report", "--results", "nowhere", cwd=tmp_path).stderr.startswith("error: results file nowhere")
+
+
 def test_data_says_what_is_where(tmp_path: Path) -> None:
     process = repro("data", "--data-dir", str(tmp_path), cwd=tmp_path)
     assert process.returncode == 0, process.stderr

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from repro.benchmarks.peers import plain_pytorch, protocol
+from repro.benchmarks.peers.plan import plan
 
-from benchmarks.peers import plain_pytorch, protocol
-from benchmarks.peers.plan import plan
 from repro import registry
 from repro.engine import losses, to_batch
 from repro.model import build
@@ -47,7 +47,7 @@ def images(tmp_path: Path, setup: str) -> Path:
 
 
 def peer(name: str, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.peers.{name}", *map(str, arguments)]
+    command = [sys.executable, "-m", f"repro.benchmarks.peers.{name}", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=240, check=False)
 
 

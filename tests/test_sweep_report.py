@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, RunTag
+from repro.analysis import frames, searched, sweep_plots, sweeps
+from repro.analysis.figures import Files
+from repro.analysis.page import Figure, Prose, Table
+from repro.analysis.publish import update_sweeps
 
-from analysis import frames, searched, sweep_plots, sweeps
-from analysis.figures import Files
-from analysis.page import Figure, Prose, Table
-from analysis.publish import update_sweeps
 from repro import registry
 from repro.errors import ReproError
 from repro.tracking import names

@@ -13,12 +13,12 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 from process import repro
+from repro.analysis import ablations, compare, curves, frames, verdicts
+from repro.analysis.claims import CLAIMS, Evidence
+from repro.analysis.verdicts import Verdict, judge, word
+from repro.benchmarks import verdicts as simulation
 from scipy import stats
 
-from analysis import ablations, compare, curves, frames, verdicts
-from analysis.claims import CLAIMS, Evidence
-from analysis.verdicts import Verdict, judge, word
-from benchmarks import verdicts as simulation
 from repro import registry
 from repro.figures import Curve
 from repro.overrides import apply

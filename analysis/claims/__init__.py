@@ -1,7 +1,7 @@
 """Every sentence of the text that can be checked: what is measured, what decides, and what came of it."""
 
-from analysis.claims import costs, generated, gradients
-from analysis.claims.claim import Claim, Evidence, Finding, Word
+from repro.analysis.claims import costs, generated, gradients
+from repro.analysis.claims.claim import Claim, Evidence, Finding, Word
 
 __all__ = ["CLAIMS", "Claim", "Evidence", "Finding", "Word", "judge"]
 

@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import Literal
 
 import pandas as pd
+from repro.analysis import curves, verdicts
+from repro.analysis.frames import Frames, diverged
+from repro.analysis.verdicts import Verdict
 
-from analysis import curves, verdicts
-from analysis.frames import Frames, diverged
-from analysis.verdicts import Verdict
 from repro import registry
 from repro.errors import ReproError
 from repro.spec import Reported

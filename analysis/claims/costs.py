@@ -3,8 +3,9 @@
 from dataclasses import replace
 from functools import partial
 
-from analysis import curves
-from analysis.claims.claim import Claim, Evidence, Finding, MissingError, Word, run_command
+from repro.analysis import curves
+from repro.analysis.claims.claim import Claim, Evidence, Finding, MissingError, Word, run_command
+
 from repro import registry
 from repro.spec import Reported
 

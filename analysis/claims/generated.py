@@ -1,6 +1,6 @@
 """Claims on images: pixels beside each other, and drawn ones, digits that look real and photographs that are blurry."""
 
-from analysis.claims.claim import Claim, Evidence, Finding
+from repro.analysis.claims.claim import Claim, Evidence, Finding
 
 ALMOST = 0.9  # of the way from the mean image's confidence to the test digits'
 APART = 0.75  # share told apart from handwritten digits, where one in two is chance

@@ -1,7 +1,8 @@
 """Claims on the objective and its gradient: two estimators, the KL in closed form, the bound."""
 
-from analysis.claims.claim import Claim, Evidence, Finding
-from analysis.frames import DIVERGED
+from repro.analysis.claims.claim import Claim, Evidence, Finding
+from repro.analysis.frames import DIVERGED
+
 from repro import registry
 
 FAR_HIGHER = 10.0  # times

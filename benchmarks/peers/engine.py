@@ -1,6 +1,6 @@
 """This project's own training, epoch after epoch as a run does it; and, apart from it, its layers' matrix products.
 
-python -m benchmarks.peers.engine mnist_fc --threads 1 --precision mixed
+python -m repro.benchmarks.peers.engine mnist_fc --threads 1 --precision mixed
 """
 
 import argparse
@@ -10,10 +10,10 @@ from itertools import count
 from typing import NamedTuple
 
 import torch
+from repro.benchmarks.peers import protocol
+from repro.benchmarks.peers.plan import Node, plan
 from torch import Tensor
 
-from benchmarks.peers import protocol
-from benchmarks.peers.plan import Node, plan
 from repro.engine import Settings, choose
 from repro.engine.products import Mkl, products_for
 from repro.model import build

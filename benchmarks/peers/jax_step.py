@@ -1,13 +1,14 @@
 """JAX: one jitted step whose weights and Adam sums are donated, images in memory as float32, channels last.
 
-python -m benchmarks.peers.jax_step mnist_fc --threads 1
+python -m repro.benchmarks.peers.jax_step mnist_fc --threads 1
 """
 
 from functools import partial
 from typing import Any
 
-from benchmarks.peers import protocol
-from benchmarks.peers.plan import Node, Plan, plan
+from repro.benchmarks.peers import protocol
+from repro.benchmarks.peers.plan import Node, Plan, plan
+
 from repro.spec import Adam, Conv, Dense, Experiment, MeanPool, Reshape, TConv
 
 try:

@@ -1,13 +1,14 @@
 """TensorFlow 2: the original program's graph, channels last, compiled by tf.function, images in memory as float32.
 
-python -m benchmarks.peers.keras_tf mnist_fc --threads 1
+python -m repro.benchmarks.peers.keras_tf mnist_fc --threads 1
 """
 
 import os
 from typing import Any
 
-from benchmarks.peers import protocol
-from benchmarks.peers.plan import Node, plan
+from repro.benchmarks.peers import protocol
+from repro.benchmarks.peers.plan import Node, plan
+
 from repro.spec import Conv, Dense, MeanPool, Reshape, TConv
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its greetings are not errors

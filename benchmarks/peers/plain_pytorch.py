@@ -1,6 +1,6 @@
 """The way of the well-known PyTorch example: modules, a DataLoader of single images, sigmoid and cross-entropy, Adam.
 
-python -m benchmarks.peers.plain_pytorch mnist_fc --threads 1
+python -m repro.benchmarks.peers.plain_pytorch mnist_fc --threads 1
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from PIL import Image
+from repro.benchmarks.peers import protocol
+from repro.benchmarks.peers.plan import Node, Plan, plan
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from benchmarks.peers import protocol
-from benchmarks.peers.plan import Node, Plan, plan
 from repro.spec import Conv, Dense, MeanPool, Reshape, Shape, TConv
 
 

@@ -1,6 +1,6 @@
 """What the peers share: arguments, threads, images, timing, and one line of JSON for each measurement.
 
-    python -m benchmarks.peers.keras_tf mnist_fc --threads 1 --steps 200 --warmup 50
+    python -m repro.benchmarks.peers.keras_tf mnist_fc --threads 1 --steps 200 --warmup 50
 
 With `--serve` a peer warms up, then reads numbers of steps from standard input, a line each, and answers each with a
 line of JSON, until end of file: so a driver can take turns between programs that stay warm. A peer that can do its
@@ -153,7 +153,7 @@ def synthetic(experiment: Experiment, seed: int) -> Pixels:
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.peers.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m repro.benchmarks.peers.{name}")
     parser.add_argument("setup", choices=SETUPS)
     parser.add_argument("--threads", type=_count, default=1)
     parser.add_argument("--steps", type=_count, default=200, help="steps to time (default: 200)")

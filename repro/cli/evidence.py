@@ -14,7 +14,7 @@ from repro.errors import ReproError, UsageError
 from repro.tables import table
 
 if TYPE_CHECKING:
-    from analysis.frames import Frames
+    from repro.analysis.frames import Frames
     from repro.finished import Finished
     from repro.measure import Findings, Row
 
@@ -39,8 +39,8 @@ def compare(
         raise UsageError("--json and --csv: should be one of the two")
     frames = _frames(entries, results)
 
-    from analysis import compare as comparison
-    from analysis.verdicts import MEANINGS
+    from repro.analysis import compare as comparison
+    from repro.analysis.verdicts import MEANINGS
 
     found = comparison.all_verdicts(entries, frames)
     if as_json:
@@ -64,8 +64,8 @@ def compare(
 @app.command()
 def claims(as_json: AsJson = False, results: Results = None) -> None:
     """Every sentence of the text that can be checked: what decides it, and what the runs say."""
-    from analysis import claims as text
-    from analysis.frames import all_entries
+    from repro.analysis import claims as text
+    from repro.analysis.frames import all_entries
 
     found = text.judge(text.Evidence(_frames(all_entries(), results)))
     if as_json:
@@ -138,10 +138,10 @@ def report(
     ] = False,
 ) -> int:
     """The whole evidence as one HTML page, DIR/report.html, and as RESULTS.md beside DIR."""
-    from analysis import frames, publish, sweeps
-    from analysis.claims import Evidence
-    from analysis.figures import Files
-    from analysis.report import build
+    from repro.analysis import frames, publish, sweeps
+    from repro.analysis.claims import Evidence
+    from repro.analysis.figures import Files
+    from repro.analysis.report import build
 
     if update and check:
         raise UsageError("--update and --check: should be one of the two")
@@ -219,7 +219,7 @@ def _rounded(value: float, digits: int) -> float:
 
 def _frames(entries: list[registry.Entry], results: Path | None) -> "Frames":
     """The runs of these experiments from the tracking store, or from committed files; what cannot be read is told."""
-    from analysis import frames
+    from repro.analysis import frames
     from repro.tracking import store
 
     if results is not None:

@@ -28,7 +28,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Training speed beside plain PyTorch, TensorFlow and JAX, which take turns on the same cores."""
-    from benchmarks import driver, report
+    from repro.benchmarks import driver, report
 
     chosen = driver.QUICK if quick else driver.Options(rounds=rounds)
     options = dataclasses.replace(chosen, precision=precision, peer_python=peer_python)
