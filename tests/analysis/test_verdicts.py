@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
-from process import repro
 from repro.analysis import ablations, compare, curves, frames, verdicts
 from repro.analysis.claims import CLAIMS, Evidence
 from repro.analysis.verdicts import Verdict, judge, word
 from repro.benchmarks import verdicts as simulation
 from scipy import stats
+from support import synthetic
+from support.process import repro
 
 from repro import registry
 from repro.figures import Curve

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
-from process import client, repro, started, wait_for
 from safetensors.torch import save_file
+from support.process import client, repro, started, wait_for
 
 from repro import cli, finished
 from repro.measure import Findings, Row

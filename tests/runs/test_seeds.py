@@ -12,9 +12,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from process import client, repro, started, wait_for
 from rich.console import Console
 from rich.progress import Progress, TextColumn
+from support.process import client, repro, started, wait_for
 
 from repro import cli, data, prepare, registry
 from repro.progress import SeedsDisplay

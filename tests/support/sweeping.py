@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Run
-from process import client
 
 from repro import cli
 from repro.spec import Choice, LogUniform, Space
 from repro.sweep import status
 from repro.tracking import names, read
+from support.process import client
 
 SPACE: Space = {"optim.lr": LogUniform(1e-4, 1e-1), "model.latent": Choice(2, 3, 5)}
 OPTIONS = ["--data", "stand-in", "--threads", "1", "--epochs", "2"]

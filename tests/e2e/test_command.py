@@ -10,7 +10,7 @@ import mlflow.pytorch
 import numpy as np
 import pytest
 import torch
-from process import ROOT, client, environment, fetched, free_port, repro
+from support.process import ROOT, client, environment, fetched, free_port, repro
 
 from repro import checkpoint
 from repro.tracking import names

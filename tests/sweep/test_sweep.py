@@ -17,8 +17,8 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from process import client, started, wait_for
-from sweeping import COMMAND, OPTIONS, SEARCHED, SPACE, agree, curve, runs_of, sweep, trials, tried
+from support.process import client, started, wait_for
+from support.sweeping import COMMAND, OPTIONS, SEARCHED, SPACE, agree, curve, runs_of, sweep, trials, tried
 
 from repro import cli, folder, seeds
 from repro.data import load

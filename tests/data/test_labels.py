@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_data import FILES
-from test_data_files import (
+from test_files import (
     BATCH,
     PLANES,
     TEST,
@@ -24,6 +23,7 @@ from test_data_files import (
     write_mnist,
     write_python,
 )
+from test_load import FILES
 
 from repro.data import cifar10, load
 from repro.spec import Data

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from test_data_files import find_mnist, idx, python_2_batch, write, write_mnist
+from test_files import find_mnist, idx, python_2_batch, write, write_mnist
 
 from repro.data import Choice, download, load, source, standin, survey
 from repro.data.cifar10 import CIFAR10
@@ -448,7 +448,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     assert done.returncode == 0, done.stderr
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 # Stand-ins

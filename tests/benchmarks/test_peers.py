@@ -19,7 +19,7 @@ from repro.engine import losses, to_batch
 from repro.model import build
 from repro.spec import Dense, Reshape, Shape
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PARAMETERS = {"mnist_fc": 1_316_824, "mnist_conv": 818_433, "cifar_conv": 1_150_235}
 FIRST_COST = {"mnist_fc": 784 * np.log(2), "mnist_conv": 784 * np.log(2), "cifar_conv": 3072 * np.log(2)}
 PEERS = [

@@ -16,7 +16,7 @@ from repro.benchmarks.contestant import Contestant, PeerError
 from repro import registry
 from repro.tables import table
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MEASURED = {
     "images_per_second", "seconds_per_epoch", "step_ms", "step_ms_by_round", "cores_busy", "peak_rss_mib", "versions",
 }  # fmt: skip

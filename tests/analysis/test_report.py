@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic
-from process import ROOT, client, repro
+from support import synthetic
+from support.process import ROOT, client, repro
 
 from repro import cli
 from repro.measure import Findings, Row

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from optuna.trial import TrialState
-from process import free_port
-from sweeping import SPACE, sweep, trials, tried
+from support.process import free_port
+from support.sweeping import SPACE, sweep, trials, tried
 
 from repro import provenance
 from repro.data import load

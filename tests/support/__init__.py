@@ -1,0 +1,1 @@
+"""Helpers of the tests: the real command, runs that nobody trained, servers."""
