@@ -11,8 +11,8 @@ from repro.analysis.verdicts import Verdict, verdicts
 
 from repro import figures
 from repro.registry import Entry
+from repro.text import seed_list
 from repro.tracking import names, read
-from repro.tracking.group import compact
 
 RUN_COLUMNS = ["experiment", "run", "status", "seed", "epochs", "cost", "test_neg_elbo", "data", "note"]
 
@@ -77,7 +77,7 @@ def plan_rows(found: list[Verdict]) -> list[dict[str, Any]]:
 
 
 def _remarks(verdict: Verdict) -> list[str]:
-    outside = [f"outside the plan: seeds {compact(verdict.outside)}"] if verdict.outside and verdict.planned else []
+    outside = [f"outside the plan: seeds {seed_list(verdict.outside)}"] if verdict.outside and verdict.planned else []
     return [*verdict.failures, *filter(None, [verdict.reason]), *outside]
 
 

@@ -7,7 +7,7 @@ from repro.analysis.claims.claim import Measured, MissingError
 from repro.analysis.frames import diverged
 from repro.analysis.verdicts import Verdict
 
-from repro.tracking.group import compact
+from repro.text import seed_list
 
 SETUPS = ("mnist_fc", "mnist_conv", "cifar_conv")
 FEW = "images of log p(x)"
@@ -123,7 +123,7 @@ def commands(evidence: Evidence) -> pd.DataFrame:
     """What to type to make the runs of the report anew, on as many threads as they had."""
     rows = []
     for (name, threads), runs in _stood_on(evidence).groupby(["experiment", "threads"]):
-        seeds = f"--seeds {compact(sorted(runs['seed'].astype(int)))}"
+        seeds = f"--seeds {seed_list(sorted(runs['seed'].astype(int)))}"
         rows.append({"experiment": name, "command": f"python -m repro run {name} {seeds} --threads {threads}"})
     return pd.DataFrame(rows, columns=["experiment", "command"])
 

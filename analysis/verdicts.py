@@ -18,8 +18,8 @@ from scipy import stats
 
 from repro.registry import Entry
 from repro.spec import Reported
+from repro.text import seed_list
 from repro.tracking import names
-from repro.tracking.group import compact
 
 LEVEL = 0.05  # of each of the two one-sided tests, and of the prediction interval
 
@@ -247,5 +247,5 @@ def _plan_fault(reported: Reported, runs: pd.DataFrame) -> str:
 
 
 def _terms(reported: dict[str, Any]) -> str:
-    seeds = compact(reported.get("seeds", ())) or "none"
+    seeds = seed_list(reported.get("seeds", ())) or "none"
     return f"cost {reported['cost']}, margin {reported.get('margin')}, seeds {seeds}"

@@ -22,7 +22,7 @@ from repro import prepare, provenance, registry
 from repro.engine import Settings
 from repro.randomness import stream
 from repro.sweep.study import RUN, SECONDS
-from repro.tables import table
+from repro.terminal import table
 from repro.tracking import names
 from repro.train import evaluate
 from repro.trainer import Trainer

@@ -1,7 +1,5 @@
 """Errors a user can meet. Each is one readable message and one exit code; none is shown with a traceback."""
 
-import re
-
 
 class ReproError(Exception):
     """A run that failed, or anything else that ends the command with exit code 1."""
@@ -24,8 +22,3 @@ class DataError(ReproError):
     """Data that cannot be had, or is not what it should be. Exit code 3."""
 
     exit_code = 3
-
-
-def without_password(text: str) -> str:
-    """The text with stars in place of a password in an address."""
-    return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)

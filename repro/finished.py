@@ -15,6 +15,7 @@ from repro.engine import Settings
 from repro.errors import ReproError, UsageError
 from repro.model import VAE, build
 from repro.spec import Experiment, from_dict
+from repro.text import first_line
 from repro.tracking import names, read, store, studies
 from repro.tracking.read import RunRecord
 from repro.trainer import Trainer
@@ -90,7 +91,7 @@ def _model(record: RunRecord, spec: Experiment) -> VAE:
         if sound:
             model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        reason = store.first_line(error)
+        reason = first_line(error)
         raise ReproError(f"artifact {name} of run {record.run_id} is damaged: {reason}") from None
     if not sound:
         raise ReproError(f"artifact {name} of run {record.run_id} is damaged: its SHA-256 is not the recorded one")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from repro.errors import ReproError, UsageError
-from repro.registry import did_you_mean
+from repro.text import did_you_mean
 
 
 class BusyError(ReproError):

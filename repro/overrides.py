@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from repro.errors import UsageError
-from repro.registry import did_you_mean
 from repro.spec import Experiment, from_dict
+from repro.text import did_you_mean
 
 FIXED = ("reported", "variant_of")  # what was published is not ours to override
 

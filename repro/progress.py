@@ -14,7 +14,7 @@ from repro.outcome import Summary
 from repro.request import Request
 from repro.runner import Reporter
 from repro.spec import Experiment
-from repro.tables import table
+from repro.terminal import table
 from repro.tracking import names
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from repro.errors import without_password
+from repro.text import without_password
 
 PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy")
 

@@ -1,16 +1,16 @@
 """The experiments by name. Those in `experiments/` are found by themselves; a user's own file is loaded when named."""
 
-import difflib
 import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro.errors import ReproError, UsageError
 from repro.spec import Experiment, checked
+from repro.text import did_you_mean
 
 Builder = Callable[[], Experiment]
 
@@ -81,12 +81,6 @@ def load(path: Path) -> Entry:
     finally:
         _builders.clear()
         _builders.update(known)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def _import_all() -> None:

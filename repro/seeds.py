@@ -14,8 +14,9 @@ from repro.progress import SeedReporter, SeedsDisplay
 from repro.request import Request
 from repro.seed_process import PAUSE, STOPS, Job, train
 from repro.signals import Interrupted, interruptible
+from repro.text import seed_list
 from repro.tracking import write
-from repro.tracking.group import Group, Setup, compact
+from repro.tracking.group import Group, Setup
 
 PATIENCE = 30.0  # seconds that a process is given to end by itself after a second signal
 
@@ -45,7 +46,7 @@ def run(request: Request, seeds: Sequence[int], at_once: int, asked: dict[str, A
     """
     spec, dataset = request.spec, request.dataset
     reasons = not_comparable(request.entry, spec, dataset, request.precision)
-    progress.announce(request, f"seeds {compact(seeds)}, {at_once} at a time")
+    progress.announce(request, f"seeds {seed_list(seeds)}, {at_once} at a time")
     known = prepare.same(asked["experiment"], spec, dataset.fingerprint)
     results = _outcomes(known, seeds)
     delivered = [_tell_finished(seed, result) for seed, result in results.items()]

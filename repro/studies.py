@@ -8,7 +8,7 @@ from repro.finished import Finished
 from repro.measure import Findings, digits, evaluation, gradients, kl, latents, spectrum
 from repro.measure.bounds import Tell
 from repro.measure.evaluation import Options, Ranges
-from repro.registry import did_you_mean
+from repro.text import did_you_mean
 
 Study = Callable[[Finished, Options, Tell], Findings]
 

@@ -13,7 +13,7 @@ from repro.analysis.verdicts import Verdict
 from repro import registry
 from repro.errors import ReproError
 from repro.spec import Reported
-from repro.tracking.group import compact
+from repro.text import seed_list
 
 Word = Literal["holds", "does not hold", "undecided", "not measured"]
 
@@ -34,7 +34,7 @@ class MissingError(Exception):
 
 def run_command(experiment: str, reported: Reported) -> str:
     """What makes the planned runs of a reported result."""
-    seeds = f" --seeds {compact(reported.seeds)}" if reported.seeds else ""
+    seeds = f" --seeds {seed_list(reported.seeds)}" if reported.seeds else ""
     longer = reported.epoch > registry.get(experiment).spec.training.epochs
     return f"python -m repro run {experiment}{seeds}" + (f" --epochs {reported.epoch}" if longer else "")
 

@@ -11,7 +11,7 @@ import typer
 from repro import registry
 from repro.cli.app import AsJson, DataDir, RunId, app
 from repro.errors import ReproError, UsageError
-from repro.tables import table
+from repro.terminal import table
 
 if TYPE_CHECKING:
     from repro.analysis.frames import Frames

@@ -6,7 +6,7 @@ from typing import Any
 from repro import registry
 from repro.cli.app import AsJson, DataDir, Name, app
 from repro.overrides import FIXED
-from repro.tables import table
+from repro.terminal import table
 
 
 @app.command("list")

@@ -11,7 +11,7 @@ from repro import prepare, registry
 from repro.cli.app import AsJson, DataDir, app
 from repro.errors import UsageError
 from repro.spec import Experiment, Space
-from repro.tables import table
+from repro.terminal import table
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it becomes part of the names of files
 STORAGE = "Where studies are kept: sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE for many machines."

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from repro.cli.app import AsJson, app
-from repro.tables import table
+from repro.terminal import table
 
 
 @app.command()

@@ -24,7 +24,7 @@ from repro.sweep.storage import Storage, is_there
 from repro.sweep.study import Study
 from repro.sweep.sweep import held_out
 from repro.sweep.worker import How
-from repro.tables import table
+from repro.terminal import table
 from repro.tracking import names, read, sweeps
 from repro.tracking.store import StoreError
 

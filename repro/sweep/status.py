@@ -8,12 +8,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from repro.errors import UsageError
-from repro.registry import did_you_mean
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage, is_there
 from repro.sweep.study import OWNER, REASON, SECONDS, Study
 from repro.sweep.sweep import counted
 from repro.sweep.trial import STATES, runs_of
+from repro.text import did_you_mean
 
 
 def studies(url: str, heartbeat: int, experiment: str = "") -> list[dict[str, Any]]:

@@ -22,8 +22,9 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from repro.errors import ReproError, UsageError, without_password
-from repro.tracking.store import first_line, uri
+from repro.errors import ReproError, UsageError
+from repro.text import first_line, without_password
+from repro.tracking.store import uri
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats

@@ -17,8 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from repro.outcome import Status
 from repro.spec import Experiment
+from repro.text import first_line, seed_list
 from repro.tracking import names, read
-from repro.tracking.store import StoreError, experiment_id, first_line, open_client
+from repro.tracking.store import StoreError, experiment_id, open_client
 
 BATCH = 1000  # metrics that the store takes in one call
 LONGEST_NAME = 250  # of a run, in the store's column
@@ -167,24 +168,13 @@ class Group:
         unfinished = [] if status == "FINISHED" else ["not all of its seeds have finished"]
         reasons = "; ".join([*self.setup.reasons, *unfinished])
         return {
-            names.SEEDS: compact(self.seeds | covered.keys()),
+            names.SEEDS: seed_list(self.seeds | covered.keys()),
             names.COMPARABLE: str(not reasons).lower(),
             names.NOT_COMPARABLE_BECAUSE: reasons or "-",
         }
 
     def _name(self, covered: dict[int, Run]) -> str:
-        return f"{self.setup.experiment} seeds {compact(self.seeds | covered.keys())}"[:LONGEST_NAME]
-
-
-def compact(seeds: Iterable[int]) -> str:
-    """Seeds as `--seeds` takes them, ascending: `0-2,7`."""
-    parts: list[list[int]] = []
-    for seed in sorted(seeds):
-        if parts and seed == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], seed]
-        else:
-            parts.append([seed])
-    return ",".join("-".join(map(str, part)) for part in parts)
+        return f"{self.setup.experiment} seeds {seed_list(self.seeds | covered.keys())}"[:LONGEST_NAME]
 
 
 def _covered(found: _Found, finished: Collection[str]) -> dict[int, Run]:

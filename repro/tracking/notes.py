@@ -7,7 +7,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
-from repro.tracking.store import StoreError, first_line, open_client
+from repro.text import first_line
+from repro.tracking.store import StoreError, open_client
 
 
 @dataclass(frozen=True)

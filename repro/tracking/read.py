@@ -10,8 +10,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from repro.text import first_line
 from repro.tracking import names
-from repro.tracking.store import StoreError, first_line, open_client
+from repro.tracking.store import StoreError, open_client
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from repro.errors import ReproError, without_password
+from repro.errors import ReproError
+from repro.text import first_line, without_password
 
 for _key, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -96,11 +97,6 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         raise StoreError(f"MLflow experiment {name!r} was deleted; restore it in the UI, or set another store")
     return str(found.experiment_id)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text without passwords, or its type."""
-    return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _connect_once(address: str) -> None:

@@ -12,9 +12,10 @@ from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from repro.measure import Findings, Row
+from repro.text import first_line
 from repro.tracking import names
 from repro.tracking.read import RunRecord
-from repro.tracking.store import StoreError, first_line, open_client
+from repro.tracking.store import StoreError, open_client
 
 FOLDER = "studies"
 COLUMNS = ("quantity", "group", "x", "value", "standard_error", "unit")

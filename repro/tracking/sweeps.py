@@ -12,8 +12,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from repro.outcome import Status
+from repro.text import first_line
 from repro.tracking import names, read
-from repro.tracking.store import StoreError, experiment_id, first_line, open_client
+from repro.tracking.store import StoreError, experiment_id, open_client
 from repro.tracking.write import Place
 
 

@@ -22,9 +22,10 @@ from torch import nn
 from repro.data import Dataset as Images
 from repro.outcome import Status
 from repro.spec import Experiment
+from repro.text import first_line
 from repro.tracking import names
 from repro.tracking.journal import Journal, Record
-from repro.tracking.store import StoreError, experiment_id, first_line, open_client, shown_uri
+from repro.tracking.store import StoreError, experiment_id, open_client, shown_uri
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
 LAST_ATTEMPTS = 3  # when the run has ended

@@ -14,7 +14,7 @@ from repro.benchmarks import contestant, report, sweeps, work
 from repro.benchmarks.contestant import Contestant, PeerError
 
 from repro import registry
-from repro.tables import table
+from repro.terminal import table
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = {

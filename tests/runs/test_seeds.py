@@ -20,8 +20,9 @@ from repro import cli, data, prepare, registry
 from repro.progress import SeedsDisplay
 from repro.request import Request
 from repro.spec import Experiment
+from repro.text import seed_list
 from repro.tracking import names, read
-from repro.tracking.group import Group, Setup, compact
+from repro.tracking.group import Group, Setup
 from repro.tracking.store import experiment_id, open_client
 
 STAND_IN = ["--data", "stand-in", "--threads", "2"]  # with two jobs: one thread each
@@ -36,7 +37,7 @@ def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
     faults: list[str] = []
     assert prepare.seeds(faults, text) == seeds
     assert not faults
-    assert prepare.seeds(faults, compact(seeds)) == seeds
+    assert prepare.seeds(faults, seed_list(seeds)) == seeds
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Words of messages: suggestions, counts, lists of seeds, addresses without their passwords."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'x'?` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 epoch`, `2 epochs`, `1,000 epochs`."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def seed_list(seeds: Iterable[int]) -> str:
+    """Return seeds as `--seeds` takes them, ascending: `0-2,7`."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], seed]
+        else:
+            parts.append([seed])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def without_password(text: str) -> str:
+    """Return the text with stars in place of a password in an address."""
+    return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without passwords; its class where it says nothing."""
+    return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
