@@ -1,6 +1,7 @@
 """Training on a GPU: images and an epoch's noise are there, and a step is replayed as a CUDA graph.
 
-The host waits for the device once an epoch, when the costs are read. Everything but the capture itself also runs on a CPU.
+The host waits for the device once an epoch, when the costs are read. Everything but the capture itself also runs on a
+CPU.
 """
 
 from collections.abc import Callable, Iterator
