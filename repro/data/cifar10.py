@@ -2,10 +2,11 @@
 
 import io
 import pickle
+import pickletools
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,14 +102,8 @@ def _encode(text: Any, _: Any) -> Any:
     return text
 
 
-class _Unpickler(pickle._Unpickler):
-    """Admits what a numpy array of bytes is pickled as, and nothing else.
-
-    The python implementation, since the one in C allocates tens of gigabytes if a file of seven bytes asks for it;
-    and without the one instruction that does the same here.
-    """
-
-    dispatch: ClassVar = {code: do for code, do in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+class _Unpickler(pickle.Unpickler):
+    """Admits what a numpy array of bytes is pickled as, and nothing else."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) == ("_codecs", "encode"):
@@ -122,7 +117,15 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"{module!r}, {name!r} is not admitted")
 
 
+def _require_bounded(content: bytes) -> None:
+    """Refuse a pickle whose memo or buffers would take more memory than its own bytes: seven can ask for gigabytes."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):  # reads no further than the bytes
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+            raise pickle.UnpicklingError(f"memo {argument} after {count} instructions")
+
+
 def _unpickle(content: bytes, images: int) -> tuple[NDArray[np.uint8], Labels]:
+    _require_bounded(content)
     batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     labels, (_, shape, dtype, fortran_order, pixels) = batch["labels"], batch["data"].state
     numbers = isinstance(labels, list) and all(type(label) is int and 0 <= label < _CLASSES for label in labels)
@@ -133,12 +136,6 @@ def _unpickle(content: bytes, images: int) -> tuple[NDArray[np.uint8], Labels]:
     if isinstance(pixels, str):  # python 2, or an older protocol
         pixels = pixels.encode("latin1")
     return np.frombuffer(pixels, np.uint8).reshape(shape), np.array(labels, np.uint8)
-
-
-def _urls() -> list[str]:
-    from torchvision.datasets import CIFAR10 as TORCHVISION  # noqa: PLC0415
-
-    return [TORCHVISION.url]
 
 
 def _fetch(folder: Path) -> None:
@@ -162,6 +159,5 @@ CIFAR10 = Published(
     files=f"{_PYTHON} (data_batch_1 to data_batch_5 and test_batch) or {_BINARY} (the same with .bin)",
     find=find,
     cached=_PYTHON,
-    urls=_urls,
     fetch=_fetch,
 )

@@ -1,23 +1,17 @@
 """Downloading a data set into the cache, on a machine that may have no network and beside others that do the same."""
 
 import os
-import queue
 import shutil
 import socket
-import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from repro.data.files import AbsentError, Images, Published
 
-PROBE_SECONDS = 4.0  # for all mirrors together, names looked up included
-STALL_SECONDS = 10.0  # without a byte, once a download is under way
+STALL_SECONDS = 8.0  # without an answer or a byte
 LOCK_SECONDS = 1200.0  # while another process downloads the same
 
 
@@ -29,7 +23,6 @@ def download(published: Published, cache: Path) -> Images:
     if os.environ.get("REPRO_OFFLINE", "0") not in ("", "0"):
         raise AbsentError("switched off by REPRO_OFFLINE")
     try:
-        probe(published.urls(), PROBE_SECONDS)
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f".{published.name}.lock", timeout=LOCK_SECONDS):
             try:
@@ -66,34 +59,3 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def probe(urls: Sequence[str], seconds: float) -> None:
-    """Return as soon as one of `urls` answers. Raises ConnectionError with the reasons if none does within `seconds`.
-
-    The threads that ask are left behind, since nothing ends a name look-up that hangs.
-    """
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for url in urls:
-        Thread(target=_ask, args=(url, seconds, answers), daemon=True).start()
-    deadline = time.monotonic() + seconds
-    reasons = []
-    for _ in urls:
-        try:
-            reason = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            reasons.append(f"no answer within {seconds:g} s")
-            break
-        if not reason:
-            return
-        reasons.append(reason)
-    raise ConnectionError("; ".join(reasons))
-
-
-def _ask(url: str, seconds: float, answers: "queue.SimpleQueue[str]") -> None:
-    """Put an empty string for an answer, and else the reason."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
-            answers.put("")
-    except Exception as error:  # a thread has nobody to raise to
-        answers.put(f"{urlsplit(url).netloc}: {getattr(error, 'reason', error)}")

@@ -49,7 +49,6 @@ class Published:
     files: str  # in words, for someone who has to supply them
     find: Callable[[Path], Images]  # in this folder or its usual subfolders; raises AbsentError or DataError
     cached: str  # the folder that `fetch` fills
-    urls: Callable[[], list[str]]  # any one that answers shows that a download is worth trying
     fetch: Callable[[Path], None]  # download into this folder; raises whatever goes wrong
 
 

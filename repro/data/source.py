@@ -69,11 +69,11 @@ class _Place(NamedTuple):
 def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None) -> Dataset:
     """The images that `data` names, from the first place that has them.
 
-    `data_dir` is searched first, or else the directory in the environment variable REPRO_DATA_DIR. A stand-in holds
-    out about a tenth of its training images if `data.holdout` is not 0.
+    `data_dir`, or else the directory in the environment variable REPRO_DATA_DIR, is the only place that is searched if
+    it is named. A stand-in holds out about a tenth of its training images if `data.holdout` is not 0.
 
-    Raises DataError if files are broken, or if `choice` is `real` and there are none, and UsageError if no training
-    images would be left.
+    Raises DataError if files are broken, if a named directory does not hold the data set, or if `choice` is `real` and
+    no place holds it, and UsageError if no training images would be left.
     """
     limit = spec.DATASETS[data.name].train_images
     if data.holdout >= limit:
@@ -81,7 +81,9 @@ def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None)
             f"data.holdout={data.holdout}: should be less than {limit}, the training images of {data.name}"
         )
     tried = []
-    for place in _places(data.name, data_dir) if choice != "stand-in" else []:
+    directory = _named(data_dir)
+    places = _places(data.name, directory)
+    for place in [] if choice == "stand-in" else places[:1] if directory else places:
         try:
             found = place.look()
         except AbsentError as reason:
@@ -90,6 +92,11 @@ def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None)
             continue
         origin = f"{place.origin} {found.folder}"
         return _dataset(data.name, origin, found.status, (found.train, found.test), data.holdout, found.labels)
+    if directory and choice != "stand-in":
+        raise DataError(
+            f"{data.name}: {tried[0]}. It should hold {PUBLISHED[data.name].files}; "
+            "without --data-dir and REPRO_DATA_DIR the cache and a download are tried"
+        )
     if choice == "real":
         raise DataError(
             "\n  ".join([f"{data.name}: real data found nowhere. Looked in", *tried])
@@ -106,7 +113,7 @@ def survey(data_dir: Path | None = None) -> list[Finding]:
     """What each place of the search order holds of each data set. Downloads nothing; a broken file is a finding."""
     findings = []
     for name, (words, _) in STAND_INS.items():
-        *local, remote = _places(name, data_dir)
+        *local, remote = _places(name, _named(data_dir))
         findings += [_look(name, place) for place in local]
         findings.append(Finding(name, remote.name, "not tried", "a survey downloads nothing"))
         findings.append(Finding(name, "stand-in", "stand-in", words))
@@ -125,10 +132,13 @@ def _look(name: str, place: _Place) -> Finding:
     return Finding(name, place.name, found.status, f"{images} in {found.folder}, fingerprint {fingerprint}")
 
 
-def _places(name: str, data_dir: Path | None) -> list[_Place]:
-    published = PUBLISHED[name]
+def _named(data_dir: Path | None) -> Path | None:
     named = data_dir or os.environ.get("REPRO_DATA_DIR")
-    directory = Path(named).absolute() if named else None
+    return Path(named).absolute() if named else None
+
+
+def _places(name: str, directory: Path | None) -> list[_Place]:
+    published = PUBLISHED[name]
     cache = Path(os.environ.get("REPRO_CACHE_DIR") or user_cache_path("repro")).absolute()
     return [
         _Place(

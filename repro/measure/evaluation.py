@@ -17,6 +17,7 @@ from repro.measure.bounds import Bound, LogPx, Tell, bound, log_px, nobody
 from repro.measure.findings import Findings, Row
 from repro.model import VAE
 from repro.randomness import stream
+from repro.spec import DATASETS
 from repro.train import EVALUATION_BATCH
 
 ACTIVE = 0.01  # variance over images of E_q[z_d] above which a latent dimension counts as active, as in Burda et al.
@@ -88,14 +89,16 @@ def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = nobody
 def named_images(only: Ranges, dataset: Dataset) -> Tensor:
     """Which training images the ranges name. -> bool [N]. Raises UsageError with every fault.
 
-    Indices count from 0 in the file of training images, of which the first are held out.
+    Indices count from 0 in the files of training images, held-out ones included: MNIST's first, CIFAR-10's last.
     """
-    first = 0 if dataset.heldout is dataset.test else len(dataset.heldout)
+    held = 0 if dataset.heldout is dataset.test else len(dataset.heldout)
+    first = held if DATASETS[dataset.name].holdout_at == "start" else 0
     last = first + len(dataset.train) - 1
     named, faults = torch.zeros(len(dataset.train), dtype=torch.bool), []
     for start, end in only:
         if not first <= start <= end <= last:
-            held_out = f"; those before {first} are held out" if first else ""
+            where = f"before {first}" if first else f"after {last}"
+            held_out = f"; those {where} are held out" if held else ""
             faults.append(f"--only {start}-{end}: training images have indices from {first} to {last}{held_out}")
             continue
         named[start - first : end - first + 1] = True

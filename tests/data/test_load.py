@@ -8,6 +8,7 @@ import io
 import logging
 import multiprocessing
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -140,8 +141,25 @@ def test_each_place_goes_before_the_next(
 
     assert load(DATA, "stand-in", full_size("named")).status == "stand-in"
 
+
+def test_a_named_directory_is_a_demand(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+    full_size: Callable[[str], Path],
+    connections: list[object],
+) -> None:
+    monkeypatch.setenv("REPRO_OFFLINE", "0")
     (tmp_path / "empty").mkdir()
-    assert load(DATA, data_dir=tmp_path / "empty").origin == f"cache {cache}/MNIST/raw"
+    shutil.copytree(full_size("named"), cache / "MNIST/raw")
+    for choice in ("auto", "real"):
+        with pytest.raises(DataError, match=r"^mnist: directory .*/empty: nothing of .*train-images-idx3-ubyte"):
+            load(DATA, choice, tmp_path / "empty")  # type: ignore[arg-type]
+    monkeypatch.setenv("REPRO_DATA_DIR", str(tmp_path / "empty"))
+    with pytest.raises(DataError, match="should hold"):
+        load(DATA)
+    assert load(DATA, "stand-in").status == "stand-in"
+    assert connections == []
 
 
 def test_relative_directories_are_reported_in_full(tmp_path: Path, full_size: Callable[[str], Path]) -> None:
@@ -155,13 +173,13 @@ def test_the_cache_is_the_users_unless_named(monkeypatch: pytest.MonkeyPatch) ->
     assert {finding.place for finding in survey() if "cache" in finding.place} == {"cache /home/u/.cache/repro"}
 
 
-def test_real_data_that_are_nowhere_are_an_error_that_lists_every_place(tmp_path: Path, cache: Path) -> None:
+def test_real_data_that_are_nowhere_are_an_error_that_lists_every_place(cache: Path) -> None:
     with pytest.raises(DataError) as caught:
-        load(Data("cifar10"), "real", tmp_path)
+        load(Data("cifar10"), "real")
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[0] for line in lines[:4]] == [
         "cifar10",
-        f"  directory {tmp_path}",
+        "  directory",
         f"  cache {cache}",
         "  download",
     ]
@@ -263,11 +281,10 @@ Publish = Callable[[Callable[[Path], None]], Published]
 
 
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Path], str]) -> Publish:
-    """A small data set whose mirror answers, with a download of the test's own."""
+def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """A small data set, with a download of the test's own."""
     monkeypatch.delenv("REPRO_OFFLINE")
-    address = serve(tmp_path)
-    return partial(Published, "small", "files", find_mnist, "mnist", lambda: [address])
+    return partial(Published, "small", "files", find_mnist, "mnist")
 
 
 def fill(folder: Path) -> None:
@@ -413,32 +430,7 @@ def test_a_blocked_network_is_reported_in_one_line(
     assert len(connections) > 0
     assert caplog.messages[-1].startswith(f"{name}: download: ")
     assert "the network is blocked" in caplog.messages[-1]
-    assert not cache.exists()
-
-
-def test_a_name_lookup_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(60))
-    start = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"no answer within 0\.2 s"):
-        download.probe(["http://a.invalid", "http://b.invalid"], 0.2)
-    assert time.monotonic() - start < 5
-    release.set()
-
-
-def test_a_server_that_never_answers_is_given_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        start = time.monotonic()
-        with pytest.raises(ConnectionError):
-            download.probe([f"http://127.0.0.1:{silent.getsockname()[1]}/"], 0.2)
-        assert time.monotonic() - start < 5
-
-
-def test_one_mirror_that_answers_is_enough(tmp_path: Path, serve: Callable[[Path], str]) -> None:
-    address = serve(write(tmp_path / "file", b"x").parent)
-    download.probe([address + "missing", "nonsense", address + "file"], 5)
-    with pytest.raises(ConnectionError, match=r"unknown url type.*File not found|File not found.*unknown url type"):
-        download.probe([address + "missing", "nonsense"], 5)
+    assert {path.name for path in cache.iterdir()} == {f".{name}.lock"}
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:

@@ -118,9 +118,9 @@ def test_the_entropy_floor_by_hand() -> None:
     assert evaluation.image_entropies(images).tolist() == pytest.approx([2 * fifth, fifth], rel=1e-14)
 
 
-def a_dataset(train: int = 40, heldout: int = 0) -> Dataset:
+def a_dataset(train: int = 40, heldout: int = 0, name: str = "mnist") -> Dataset:
     test = bytes_of(200)
-    return Dataset("made", "a test", "stand-in", "", bytes_of(train), bytes_of(heldout) if heldout else test, test)
+    return Dataset(name, "a test", "stand-in", "", bytes_of(train), bytes_of(heldout) if heldout else test, test)
 
 
 @torch.no_grad()
@@ -155,5 +155,9 @@ def test_ranges_name_training_images_by_their_index_in_the_file() -> None:
             ranges(wrong)
     with pytest.raises(UsageError, match="from 10 to 19; those before 10 are held out"):
         evaluation.named_images(((9, 12),), a_dataset(10, heldout=10))
+    cifar = a_dataset(10, heldout=5, name="cifar10")
+    assert evaluation.named_images(((2, 3),), cifar).nonzero().flatten().tolist() == [2, 3]
+    with pytest.raises(UsageError, match="from 0 to 9; those after 9 are held out"):
+        evaluation.named_images(((8, 12),), cifar)
     with pytest.raises(UsageError, match="names all"):
         evaluation.named_images(((0, 9),), a_dataset(10))
