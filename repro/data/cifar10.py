@@ -120,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
 def _require_bounded(content: bytes) -> None:
     """Refuse a pickle whose memo or buffers would take more memory than its own bytes: seven can ask for gigabytes."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):  # reads no further than the bytes
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
             raise pickle.UnpicklingError(f"memo {argument} after {count} instructions")
 
 
