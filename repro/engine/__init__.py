@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from repro.engine.crew import one_thread
-from repro.engine.cuda import GraphStep
+from repro.engine.cuda_graph import GraphStep
 from repro.engine.fast import FastStep
 from repro.engine.plain import PlainStep, losses, to_batch
-from repro.engine.products import products_for
+from repro.engine.products import one_thread, products_for
 from repro.engine.step import Engine, Precision, Settings, Step, Unsupported
 from repro.model import VAE, build
 from repro.spec import Adam, Experiment

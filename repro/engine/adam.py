@@ -22,7 +22,7 @@ class Adam:
     """
 
     def __init__(self, settings: spec.Adam, tensors: Sequence[Tensor], capturable: bool = False) -> None:
-        self.settings, self.tensors, self.capturable = settings, tensors, capturable
+        self.settings, self.tensors, self.capturable = settings, list(tensors), capturable
         self.exp_avg = [torch.zeros_like(tensor) for tensor in tensors]
         self.exp_avg_sq = [torch.zeros_like(tensor) for tensor in tensors]
         self.endless = torch.full((), ENDLESS, device=tensors[0].device)
@@ -37,15 +37,14 @@ class Adam:
         )
 
     @torch.no_grad()
-    def update(self, gradients: Sequence[Tensor], steps: Tensor, rows: slice = slice(None)) -> None:
-        """Move some rows of the tensors, by gradients of these rows. `steps`, a scalar, counts this one already."""
-        values, means, squares = ([t[rows] for t in each] for each in (self.tensors, self.exp_avg, self.exp_avg_sq))
+    def update(self, gradients: Sequence[Tensor], steps: Tensor) -> None:
+        """Move the tensors by their gradients. `steps`, a scalar, counts this step already."""
         laid = [  # the operator walks through memory, so that a gradient must lie there as its parameter does
             g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-            for g, p in zip(gradients, values, strict=True)
+            for g, p in zip(gradients, self.tensors, strict=True)
         ]
         rate, counted = self._rate(steps)
-        self.move(values, laid, means, squares, [], [counted] * len(values), lr=rate)
+        self.move(self.tensors, laid, self.exp_avg, self.exp_avg_sq, [], [counted] * len(laid), lr=rate)
 
     def _rate(self, steps: Tensor) -> tuple[float | Tensor, Tensor]:
         """The learning rate and the step count to give to the operator."""

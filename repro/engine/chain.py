@@ -1,4 +1,4 @@
-"""A VAE as a chain of hand-written layers for a share of the batch: forward, costs, backward."""
+"""A VAE as a chain of hand-written layers: forward, costs, backward."""
 
 from collections.abc import Iterator, Sequence
 
@@ -69,7 +69,7 @@ class Latent:
 
 
 class Chain:
-    """`images` of a batch through the encoder, the latent variable, the decoder and back."""
+    """A batch of `images` through the encoder, the latent variable, the decoder and back."""
 
     def __init__(self, experiment: Experiment, weights: Sequence[Weights], images: int, products: Mkl) -> None:
         model, shape = experiment.model, experiment.data.shape

@@ -1,12 +1,11 @@
 """Layers with hand-written gradients. Images are [B, H, W, C], contiguous, so that flattening them copies nothing.
 
 `forward` keeps what `backward` needs. `backward` may overwrite a contiguous gradient that it is given, and returns the
-gradient by its input, or None where `needs_input_gradient` is false. Several layer objects may share one weight and
-each work on a share of the batch; `weight_gradients` then takes the gradient of all shares, added in their order.
+gradient by its input, or None where `needs_input_gradient` is false. A layer's own gradients are taken after that, by
+`weight_gradients`, so that its weights can be updated while they are in the processor's cache.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ Weights = tuple[Tensor, Tensor]
 
 
 class Layer(ABC):
-    """One layer, for one worker's share of the batch."""
+    """One layer."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -36,14 +35,13 @@ class Trained(Layer):
 
     weight: Tensor
 
-    @staticmethod
     @abstractmethod
-    def weight_gradients(shares: "Sequence[Trained]", rows: slice) -> Weights:
-        """Gradients of some rows of weight and bias, from the same layer of every share of the batch."""
+    def weight_gradients(self) -> Weights:
+        """Gradients of weight and bias, summed over the batch."""
 
 
 class Dense(Trained):
-    """[B, I] -> [B, O] with weight [O, I]. Its own gradients are taken later: see `weight_gradients`."""
+    """[B, I] -> [B, O] with weight [O, I]."""
 
     x: Tensor
     grad: Tensor
@@ -64,12 +62,9 @@ class Dense(Trained):
         self.grad = self.activation.backward(grad, grad)
         return self.products.input_gradient(self.grad, self.weight) if self.needs_input_gradient else None
 
-    @staticmethod
-    def weight_gradients(shares: "Sequence[Dense]", rows: slice) -> Weights:  # type: ignore[override]
+    def weight_gradients(self) -> Weights:
         """See `Trained`."""
-        x = _together([layer.x for layer in shares])
-        grad = _together([layer.grad for layer in shares])[:, rows]
-        return shares[0].products.weight_gradient(grad, x), grad.sum(0)
+        return self.products.weight_gradient(self.grad, self.x), self.grad.sum(0)
 
 
 class Reshape(Layer):
@@ -133,7 +128,3 @@ def padded(images: int, height: int, width: int, channels: int, *, before: int, 
     """A buffer with a border of zeros, and the view of its inside."""
     whole = torch.zeros(images, height + before + after, width + before + after, channels)
     return whole, whole[:, before : before + height, before : before + width]
-
-
-def _together(shares: list[Tensor]) -> Tensor:
-    return shares[0] if len(shares) == 1 else torch.cat(shares)

@@ -6,11 +6,12 @@ Which one was taken is part of what a run records, and asks for again when it is
 
 import functools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from repro.engine.crew import one_thread
 from repro.engine.step import Precision, Unsupported
 
 THIN = 64  # below this width MKL is faster everywhere: oneDNN's set-up outweighs the product
@@ -111,6 +112,17 @@ def fastest() -> Mkl:
         return mkl
     of_mkl, of_onednn = map(min, zip(*times, strict=True))
     return onednn if of_onednn < 1.5 * of_mkl else mkl
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread in the block, so that what is found there does not depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _seconds(products: Mkl, x: Tensor, w: Tensor, b: Tensor) -> float:

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro import checkpoint, engine, registry, spec, train
-from repro.engine import Settings, Step, Unsupported, choose, cuda, fast, losses, products, to_batch
+from repro.engine import Settings, Step, Unsupported, choose, cuda_graph, losses, products, to_batch
 from repro.engine.activations import Softplus
 from repro.engine.chain import BernoulliFromLogits
-from repro.engine.crew import crew, one_thread
-from repro.engine.cuda import GraphStep
-from repro.engine.fast import FastStep, workers_for
+from repro.engine.cuda_graph import GraphStep
+from repro.engine.fast import FastStep
 from repro.engine.plain import PlainStep
 from repro.model import VAE, build
 from repro.outcome import not_comparable
@@ -95,6 +94,7 @@ def plain_costs() -> dict[str, list[float]]:
 @pytest.mark.parametrize("name", SETUPS)
 def test_costs_of_the_first_fifty_steps_agree(name: str, threads: int, plain_costs: dict[str, list[float]]) -> None:
     experiment = registry.get(name).spec
+    torch.set_num_threads(threads)
     step = choose(experiment, build(experiment, 0), Settings(threads=threads))
     assert step.settings.engine == "fast"
     assert costs_of(step, batches(experiment, 50)) == pytest.approx(plain_costs[name], rel=1e-4)
@@ -110,12 +110,14 @@ def test_gradients_agree_with_float64_autograd(name: str, threads: int, product:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(5)  # large enough that no gradient drowns in rounding
+    torch.set_num_threads(threads)
     require_exact(experiment, FastStep(experiment, model, Settings(threads=threads, products=product)), model, 1e-5)
 
 
 @pytest.mark.parametrize("name", [*SETUPS, "mnist_fc_kl_as_printed"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_costs_of_standing_weights_are_the_elbo_and_leave_training_alone(name: str, threads: int) -> None:
+    torch.set_num_threads(threads)
     experiment, data = registry.get(name).spec, batches(registry.get(name).spec, 3)
     images = torch.cat([each for each, _ in data])[:230]  # two whole batches and a rest
     noise = torch.cat([each for _, each in data], dim=1)[:, :230]
@@ -148,12 +150,11 @@ def test_an_engine_is_tried_once_for_what_is_asked_and_what_it_comes_to() -> Non
 def test_the_same_settings_give_the_same_bits(name: str, threads: int) -> None:
     experiment = registry.get(name).spec
     chosen = Settings(threads=threads)
+    torch.set_num_threads(threads)
     digests = set()
-    for outside in (1, 2):  # torch's own threads do not matter to the fast step
-        torch.set_num_threads(1)
+    for _ in range(3):
         model = build(experiment, 0)
         step = choose(experiment, model, chosen)
-        torch.set_num_threads(outside)
         costs_of(step, batches(experiment, 4))
         digests.add(checkpoint.digest(model.state_dict() | step.state()))
         chosen = step.settings
@@ -251,23 +252,19 @@ def experiments(draw: st.DrawFn) -> Experiment:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(experiment=experiments(), threads=st.integers(1, 3))
-def test_any_architecture_is_exact_or_refused(
-    experiment: Experiment, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fast, "LEAST_IMAGES", 1)  # so that small batches are shared too
+@given(experiment=experiments())
+def test_any_architecture_is_exact_or_refused(experiment: Experiment) -> None:
     layers = (*experiment.model.encoder, *experiment.model.decoder)
     covered = all(layer.kernel >= layer.stride for layer in layers if isinstance(layer, TConv))
     model = build(experiment, 0)
     try:
-        step = FastStep(experiment, model, Settings(threads=threads))
+        step = FastStep(experiment, model, Settings())
     except Unsupported:
         assert not covered
     else:
         assert covered
-        assert step.workers == min(threads, experiment.training.batch_size)
         require_exact(experiment, step, model, 1e-4)
-        assert choose(experiment, build(experiment, 0), Settings(threads=threads)).settings.engine == "fast"
+        assert choose(experiment, build(experiment, 0), Settings()).settings.engine == "fast"
 
 
 @pytest.mark.parametrize("change", ["likelihood=gaussian", "activation=gelu", "samples=2"])
@@ -426,9 +423,9 @@ def test_the_captured_step_trains_as_the_plain_one(
 ) -> None:
     """All of the GPU's path but the capture itself, on a CPU: batches, costs and state, epoch after epoch."""
     experiment = apply(small, [f"training.samples={samples}"])
-    monkeypatch.setattr(cuda, "CHUNK", 3)
+    monkeypatch.setattr(cuda_graph, "CHUNK", 3)
     if capture is not None:
-        monkeypatch.setattr(cuda, "capture", capture)
+        monkeypatch.setattr(cuda_graph, "capture", capture)
     images = torch.cat([each for each, _ in batches(experiment, 8)])[:-30]  # 7 whole batches and 70 images
     model, other = build(experiment, 0), build(experiment, 0)
     graph, plain = GraphStep(experiment, model, Settings(device="cpu")), PlainStep(experiment, other, Settings())
@@ -445,7 +442,7 @@ def test_the_captured_step_trains_as_the_plain_one(
 def test_on_a_gpu_every_step_is_announced_and_the_first_bad_one_is_named(
     small: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "CHUNK", 4)
+    monkeypatch.setattr(cuda_graph, "CHUNK", 4)
     images = torch.cat([each for each, _ in batches(small, 7)])
     taken: list[int] = []
     step = GraphStep(small, build(small, 0), Settings(device="cpu"))
@@ -460,44 +457,12 @@ def test_on_a_gpu_every_step_is_announced_and_the_first_bad_one_is_named(
     train.require_finite(bad[:4], 3)
 
 
-def test_a_crew_raises_what_a_worker_raises_and_goes_on() -> None:
-    run = crew(3)
-    for failing in range(3):
-
-        def work(worker: int, failing: int = failing) -> None:
-            if worker == failing:
-                raise ValueError(f"worker {worker}")
-
-        with pytest.raises(ValueError, match=f"worker {failing}"):
-            run(work)
-    seen: set[int] = set()
-    run(seen.add)
-    assert seen == {0, 1, 2}
-
-
-def test_threads_are_as_before_after_an_epoch_that_was_cut_off(small: Experiment) -> None:
+def test_one_thread_is_put_back_also_after_an_error() -> None:
     torch.set_num_threads(2)
-    step = choose(small, build(small, 0), Settings(threads=2))
-    images = torch.cat([each for each, _ in batches(small, 3)])
-
-    def interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt), products.one_thread():
         assert torch.get_num_threads() == 1
         raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train.train_epoch(step, images, small, 0, 1, interrupt)
     assert torch.get_num_threads() == 2
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2
-
-
-@pytest.mark.parametrize(
-    ("threads", "batch", "workers"),
-    [(1, 100, 1), (2, 100, 2), (2, 49, 1), (64, 100, 4), (3, 77, 3), (8, 1, 1), (2, 51, 2)],
-)
-def test_workers_depend_on_threads_and_batch_alone(threads: int, batch: int, workers: int) -> None:
-    assert workers_for(threads, batch) == workers
 
 
 def test_a_run_records_what_was_chosen_and_mixed_precision_is_not_comparable(small: Experiment) -> None:

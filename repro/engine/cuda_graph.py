@@ -1,6 +1,7 @@
 """Training on a GPU: images and an epoch's noise are there, and a step is replayed as a CUDA graph.
 
-The host waits for the device once an epoch, when the costs are read. All but the capture itself runs on a CPU as well.
+The host waits for the device once an epoch, when the costs are read. Everything but the capture itself also runs on a
+CPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,11 +15,11 @@ from repro.engine.step import Settings
 from repro.model import VAE
 from repro.spec import Experiment
 
-CHUNK = 50  # steps from one look at the host's affairs (progress, interrupts) to the next
+CHUNK = 50  # steps between two looks at progress and interrupts
 WARM_UPS = 3  # steps before a capture, in which libraries choose their kernels and take their memory
 
 
-class Desk:
+class EpochBuffers:
     """An epoch's images, order, noise and costs in memory that stays where it is, and where in the epoch it is.
 
     Images uint8 [N, H, W, C] (shared), order int64 [N], noise [L, N, D], costs float64 [steps, 2], position int64 [1].
@@ -44,7 +45,7 @@ class Desk:
         rows = self.position * self.batch_size + self.within
         return self.images.index_select(0, self.order.index_select(0, rows)), self.noise.index_select(1, rows)
 
-    def note(self, costs: tuple[Tensor, Tensor]) -> None:
+    def record(self, costs: tuple[Tensor, Tensor]) -> None:
         """Keep the costs of the present position and go to the next."""
         self.costs.index_copy_(0, self.position, torch.stack(costs).double()[None])
         self.position += 1
@@ -58,35 +59,35 @@ class GraphStep(PlainStep):
     def __init__(self, experiment: Experiment, model: VAE, settings: Settings) -> None:
         super().__init__(experiment, model, settings)
         self.settings = replace(self.settings, engine="fast")
-        self.desk: Desk | None = None
+        self.buffers: EpochBuffers | None = None
         self.advance: Callable[[], None] = self._advance
 
     def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
         """An epoch, fifty steps at a time; the costs that are handed out are still being computed."""
-        if self.desk is None or self.desk.images is not images:
-            self.desk = Desk(images, order, noise, self.batch_size)
+        if self.buffers is None or self.buffers.images is not images:
+            self.buffers = EpochBuffers(images, order, noise, self.batch_size)
             self.advance = self._captured()
-        desk = self.desk
-        desk.begin(order, noise)
-        for first in range(0, desk.steps, CHUNK):
-            last = min(first + CHUNK, desk.steps)
+        buffers = self.buffers
+        buffers.begin(order, noise)
+        for first in range(0, buffers.steps, CHUNK):
+            last = min(first + CHUNK, buffers.steps)
             for _ in range(first, last):
                 self.advance()
-            yield desk.costs[first:last]
+            yield buffers.costs[first:last]
 
     def _advance(self) -> None:
-        """The step at the desk's position: what is captured. No TF32, and no sums whose order changes."""
-        assert self.desk is not None
+        """The step at the buffers's position: what is captured. No TF32, and no sums whose order changes."""
+        assert self.buffers is not None
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            self.desk.note(self.step(*self.desk.batch()))
+            self.buffers.record(self.step(*self.buffers.batch()))
 
     def _captured(self) -> Callable[[], None]:
         """A replay of `_advance`, or itself where that cannot be captured; model and state are as before."""
-        assert self.desk is not None
+        assert self.buffers is not None
         trained = [*self.parameters.values(), *self.state().values()]
         before = [tensor.detach().clone() for tensor in trained]
         try:
-            return capture(self._advance, self.desk.position)
+            return capture(self._advance, self.buffers.position)
         except RuntimeError:
             return self._advance
         finally:
