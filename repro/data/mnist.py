@@ -75,12 +75,6 @@ def _read(path: Path, images: int) -> tuple[Pixels, str]:
     return pixels.copy(), md5(content)  # a copy, since torch needs memory that may be written
 
 
-def _urls() -> list[str]:
-    from torchvision.datasets import MNIST as TORCHVISION  # noqa: PLC0415
-
-    return [mirror + TORCHVISION.resources[0][0] for mirror in TORCHVISION.mirrors]
-
-
 def _fetch(folder: Path) -> None:
     from torchvision.datasets import MNIST as TORCHVISION  # noqa: PLC0415
 
@@ -92,6 +86,5 @@ MNIST = Published(
     files="train-images-idx3-ubyte and t10k-images-idx3-ubyte, plain or .gz",
     find=find,
     cached="MNIST/raw",
-    urls=_urls,
     fetch=_fetch,
 )
