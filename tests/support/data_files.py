@@ -1,25 +1,18 @@
-"""Small files in the formats of MNIST and CIFAR-10, and what the tests of their readers share."""
+"""Small files in the formats of MNIST and CIFAR-10, and what the tests of data share."""
 
-import os
 import pickle
 import struct
-import tempfile
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from repro.data import cifar10, mnist
-from repro.data.files import Images
-from repro.errors import DataError
 
 TRAIN, TEST, BATCH = 20, 10, 4  # images in the small files
-PARTS = {"train": slice(TRAIN), "t10k": slice(TRAIN, None)}
-MNIST_GZIP = tuple(f"{part}-{kind}-ubyte.gz" for part in PARTS for kind in ("images-idx3", "labels-idx1"))
+IMAGES, TEST_IMAGES = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
+LABELS, TEST_LABELS = "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"
 
 find_mnist = partial(mnist.find, train_images=TRAIN, test_images=TEST)
 find_cifar = partial(cifar10.find, batch_images=BATCH)
@@ -27,10 +20,9 @@ find_cifar = partial(cifar10.find, batch_images=BATCH)
 _random = np.random.default_rng(0)
 DIGITS = _random.integers(0, 256, (TRAIN + TEST, 28, 28), np.uint8)
 DIGIT_LABELS = _random.integers(0, 10, TRAIN + TEST, np.uint8)
+DIGITS[:, 13, 13] = DIGIT_LABELS  # so that a test can tell which label an image has
 PLANES = _random.integers(0, 256, (6, BATCH, 3 * 32 * 32), np.uint8)
 KINDS = _random.integers(0, 10, (6, BATCH), np.uint8)
-
-Pack = Callable[[bytes], bytes]
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -44,11 +36,22 @@ def idx(values: np.ndarray) -> bytes:
     return struct.pack(f">{1 + values.ndim}I", 2048 + values.ndim, *values.shape) + values.tobytes()
 
 
-def write_mnist(folder: Path, pack: Pack = bytes, joint: str = "-", suffix: str = "", labels: bool = True) -> Path:
-    for part, these in PARTS.items():
-        write(folder / f"{part}-images{joint}idx3-ubyte{suffix}", pack(idx(DIGITS[these])))
-        if labels:
-            write(folder / f"{part}-labels{joint}idx1-ubyte{suffix}", pack(idx(DIGIT_LABELS[these])))
+MNIST_FILES = {
+    IMAGES: idx(DIGITS[:TRAIN]),
+    LABELS: idx(DIGIT_LABELS[:TRAIN]),
+    TEST_IMAGES: idx(DIGITS[TRAIN:]),
+    TEST_LABELS: idx(DIGIT_LABELS[TRAIN:]),
+}
+MNIST_GZIP = tuple(f"{name}.gz" for name in MNIST_FILES)
+
+
+def write_mnist(
+    folder: Path, pack: Callable[[bytes], bytes] = bytes, joint: str = "-", suffix: str = "", kind: str = ""
+) -> Path:
+    """Write MNIST's files, or only those with `kind`, images or labels, in their names."""
+    for name, content in MNIST_FILES.items():
+        if kind in name:
+            write(folder / f"{name.replace('-idx', f'{joint}idx')}{suffix}", pack(content))
     return folder
 
 
@@ -72,62 +75,8 @@ def binary_batch(planes: np.ndarray, kinds: np.ndarray = KINDS[0]) -> bytes:
     return np.insert(planes, 0, kinds, axis=1).tobytes()
 
 
-Batch = Callable[[np.ndarray, np.ndarray], bytes]
-
-
-def write_cifar(folder: Path, batch: Batch = python_2_batch) -> Path:
+def write_cifar(folder: Path, batch: Callable[[np.ndarray, np.ndarray], bytes] = python_2_batch) -> Path:
     suffix = ".bin" if batch is binary_batch else ""
     for name, planes, kinds in zip(cifar10.MD5, PLANES, KINDS, strict=True):
         write(folder / f"{name}{suffix}", batch(planes, kinds))
     return folder
-
-
-def is_digits(found: Images) -> bool:
-    return np.array_equal(np.concatenate([found.train, found.test])[..., 0], DIGITS)
-
-
-def refused(find: Callable[[Path], Images], root: Path, path: Path) -> str:
-    """What the error says was found, having checked that it names the file, what was expected and what to do."""
-    with pytest.raises(DataError) as caught:
-        find(root)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: expected ")
-    assert "Put an intact copy in its place" in message
-    return message.split(", found ", 1)[1]
-
-
-def flipped(content: bytes, bit: int) -> bytes:
-    changed = bytearray(content)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
-
-
-@contextmanager
-def folder_with(name: str, content: bytes, fill: Callable[[Path], Path]) -> Iterator[Path]:
-    """A filled folder in which one file has this content, for tests that need many."""
-    with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder))
-        write(Path(folder) / name, content)
-        yield Path(folder)
-
-
-@contextmanager
-def peak_memory() -> Iterator[Callable[[], int]]:
-    """The most bytes that were allocated at a time in the block."""
-    tracemalloc.start()
-    try:
-        yield lambda: peak
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-
-
-@contextmanager
-def without_rights_of_root() -> Iterator[None]:
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
