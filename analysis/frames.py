@@ -12,7 +12,7 @@ import pandas as pd
 from repro import registry
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import names, read, studies
+from repro.tracking import measurements, names, read
 
 RUN_COLUMNS = [
     "experiment", "variant_of", "run_id", "seed", "started", "status", "epochs", "comparable", "reason", "signature",
@@ -110,7 +110,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Frames, list[str]]:
             except ReproError as error:
                 faults.append(str(error))
                 continue
-            for study in studies.studies_of(run):
+            for study in measurements.measurements_of(run):
                 try:
                     measured += _measurements(run, study)
                 except ReproError as error:
@@ -221,4 +221,4 @@ def _curve(run: read.RunRecord) -> pd.DataFrame:
 
 def _measurements(run: read.RunRecord, study: str) -> list[dict[str, object]]:
     of = {"experiment": run.experiment, "seed": int(run.params.get(names.SEED, -1)), "run_id": run.run_id}
-    return [of | {"study": study} | vars(row) for row in studies.read_study(run.run_id, study) or []]
+    return [of | {"study": study} | vars(row) for row in measurements.read_measurement(run.run_id, study) or []]

@@ -12,7 +12,7 @@ from repro.analysis.page import Figure, Page, html, markdown
 from repro.analysis.sweeps import Sweeps
 
 from repro.errors import ReproError
-from repro.tracking import studies
+from repro.tracking import measurements
 from repro.tracking.notes import annotate
 
 MAPPED = 800  # points of a latent map that the tables keep: enough to see it by
@@ -71,7 +71,7 @@ def log_plots(page: Page, found: Frames) -> list[str]:
         for run_id in here & set(figure.runs):
             by_run.setdefault(run_id, {})[figure.name] = figure.png
     for run_id, plots in by_run.items():
-        studies.log_plots(run_id, plots)
+        measurements.log_plots(run_id, plots)
     return [f"{len(by_run)} runs were given plots"]
 
 
@@ -107,7 +107,7 @@ def _copy_picture(evidence: Evidence, kept: Frames, name: str, kind: str, files:
     if run_id not in set(kept.runs["run_id"]):
         return []
     try:
-        content = studies.artifact(run_id, f"{studies.FOLDER}/{kind}.png")
+        content = measurements.artifact(run_id, f"{measurements.FOLDER}/{kind}.png")
     except ReproError as error:
         return [f"note: {error}"]
     files.figures.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from repro.analysis.frames import data_label
 
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import names, read, studies, sweeps
+from repro.tracking import measurements, names, read, sweeps
 
 TRIAL_COLUMNS = [
     "experiment", "study", "trial", "state", "value", "settings", "epochs", "trained", "seeds", "reconstruction", "kl",
@@ -147,9 +147,9 @@ def _trials(entry: Entry, parent: read.RunRecord, runs: list[read.RunRecord]) ->
 
 def _retrained(entry: Entry, parent: read.RunRecord, data: str) -> list[dict[str, Any]]:
     """A row for each setting that `sweep --finish` has trained again; none before that."""
-    if names.FINISH_FILE not in studies.artifacts(parent.run_id):
+    if names.FINISH_FILE not in measurements.artifacts(parent.run_id):
         return []
-    found = json.loads(studies.artifact(parent.run_id, names.FINISH_FILE))
+    found = json.loads(measurements.artifact(parent.run_id, names.FINISH_FILE))
     return [
         {
             "experiment": entry.name,

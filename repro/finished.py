@@ -16,7 +16,7 @@ from repro.errors import ReproError, UsageError
 from repro.model import VAE, build
 from repro.spec import Experiment, from_dict
 from repro.text import first_line
-from repro.tracking import names, read, store, studies
+from repro.tracking import measurements, names, read, store
 from repro.tracking.read import RunRecord
 from repro.trainer import Trainer
 
@@ -68,7 +68,7 @@ def _record(text: str) -> RunRecord:
 
 
 def _spec(run_id: str) -> Experiment:
-    content = studies.artifact(run_id, names.SPEC_FILE)
+    content = measurements.artifact(run_id, names.SPEC_FILE)
     try:
         values: Any = json.loads(content)
     except ValueError as error:
@@ -83,7 +83,7 @@ def _spec(run_id: str) -> Experiment:
 def _model(record: RunRecord, spec: Experiment) -> VAE:
     """The final weights, if they are those whose checksum the run recorded."""
     name = names.WEIGHTS_FILE
-    content = studies.artifact(record.run_id, name)
+    content = measurements.artifact(record.run_id, name)
     model = build(spec, 0)
     try:
         tensors = load_tensors(content)

@@ -15,7 +15,7 @@ from torch import Tensor
 from repro import checkpoint, figures, folder, provenance
 from repro.engine import to_batch
 from repro.errors import ReproError
-from repro.measure.evaluation import entropy_floor
+from repro.evaluation.likelihood import entropy_floor
 from repro.model import Generator, check
 from repro.outcome import PrunedError, Status, Summary, beside_reported, not_comparable
 from repro.randomness import stream

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = {"errors", "spec", "objective", "randomness", "model", "engine", "train", "checkpoint", "measure"}
+CORE = {"errors", "spec", "objective", "randomness", "model", "engine", "train", "checkpoint", "evaluation"}
 EVERYWHERE = {"errors", "text"}
 MAY_IMPORT = {
     "text": set(),
@@ -23,19 +23,19 @@ MAY_IMPORT = {
     "data": {"errors", "spec"},
     "engine": {"spec", "objective", "model"},
     "train": {"errors", "spec", "randomness", "engine", "model"},
-    "measure": {"errors", "spec", "data", "randomness", "objective", "engine", "model", "train", "figures"},
+    "findings": set(),
+    "evaluation": {"spec", "data", "randomness", "objective", "engine", "model", "train", "figures", "findings"},
     "checkpoint": {"errors", "spec"},
     "folder": {"errors", "registry"},
     "signals": set(),
     "provenance": {"errors"},
     "figures": {"errors", "spec"},
     "outcome": {"spec", "registry", "data"},
-    "tracking": {"errors", "spec", "data", "outcome", "measure"},
+    "tracking": {"errors", "spec", "data", "outcome", "findings"},
     "experiments": {"spec", "registry"},
     "analysis": {"errors", "spec", "registry", "figures", "tracking"},
 }
 COMPOSERS = {
-    "studies",
     "finished",
     "seeds",
     "seed_process",

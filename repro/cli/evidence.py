@@ -15,8 +15,8 @@ from repro.terminal import table
 
 if TYPE_CHECKING:
     from repro.analysis.frames import Frames
+    from repro.findings import Findings, Row
     from repro.finished import Finished
-    from repro.measure import Findings, Row
 
 Results = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Read committed results, such as `results`, not the tracking store.")
@@ -93,36 +93,40 @@ def evaluate(
     only: Annotated[
         str, typer.Option(metavar="RANGES", help="Training images, 0-1016,10000-11016, to compare with the others.")
     ] = "",
-    study: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Which study; may be repeated. `evaluation` if not given.")
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Which measurement; may be repeated. `evaluation` if not given."),
     ] = None,
+    study: Annotated[list[str] | None, typer.Option(hidden=True, help="The former name of --measure.")] = None,
     data_dir: DataDir = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a finished run's model is worth: log p(x), test ELBO, active units; it is logged to the run.
+    """Measure a finished run's model, and log it to the run: log p(x), test ELBO and active units unless named.
 
     On one core it takes about 2 minutes for mnist_fc, 4 for mnist_conv and 9 for cifar_conv, unless options say
     otherwise: the time goes with K * N + 10,000 * L. Exit 130 where it is interrupted; nothing is logged then.
     """
-    from repro import finished, provenance, studies
-    from repro.measure.evaluation import Options
+    from repro import finished, provenance
+    from repro.evaluation import image_ranges
+    from repro.evaluation import registry as measurements
+    from repro.evaluation.likelihood import Options
 
-    wanted = studies.chosen(study or ["evaluation"])
-    options = Options(samples, draws, images, studies.ranges(only))
+    wanted = measurements.check_names([*(measure or []), *(study or [])] or ["evaluation"])
+    options = Options(samples, draws, images, image_ranges.parse(only))
     run = finished.load(run_id, data_dir, threads or provenance.cores())
     found: dict[str, Any] = {}
     for name in wanted:
-        findings = studies.STUDIES[name](run, options, lambda text: print(text, file=sys.stderr, flush=True))
+        findings = measurements.MEASUREMENTS[name](run, options, lambda text: print(text, file=sys.stderr, flush=True))
         found[name] = [vars(row) for row in findings.rows]
         if not as_json:
-            _print_study(run, name, findings.rows)
+            _print_measurement(run, name, findings.rows)
             if name == "evaluation":
-                print(f"\n{studies.caveats(run, findings)}")
+                print(f"\n{measurements.caveats(run.spec, findings)}")
         _log_whole(run, name, findings)
     if as_json:
         about = {"run_id": run.record.run_id, "experiment": run.record.experiment, "seed": run.seed}
-        print(json.dumps(about | {"data": run.dataset.origin, "studies": found}, indent=2))
+        print(json.dumps(about | {"data": run.dataset.origin, "measurements": found}, indent=2))
 
 
 @app.command()
@@ -170,20 +174,20 @@ def _tell(sentences: list[str]) -> None:
 
 
 def _log_whole(run: "Finished", name: str, findings: "Findings") -> None:
-    """Log a study, all of it also where the user interrupts."""
+    """Log a measurement; an interrupt takes effect when all of it is logged."""
     from repro import provenance
     from repro.signals import Interrupted, interruptible
-    from repro.tracking import studies
+    from repro.tracking import measurements
 
     try:
         with interruptible() as check_interrupt:
-            studies.log_study(run.record, name, findings, provenance.command())
+            measurements.log_measurement(run.record, name, findings, provenance.command())
             check_interrupt()
     except Interrupted as stop:
         raise typer.Exit(stop.exit_code) from None
 
 
-def _print_study(run: "Finished", name: str, rows: list["Row"]) -> None:
+def _print_measurement(run: "Finished", name: str, rows: list["Row"]) -> None:
     """The single numbers in one table, and what goes over dimensions or epochs in compact ones, ten to a block."""
     record, dataset = run.record, run.dataset
     print(f"\n{name} of run {record.run_id}: {record.experiment}, seed {run.seed}")

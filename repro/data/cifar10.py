@@ -88,7 +88,7 @@ def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bo
 
 
 class _Recorded:
-    """Stands in a pickle for a numpy object: keeps what that was made from, and runs nothing."""
+    """Stands for a numpy object in a pickle: keeps the arguments and the state, and runs nothing."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -98,23 +98,35 @@ class _Recorded:
 
 
 def _encode(text: Any, _: Any) -> Any:
-    """For what python 3 writes bytes as in older protocols. They stay text, so that calls cannot multiply them."""
+    """Stands for `_codecs.encode`, by which python 3 pickles bytes in older protocols. Calls cannot multiply text."""
     return text
 
 
-class _Unpickler(pickle.Unpickler):
-    """Admits what a numpy array of bytes is pickled as, and nothing else."""
+_ADMITTED = {
+    ("_codecs", "encode"): _encode,
+    ("numpy", "ndarray"): _Recorded,
+    ("numpy", "dtype"): _Recorded,
+    ("numpy.core.multiarray", "_reconstruct"): _Recorded,
+    ("numpy._core.multiarray", "_reconstruct"): _Recorded,
+}
+"""All that a pickled numpy array of bytes refers to, and what the unpickler takes for it."""
 
+
+class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
-        if (module.replace("_core", "core"), name) in {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-        }:
-            return _Recorded
-        raise pickle.UnpicklingError(f"{module!r}, {name!r} is not admitted")
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"{module!r}, {name!r} is not admitted")
+        return _ADMITTED[module, name]
+
+
+def _check_sizes(content: bytes) -> None:
+    """Raise if a pickle asks for more memory than its own length accounts for, which the unpickler would allocate.
+
+    `genops` raises ValueError where an argument is longer than the rest of the content.
+    """
+    for number, (code, argument, _) in enumerate(pickletools.genops(content)):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > number:
+            raise pickle.UnpicklingError(f"memo {argument} is not the next one")
 
 
 def _require_bounded(content: bytes) -> None:
@@ -125,7 +137,7 @@ def _require_bounded(content: bytes) -> None:
 
 
 def _unpickle(content: bytes, images: int) -> tuple[NDArray[np.uint8], Labels]:
-    _require_bounded(content)
+    _check_sizes(content)
     batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     labels, (_, shape, dtype, fortran_order, pixels) = batch["labels"], batch["data"].state
     numbers = isinstance(labels, list) and all(type(label) is int and 0 <= label < _CLASSES for label in labels)

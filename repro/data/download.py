@@ -3,20 +3,21 @@
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from filelock import FileLock
 
 from repro.data.files import AbsentError, Images, Published
 
-STALL_SECONDS = 8.0  # without an answer or a byte
+TIMEOUT = 5.0  # seconds without a byte, connecting included
 LOCK_SECONDS = 1200.0  # while another process downloads the same
 
 
 def download(published: Published, cache: Path) -> Images:
-    """Download a data set into `cache`, unless another process was quicker, and read it.
+    """Download a data set into `cache`, unless another process has just done so, and read it.
 
     Raises AbsentError with the reason in one line if that fails, and DataError if what is in the cache is broken.
     """
@@ -29,18 +30,18 @@ def download(published: Published, cache: Path) -> Images:
                 published.find(cache)
             except AbsentError:
                 _fill(cache, published)
-    except Exception as error:  # whatever went wrong in a library, on the network or on disk, the search goes on
+    except Exception as error:  # whatever goes wrong in a library, on the network or on disk, the search goes on
         raise AbsentError(" ".join(str(error).split())[:300] or type(error).__name__) from None
     return published.find(cache)
 
 
 def _fill(cache: Path, published: Published) -> None:
-    """Only a whole and checked set gets the name it is found by, so that an interruption leaves nothing to find."""
+    """Download and check a data set beside its final place, then rename it, so that no part of one is ever found."""
     part = cache / f".{published.name}.part"
-    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed, since this one holds the lock
+    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed: this process holds the lock
     part.mkdir()
     try:
-        with _socket_timeout(STALL_SECONDS):
+        with _socket_timeout(), redirect_stdout(sys.stderr):  # torchvision sets no time-out, and may print
             published.fetch(part)
         published.find(part)
         target = cache / published.cached
@@ -51,10 +52,9 @@ def _fill(cache: Path, published: Published) -> None:
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """For torchvision, which sets none itself and waits for ever."""
+def _socket_timeout() -> Iterator[None]:
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(TIMEOUT)
     try:
         yield
     finally:

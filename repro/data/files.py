@@ -1,4 +1,4 @@
-"""How data files are found and read. Whatever is wrong with one becomes a DataError that names it."""
+"""Finding and reading data files. Anything wrong with a file becomes a DataError that names the file."""
 
 import gzip
 import hashlib
@@ -22,12 +22,12 @@ _GZIP = b"\x1f\x8b"
 
 
 class AbsentError(Exception):
-    """The data set is not in this place; the message is the reason, in one line."""
+    """Raised if a data set is not in the place searched; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """What a folder of intact files holds. `canonical` if every file of images has its published checksum."""
+    """The images in a folder of intact files; `canonical` if every file of images has its published checksum."""
 
     folder: Path
     train: Pixels
@@ -53,7 +53,7 @@ class Published:
 
 
 def fault(path: Path, expected: str, found: str) -> DataError:
-    """The error for a file that is not what it should be."""
+    """Return the error for a file that is not what it should be."""
     return DataError(
         f"{path}: expected {expected}, found {found}. "
         "Put an intact copy in its place, or remove the whole set so that the search goes on."
@@ -61,7 +61,7 @@ def fault(path: Path, expected: str, found: str) -> DataError:
 
 
 def locate(root: Path, folders: Sequence[str], files: Sequence[Sequence[str]]) -> list[Path]:
-    """The path of each file, which may have several names, in the first of the folders that holds any of them.
+    """Return the path of each file in the first of the folders that holds any of them. A file may have several names.
 
     Raises AbsentError if no folder does, and DataError if one holds some files and lacks others.
     """
@@ -96,9 +96,9 @@ def _exists(path: Path) -> bool:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The content of a file, decompressed if it is gzip whatever its name says.
+    """Return the content of a file, decompressed if the content, not the name, is gzip.
 
-    At most `limit` + 1 bytes: enough to see that a file is too long, and a bound for what a gzip bomb can do.
+    Returns at most `limit` + 1 bytes: enough to see that a file is too long, and a bound on what a gzip bomb can do.
     Raises DataError if the file cannot be read.
     """
     try:
@@ -118,7 +118,7 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def describe(content: bytes) -> str:
-    """In words, what a file seems to hold that is not what was expected."""
+    """Say in words what a file seems to hold instead of what was expected."""
     if not content:
         return "an empty file"
     if content[:64].lstrip().startswith(b"<"):
@@ -127,5 +127,5 @@ def describe(content: bytes) -> str:
 
 
 def md5(content: bytes) -> str:
-    """The checksum that both data sets were published with, in hexadecimal."""
+    """Return the MD5 sum, which both data sets were published with, in hexadecimal."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -36,7 +36,7 @@ TEST_EFFECTIVE_SAMPLE_SIZE = "test_effective_sample_size"
 TEST_NEG_ELBO_MANY = "test_neg_elbo_many"
 TEST_EXCESS_OVER_FLOOR = "test_excess_over_floor"
 ACTIVE_UNITS = "active_units"
-STUDY_METRICS = {
+MEASUREMENT_METRICS = {
     TEST_LOG_PX: "nats per image; importance-weighted lower bound of log p(x), the mean over the first test images, "
     "500 of them with K = 5,000 draws of z each, unless the rows log_px_images and log_px_samples say otherwise",
     TEST_EFFECTIVE_SAMPLE_SIZE: "draws; (sum w)^2 / sum w^2 of those K weights, the median over the images",
@@ -45,11 +45,11 @@ STUDY_METRICS = {
     TEST_EXCESS_OVER_FLOOR: "nats per image; by how much that is above the entropy floor of the test images",
     ACTIVE_UNITS: "latent dimensions whose E_q[z] has a variance over the test images above 0.01",
 }
-"""What studies of a finished run log beside their rows, at the run's last epoch; they log the entropy floor too."""
-STUDY_ROWS = {(name, ""): name for name in STUDY_METRICS} | {(ENTROPY_FLOOR, "train"): ENTROPY_FLOOR}
-"""Which rows of a study these metrics are, by quantity and group."""
-STUDY = "repro.study."
-"""Beginning of the tag of a study that was made of a run; the value is its date and command."""
+"""Metrics that measurements of a finished run log at its last epoch, beside the entropy floor."""
+MEASUREMENT_ROWS = {(name, ""): name for name in MEASUREMENT_METRICS} | {(ENTROPY_FLOOR, "train"): ENTROPY_FLOOR}
+"""The metric that a measurement's row is logged as, by quantity and group."""
+MEASUREMENT = "repro.study."
+"""Beginning of the tag of a measurement that was made of a run; the value is its date and command."""
 
 SEED = "seed"
 SETTINGS = {

@@ -12,8 +12,8 @@ from support import synthetic
 from support.process import ROOT, client, repro
 
 from repro import cli
-from repro.measure import Findings, Row
-from repro.tracking import read, studies
+from repro.findings import Findings, Row
+from repro.tracking import measurements, read
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +30,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         kl = [Row("kl_of_dimension", 2.0 - d, "nats per image", x=d) for d in range(2)]
         kl += [Row("variance_of_mean", 0.5 * (1 - d), "-", x=d) for d in range(2)]
         pixels = np.full((56, 84, 1), 128, np.uint8)
-        studies.log_study(read.run(ids[0]), "evaluation", Findings(kl), "python -m repro evaluate")
+        measurements.log_measurement(read.run(ids[0]), "evaluation", Findings(kl), "python -m repro evaluate")
         points = [
             Row(f"latent_{name}_{axis}", float(index), "-", str(index % 2), index)
             for name in ("pca", "tsne")
             for axis in (1, 2)
             for index in range(6)
         ]
-        studies.log_study(
+        measurements.log_measurement(
             read.run(ids[0]), "latents", Findings(points, {"samples": pixels}), "python -m repro evaluate"
         )
-        studies.log_study(read.run(ids[0]), "digits", Findings([Row("other", 1.0, "-")]), "python -m repro evaluate")
+        measurements.log_measurement(
+            read.run(ids[0]), "digits", Findings([Row("other", 1.0, "-")]), "python -m repro evaluate"
+        )
     process = repro("report", "--update", cwd=folder)
     assert process.returncode == 0, process.stderr
     return folder
@@ -184,7 +186,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_made(
     for path in (tmp_path / "mlruns/artifacts").rglob("evaluation.csv"):
         path.write_text("not a table")
     assert cli.main(["report", "--update"]) == 0
-    assert "study evaluation of run" in capsys.readouterr().err
+    assert "measurement evaluation of run" in capsys.readouterr().err
     assert "reproduced" in (tmp_path / "RESULTS.md").read_text()
 
 

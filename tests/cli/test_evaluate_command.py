@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from support.process import client, repro, started, wait_for
 
 from repro import cli, finished
-from repro.measure import Findings, Row
+from repro.findings import Findings, Row
 from repro.model import build
 from repro.spec import Experiment
-from repro.tracking import names, read, studies
+from repro.tracking import measurements, names, read
 
 QUICK = ["--samples", "50", "--draws", "4", "--images", "20", "--threads", "1"]
 
@@ -41,23 +41,23 @@ def here(done: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return client(Path.cwd()), run_id
 
 
-def test_a_study_is_logged_and_replaced(
+def test_a_measurement_is_logged_and_replaced(
     done: tuple[Path, str], here: tuple[MlflowClient, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, run_id = here
-    printed = [Row(**row) for row in json.loads(done[1])["studies"]["evaluation"]]
-    assert studies.read_study(run_id, "evaluation") == printed
+    printed = [Row(**row) for row in json.loads(done[1])["measurements"]["evaluation"]]
+    assert measurements.read_measurement(run_id, "evaluation") == printed
     record = read.run(run_id)
-    assert studies.studies_of(record) == ["evaluation"]
-    assert record.tags[names.STUDY + "evaluation"].endswith("--only 200-299 --json")
+    assert measurements.measurements_of(record) == ["evaluation"]
+    assert record.tags[names.MEASUREMENT + "evaluation"].endswith("--only 200-299 --json")
     values = {(row.quantity, row.group): row.value for row in printed}
-    for metric in names.STUDY_METRICS:
+    for metric in names.MEASUREMENT_METRICS:
         assert record.metrics[metric] == values[metric, ""]
     assert record.metrics[names.ENTROPY_FLOOR] == values["entropy_floor", "train"]
     assert len({point.value for point in store.get_metric_history(run_id, names.ENTROPY_FLOOR)}) == 1
     assert cli.main(["evaluate", run_id, *QUICK]) == 0
     assert "not a likelihood of binary data" in capsys.readouterr().out
-    again = studies.read_study(run_id, "evaluation")
+    again = measurements.read_measurement(run_id, "evaluation")
     assert again is not None
     without_only = [row for row in printed if row.group not in ("named images", "other images", "all")]
     assert [(row.quantity, row.unit, row.group, row.x) for row in again] == [
@@ -66,21 +66,21 @@ def test_a_study_is_logged_and_replaced(
     # another process may round a float32 product in another way
     assert [row.value for row in again] == pytest.approx([row.value for row in without_only], rel=1e-6, nan_ok=True)
     pixels = torch.zeros((2, 2, 1), dtype=torch.uint8).numpy()
-    studies.log_study(record, "other", Findings([Row("x", 1.5, "", x=0.1)], {"picture": pixels}), "command")
-    assert studies.read_study(run_id, "other") == [Row("x", 1.5, "", x=0.1)]
+    measurements.log_measurement(record, "other", Findings([Row("x", 1.5, "", x=0.1)], {"picture": pixels}), "command")
+    assert measurements.read_measurement(run_id, "other") == [Row("x", 1.5, "", x=0.1)]
     assert "studies/picture.png" in [item.path for item in store.list_artifacts(run_id, "studies")]
-    assert studies.read_study(run_id, "none") is None
+    assert measurements.read_measurement(run_id, "none") is None
 
 
 def test_an_interrupt_logs_nothing(here: tuple[MlflowClient, str]) -> None:
     store, run_id = here
-    store.delete_tag(run_id, names.STUDY + "evaluation")
+    store.delete_tag(run_id, names.MEASUREMENT + "evaluation")
     process = started("evaluate", run_id, *QUICK[2:], "--samples", "9000000", cwd=Path.cwd())
     wait_for("log p(x), 9,000,000 draws each", Path.cwd())
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "Traceback" not in Path("output.txt").read_text()
-    assert studies.studies_of(read.run(run_id)) == []
+    assert measurements.measurements_of(read.run(run_id)) == []
 
 
 def test_a_loaded_run_is_the_one_that_was_trained(here: tuple[MlflowClient, str]) -> None:
@@ -106,7 +106,8 @@ def other_weights(store: MlflowClient, run_id: str, small: Experiment) -> None:
 FAULTS = {
     "unknown": (["0123"], 2, "'0123' is no run in"),
     "unknown to the store": (["0" * 32], 1, "not found"),
-    "unknown study": (["RUN", "--study", "evalution"], 2, "did you mean 'evaluation'"),
+    "unknown measurement": (["RUN", "--measure", "evalution"], 2, "--measure evalution: is none of"),
+    "unknown, by the former option": (["RUN", "--study", "evalution"], 2, "did you mean 'evaluation'"),
     "range": (["RUN", *QUICK, "--only", "0-1"], 2, "--only 0-1: training images have indices from"),
     "unfinished": (["RUN"], 2, "has not finished (KILLED); go on with it: python -m repro resume"),
     "parent": (["RUN"], 2, "is the parent of several seeds and has no model"),
@@ -147,8 +148,8 @@ def test_each_fault_is_one_sentence(
     assert errors.count("\n") == errors.count("error: ") == 1, errors
 
 
-def test_a_damaged_study_is_one_sentence(here: tuple[MlflowClient, str]) -> None:
+def test_a_damaged_measurement_is_one_sentence(here: tuple[MlflowClient, str]) -> None:
     store, run_id = here
     artifact(store, run_id, "studies/evaluation.csv").write_text("quantity,value\nx,y\n")
-    with pytest.raises(studies.StoreError, match=r"study evaluation of run .* is missing or damaged: its columns"):
-        studies.read_study(run_id, "evaluation")
+    with pytest.raises(measurements.StoreError, match=r"evaluation of run .* is missing or damaged: its columns"):
+        measurements.read_measurement(run_id, "evaluation")

@@ -1,18 +1,18 @@
 """Bounds and measurements of a trained model against closed forms, and by hand."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 
 from repro import objective, spec
-from repro.data import Dataset
+from repro.data import Dataset, load
 from repro.errors import UsageError
-from repro.measure import bounds, evaluation
-from repro.measure.bounds import LogSums, bound, log_px
+from repro.evaluation import bounds, image_ranges, likelihood
+from repro.evaluation.bounds import LogSums, bound, log_px
 from repro.model import VAE
 from repro.spec import Dense, Shape
-from repro.studies import ranges
 
 SHAPE, PIXELS, LATENT, NOISE = Shape(1, 2, 3), 6, 2, 0.3
 
@@ -114,8 +114,8 @@ def test_log_sums_survive_weights_that_no_float_can_hold() -> None:
 def test_the_entropy_floor_by_hand() -> None:
     images = torch.tensor([[0, 255, 51, 51], [255, 0, 0, 204]], dtype=torch.uint8).view(2, 2, 2, 1)
     fifth = -(0.2 * math.log(0.2) + 0.8 * math.log(0.8))
-    assert evaluation.entropy_floor(images) == pytest.approx(3 * fifth / 2, rel=1e-14)
-    assert evaluation.image_entropies(images).tolist() == pytest.approx([2 * fifth, fifth], rel=1e-14)
+    assert likelihood.entropy_floor(images) == pytest.approx(3 * fifth / 2, rel=1e-14)
+    assert likelihood.image_entropies(images).tolist() == pytest.approx([2 * fifth, fifth], rel=1e-14)
 
 
 def a_dataset(train: int = 40, heldout: int = 0, name: str = "mnist") -> Dataset:
@@ -129,7 +129,7 @@ def test_active_units_and_the_kl_of_each_dimension() -> None:
     pixel = (a_dataset().test.double().flatten(1) / 255)[:, 0]
     model.mean_head.weight.zero_()
     model.mean_head.weight[:, 0] = (torch.tensor([0.0, 0.0099, 0.0101]) / pixel.var()).sqrt()
-    rows = evaluation.evaluate(model, a_dataset(), evaluation.Options(20, 5, 30, ((0, 9),))).rows
+    rows = likelihood.evaluate(model, a_dataset(), likelihood.Options(20, 5, 30, ((0, 9),))).rows
     one = {(row.quantity, row.group): row.value for row in rows if row.x is None}
     assert one["active_units", ""] == 1
     variances = [row.value for row in rows if row.quantity == "variance_of_mean"]
@@ -145,19 +145,31 @@ def test_active_units_and_the_kl_of_each_dimension() -> None:
     assert one["test_log_px", ""] > -one["test_neg_elbo_many", "images of log p(x)"]
 
 
-def test_ranges_name_training_images_by_their_index_in_the_file() -> None:
-    assert ranges("0-3,7") == ((0, 3), (7, 7))
-    named = evaluation.named_images(((12, 13), (15, 15)), a_dataset(10, heldout=10))
-    assert named.nonzero().flatten().tolist() == [2, 3, 5]
-    assert evaluation.named_images(((0, 0),), a_dataset(3)).tolist() == [True, False, False]
+def test_ranges_are_parsed_or_refused() -> None:
+    assert image_ranges.parse("0-3,7") == ((0, 3), (7, 7))
     for wrong in ("a-b", "3-1", "-1", "1,,2", "1-2-3", "٣"):
         with pytest.raises(UsageError, match="--only"):
-            ranges(wrong)
+            image_ranges.parse(wrong)
+
+
+def test_ranges_name_training_images_by_their_index_in_the_file() -> None:
+    held_out_first, held_out_last = a_dataset(10, heldout=10), a_dataset(10, heldout=10, name="cifar10")
+    for dataset, ranges in ((held_out_first, ((12, 13), (15, 15))), (held_out_last, ((2, 3), (5, 5)))):
+        assert image_ranges.select(ranges, dataset).nonzero().flatten().tolist() == [2, 3, 5]
+    assert image_ranges.select(((0, 0),), a_dataset(3)).tolist() == [True, False, False]
     with pytest.raises(UsageError, match="from 10 to 19; those before 10 are held out"):
-        evaluation.named_images(((9, 12),), a_dataset(10, heldout=10))
-    cifar = a_dataset(10, heldout=5, name="cifar10")
-    assert evaluation.named_images(((2, 3),), cifar).nonzero().flatten().tolist() == [2, 3]
+        image_ranges.select(((9, 12),), held_out_first)
     with pytest.raises(UsageError, match="from 0 to 9; those after 9 are held out"):
-        evaluation.named_images(((8, 12),), cifar)
+        image_ranges.select(((8, 12),), held_out_last)
+    with pytest.raises(UsageError, match=r"from 0 to 9$"):
+        image_ranges.select(((10, 10),), a_dataset(10, name="cifar10"))
     with pytest.raises(UsageError, match="names all"):
-        evaluation.named_images(((0, 9),), a_dataset(10))
+        image_ranges.select(((0, 9),), a_dataset(10))
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_ranges_name_the_image_that_has_this_index_without_a_holdout(name: Literal["mnist", "cifar10"]) -> None:
+    whole, split = (load(spec.Data(name, holdout=holdout), "stand-in") for holdout in (0, 5000))
+    index = len(whole.train) // 2
+    (chosen,) = split.train[image_ranges.select(((index, index),), split)]
+    assert torch.equal(chosen, whole.train[index])

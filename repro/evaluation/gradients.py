@@ -16,8 +16,8 @@ from torch import Tensor
 from repro import objective
 from repro.engine import to_batch
 from repro.errors import ReproError
-from repro.measure.bounds import Tell, nobody
-from repro.measure.findings import Findings, Row
+from repro.evaluation.bounds import Tell, nobody
+from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.randomness import stream
 

@@ -1,4 +1,4 @@
-"""The KL in closed form, and as the text prints it, against a Monte Carlo estimate of its definition."""
+"""The KL in closed form, and as the notebook prints it, beside a Monte Carlo estimate of its definition."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from repro import objective
 from repro.engine import to_batch
-from repro.measure.findings import Findings, Row
+from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.randomness import stream
 
@@ -17,11 +17,12 @@ CHUNK = 100  # images whose draws are in memory at once
 
 @torch.no_grad()
 def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) -> Findings:
-    """Mean KL(q(z|x) || N(0, I)) over images three ways. uint8 [N, H, W, C].
+    """Compute the mean KL(q(z|x) || N(0, I)) over images in three ways, nats per image. uint8 [N, H, W, C].
 
-    The estimate is the mean of log q(z|x) - log p(z) over `draws` of z ~ q for each image. `..._deviation` is how far
-    the other two are from it, in its standard errors; `..._image_deviation` the root mean square of that over single
-    images, about 1 for what is right of each, so that errors of single images cannot cancel.
+    The Monte Carlo estimate is the mean of log q(z|x) - log p(z) over `draws` of z ~ q for each image. A row
+    `..._deviation` is the distance of a formula from the estimate, in the estimate's standard errors. A row
+    `..._image_deviation` is the root mean square of the same over single images, where errors cannot cancel: it is
+    about 1 for a formula that is right for every image.
     """
     exact, printed, estimates, errors = [], [], [], []
     generator = stream("kl", seed)
@@ -45,7 +46,7 @@ def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) ->
 
 
 def _log_ratios(mean: Tensor, log_variance: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """log q(z|x) - log p(z) of draws of z ~ q(z|x), nats. [N, D], [N, D] -> [draws, N]."""
+    """Return log q(z|x) - log p(z) for draws of z ~ q(z|x), nats. [N, D], [N, D] -> [draws, N]."""
     noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype).to(mean.device)
     z, zero = VAE.sample(mean, log_variance, noise), torch.zeros_like(mean)
     return objective.log_normal(z, mean, log_variance) - objective.log_normal(z, zero, zero)

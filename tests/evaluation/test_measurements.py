@@ -13,8 +13,8 @@ from repro import data, spec
 from repro.data import Dataset
 from repro.engine import Settings
 from repro.errors import ReproError, UsageError
-from repro.measure import digits, gradients, kl, latents, spectrum
-from repro.measure.findings import Findings, Row
+from repro.evaluation import gradients, kl, latents, realism, spectrum
+from repro.findings import Findings, Row
 from repro.model import VAE, build
 from repro.overrides import apply
 from repro.randomness import stream
@@ -178,13 +178,13 @@ def test_a_model_that_draws_one_grey_is_blurry(model: VAE, digits_data: Dataset)
 def test_equal_sets_cannot_be_told_apart_and_unlike_ones_can(digits_data: Dataset) -> None:
     images = as_batch(digits_data.train[:800])
     even, odd = images[::2], images[1::2]
-    same = digits.told_apart(even, odd)
+    same = realism.told_apart(even, odd)
     assert abs(same.value - 0.5) < 3 * float(same.standard_error or 0)
-    assert digits.told_apart(even, odd * 0.5).value > 0.95
+    assert realism.told_apart(even, odd * 0.5).value > 0.95
 
 
 def test_digits_are_judged(model: VAE, digits_data: Dataset) -> None:
-    found = digits.realism(model, digits_data, samples=200)
+    found = realism.realism(model, digits_data, samples=200)
     assert value(found, "classifier_accuracy").value > 0.7
     assert value(found, "mean_confidence", "test digits").value > value(found, "mean_confidence", "mean image").value
     assert sum(row.value for row in found.rows if row.quantity == "share_of_samples") == pytest.approx(1.0)
@@ -197,14 +197,14 @@ def test_digits_are_judged(model: VAE, digits_data: Dataset) -> None:
 def test_a_judgement_depends_on_the_seed_alone(model: VAE, digits_data: Dataset) -> None:
     labels = digits_data.train_labels
     few = replace(digits_data, train=digits_data.train[:100], train_labels=None if labels is None else labels[:100])
-    first, again, other = (digits.realism(model, few, samples=50, epochs=1, seed=seed).rows for seed in (0, 0, 1))
+    first, again, other = (realism.realism(model, few, samples=50, epochs=1, seed=seed).rows for seed in (0, 0, 1))
     assert first == again != other
     with pytest.raises(UsageError, match="labels of mnist"):
-        digits.realism(model, replace(digits_data, train_labels=None))
+        realism.realism(model, replace(digits_data, train_labels=None))
 
 
-def test_a_portrait_of_the_latents(model: VAE, digits_data: Dataset) -> None:
-    found = latents.portrait(model, digits_data, mapped=100, embedded=50)
+def test_maps_of_the_latents_have_a_row_for_each_image_and_four_pictures(model: VAE, digits_data: Dataset) -> None:
+    found = latents.maps(model, digits_data, mapped=100, embedded=50)
     assert digits_data.test_labels is not None
     of_class = {row.x: row.group for row in found.rows if row.quantity == "latent_pca_2"}
     assert of_class == {x: str(int(label)) for x, label in enumerate(digits_data.test_labels[:100])}
@@ -217,14 +217,14 @@ def test_a_portrait_of_the_latents(model: VAE, digits_data: Dataset) -> None:
     assert found.pictures["traversals"].shape == (3 * 28, 11 * 28, 1)
     assert found.pictures["samples"].shape == found.pictures["originals_and_reconstructions"].shape == (280, 280, 1)
     assert np.array_equal(found.pictures["originals_and_reconstructions"][:28, :28], digits_data.test[0].numpy())
-    again = latents.portrait(model, digits_data, mapped=100, embedded=50)
+    again = latents.maps(model, digits_data, mapped=100, embedded=50)
     assert again.rows == found.rows
     assert all(np.array_equal(again.pictures[name], sheet) for name, sheet in found.pictures.items())
 
 
-def test_a_portrait_without_labels_of_a_single_latent_dimension(small: Experiment, digits_data: Dataset) -> None:
+def test_maps_work_without_labels_and_for_a_single_latent_dimension(small: Experiment, digits_data: Dataset) -> None:
     single = build(apply(small, ["model.latent=1"]), 0)
-    found = latents.portrait(single, replace(digits_data, test_labels=None), mapped=40, embedded=20)
+    found = latents.maps(single, replace(digits_data, test_labels=None), mapped=40, embedded=20)
     assert {row.group for row in found.rows} == {"-"}
     assert {row.value for row in found.rows if row.quantity == "latent_pca_2"} == {0.0}
 

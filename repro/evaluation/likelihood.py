@@ -1,4 +1,4 @@
-"""What a trained model is worth beyond its training cost: a tighter bound, its parts, and what its latents carry.
+"""Estimates of log p(x) and of the negative ELBO in its parts, entropy floors and active units of a trained model.
 
 Images are uint8 [N, H, W, C]. Active units are as in Burda, Grosse and Salakhutdinov (2016), "Importance Weighted
 Autoencoders", section 5.2.
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from repro.data import Dataset
-from repro.errors import ReproError, UsageError
-from repro.measure.bounds import Bound, LogPx, Tell, bound, log_px, nobody
-from repro.measure.findings import Findings, Row
+from repro.errors import ReproError
+from repro.evaluation import image_ranges
+from repro.evaluation.bounds import Bound, LogPx, Tell, bound, log_px, nobody
+from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.randomness import stream
 from repro.spec import DATASETS
@@ -25,24 +26,23 @@ TRAIN_DRAWS = 10  # of z for each training image, of which there are tens of tho
 NATS = "nats per image"
 VARIANCE = "variance over test images of E_q[z]"
 
-Ranges = tuple[tuple[int, int], ...]
-
 
 @dataclass(frozen=True)
 class Options:
-    """How much to compute. `only` are ranges, both ends included, of indices into the file of training images."""
+    """How much to compute. `only` names training images, which are compared with the others."""
 
     samples: int = 5000  # K, draws of z for each image of log p(x)
     draws: int = 100  # of z for each test image of the ELBO
     images: int = 500  # of the first test images for log p(x)
-    only: Ranges = ()
+    only: image_ranges.Ranges = ()
     seed: int = 0  # of the noise
 
 
 def entropy_floor(images: Tensor) -> float:
-    """Mean over images of the summed Bernoulli entropies of their pixels, nats: no Bernoulli cost of them is lower.
+    """Return the mean over images of the summed Bernoulli entropies of their pixels, nats. uint8 [N, H, W, C].
 
-    Exact, from how often each of the 256 bytes occurs. uint8 [N, H, W, C].
+    No model with a Bernoulli likelihood has a lower cost on these images. The value is exact: it is computed from how
+    often each of the 256 bytes occurs.
     """
     counts = torch.zeros(256, dtype=torch.float64)
     for chunk in torch.split(images, EVALUATION_BATCH):
@@ -51,20 +51,21 @@ def entropy_floor(images: Tensor) -> float:
 
 
 def image_entropies(images: Tensor) -> Tensor:
-    """Summed Bernoulli entropies of each image's pixels, nats; their mean is the entropy floor. [N, H, W, C] -> [N]."""
+    """Return the summed Bernoulli entropies of each image's pixels, nats. uint8 [N, H, W, C] -> float64 [N]."""
     table = _entropies()
     return torch.cat([table[chunk.cpu().int()].flatten(1).sum(1) for chunk in torch.split(images, EVALUATION_BATCH)])
 
 
 def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = nobody) -> Findings:
-    """All of it on the test images, and on named training images if `options.only` names some.
+    """Evaluate the model on the test images and, if `options.only` names training images, on the training images.
 
-    Standard errors are Monte Carlo. Rows named `..._sampling_error` say how far the mean over these images may be from
-    that over more of their kind. `test_log_px_by_tenths` is the estimate of K/10 draws.
-    Raises UsageError for ranges that fit no training images, before anything is computed, and ReproError where a
-    number is not finite.
+    All values are in nats per image unless their row has another unit. Standard errors are Monte Carlo. A row named
+    `..._sampling_error` is the standard error of the mean over these images for that over more images of their kind.
+    `test_log_px_by_tenths` is the estimate by K/10 draws.
+    Raises UsageError, before anything is computed, for ranges outside the training images, and ReproError if a number
+    is not finite.
     """
-    named = named_images(options.only, dataset)
+    named = image_ranges.select(options.only, dataset)
     test = bound(model, dataset.test, options.draws, stream("elbo", options.seed), tell=tell)
     few = dataset.test[: options.images]
     weighted = log_px(model, few, options.samples, stream("log_px", options.seed), tell=tell)
@@ -84,29 +85,6 @@ def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = nobody
     if wrong:
         raise ReproError(f"the model gives numbers that are not finite: {', '.join(dict.fromkeys(wrong))}")
     return Findings(rows)
-
-
-def named_images(only: Ranges, dataset: Dataset) -> Tensor:
-    """Which training images the ranges name. -> bool [N]. Raises UsageError with every fault.
-
-    Indices count from 0 in the files of training images, held-out ones included: MNIST's first, CIFAR-10's last.
-    """
-    held = 0 if dataset.heldout is dataset.test else len(dataset.heldout)
-    first = held if DATASETS[dataset.name].holdout_at == "start" else 0
-    last = first + len(dataset.train) - 1
-    named, faults = torch.zeros(len(dataset.train), dtype=torch.bool), []
-    for start, end in only:
-        if not first <= start <= end <= last:
-            where = f"before {first}" if first else f"after {last}"
-            held_out = f"; those {where} are held out" if held else ""
-            faults.append(f"--only {start}-{end}: training images have indices from {first} to {last}{held_out}")
-            continue
-        named[start - first : end - first + 1] = True
-    if not faults and bool(named.all()):
-        faults.append("--only: names all training images, and leaves none to compare them with")
-    if faults:
-        raise UsageError(*faults)
-    return named
 
 
 def _elbo_rows(test: Bound, options: Options) -> Iterator[Row]:
@@ -157,19 +135,22 @@ def _training_rows(train: Bound, images: Tensor, named: Tensor, bernoulli: bool)
 
 
 def _error_of_mean(errors: Tensor) -> float:
-    """Standard error of a mean of independent estimates, from theirs. [N]."""
+    """Return the standard error of the mean of independent estimates with these standard errors. [N]."""
     return float(errors.square().sum().sqrt()) / len(errors)
 
 
 def _sampling_error(quantity: str, values: Tensor, group: str = "", population: int | None = None) -> Iterator[Row]:
-    """Standard error of the mean of two or more images' values for that of a population, endless if not given. [N]."""
+    """Yield the standard error of the mean of values for the mean of a population, infinite if not given. [N].
+
+    Yields nothing for a single value.
+    """
     share = len(values) / population if population else 0.0
     if len(values) > 1:
         yield Row(quantity, float(values.std()) * math.sqrt((1 - share) / len(values)), NATS, group)
 
 
 def _entropies() -> Tensor:
-    """Bernoulli entropy of each byte / 255, nats. -> float64 [256]."""
+    """Return the Bernoulli entropy of each byte / 255, nats. -> float64 [256]."""
     p = torch.arange(256, dtype=torch.float64) / 255
     entropies: Tensor = torch.special.entr(p) + torch.special.entr(1 - p)
     return entropies

@@ -1,4 +1,4 @@
-"""What a measurement came to: tidy rows and pictures."""
+"""The result of a measurement on a trained model: rows of a tidy table, and pictures."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Row:
-    """One measured number. `group` and `x` say what of: an estimator, a class; an epoch, a latent dimension."""
+    """One measured number.
 
-    quantity: str  # lower case with underscores, by the field's terms: test_log_px, active_units
+    `group` names what was measured, such as an estimator or a class; `x` is a position, such as an epoch or a latent
+    dimension.
+    """
+
+    quantity: str  # lower case with underscores, such as test_log_px, active_units
     value: float
     unit: str  # nats per image, share, images, ...
     group: str = ""
@@ -20,7 +24,7 @@ class Row:
 
 @dataclass
 class Findings:
-    """Rows in the order in which they should be read, and pictures (uint8 [H, W, 1 or 3]) by file name without .png."""
+    """Rows in reading order, and pictures, uint8 [H, W, 1 or 3], by file name without .png."""
 
     rows: list[Row] = field(default_factory=list)
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Do generated digits look real? Judged by a classifier of handwritten digits, and by one that looks for the fakes."""
+"""Realism of generated digits, judged by a classifier of digits and by a classifier of real against generated."""
 
 import math
 
@@ -11,8 +11,8 @@ from repro import figures
 from repro.data import Dataset
 from repro.engine import to_batch
 from repro.errors import UsageError
-from repro.measure.bounds import Tell, nobody
-from repro.measure.findings import Findings, Row
+from repro.evaluation.bounds import Tell, nobody
+from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.randomness import stream
 
@@ -23,16 +23,17 @@ SURE = 0.9
 def realism(
     model: VAE, dataset: Dataset, samples: int = 10_000, epochs: int = 3, seed: int = 0, tell: Tell = nobody
 ) -> Findings:
-    """Confidence of a classifier, and how well samples are told from digits.
+    """Measure a classifier's confidence on generated digits, and how well a second one tells them from real digits.
 
-    Samples and reconstructions are the means of p(x|z), in bytes as in a picture. Confidence is the largest class
-    probability. The two-sample test is that of Lopez-Paz and Oquab (2017): the share that a classifier gets right of
-    images held out from its training, half of them samples, half training digits; 0.5 is chance. For comparison, by
-    group: reconstructions against test digits, and test digits against training digits, which are of other writers.
-    Raises UsageError where the data set has no labels.
+    Samples and reconstructions are the means of p(x|z), rounded to bytes. Confidence is the largest class probability.
+    The two-sample test is the one of Lopez-Paz and Oquab (2017), "Revisiting Classifier Two-Sample Tests": the share of
+    held-out images, half of them samples and half training digits, that a classifier gets right; 0.5 is chance. Two
+    further groups are given for comparison: reconstructions against test digits, and test digits against training
+    digits, which have other writers.
+    Raises UsageError if the data set has no labels.
     """
     if dataset.train_labels is None or dataset.test_labels is None:
-        raise UsageError(f"study digits needs the labels of {dataset.name} beside its images: {dataset.origin}")
+        raise UsageError(f"measurement digits needs the labels of {dataset.name} beside its images: {dataset.origin}")
     train, test = to_batch(dataset.train), to_batch(dataset.test)
     classifier = trained(train, dataset.train_labels, CLASSES, epochs, seed, tell)
     drawn, copies = _drawn(model, test, samples, seed)
@@ -65,9 +66,9 @@ def realism(
 def told_apart(
     real: Tensor, generated: Tensor, group: str = "", epochs: int = 3, seed: int = 0, tell: Tell = nobody
 ) -> Row:
-    """How often a classifier is right on a fifth of the images, kept from its training. [N, C, H, W] each.
+    """Train a classifier of real against generated images; return its accuracy on a fifth held out. [N, C, H, W] each.
 
-    As many of one kind as of the other.
+    The longer of the two sets is cut, so that both have the same size.
     """
     count = min(len(real), len(generated))
     images, truth = torch.cat([real[:count], generated[:count]]), torch.arange(2).repeat_interleave(count)
@@ -79,7 +80,7 @@ def told_apart(
 
 
 def trained(images: Tensor, labels: Tensor, classes: int, epochs: int, seed: int, tell: Tell = nobody) -> nn.Module:
-    """A small convolutional classifier, Adam at 1e-3, batches of 100. [N, C, H, W] in [0, 1], int64 [N]."""
+    """Train a small convolutional classifier, by Adam at 1e-3 in batches of 100. [N, C, H, W] in [0, 1], int64 [N]."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream("classifier", seed, classes).initial_seed())
         classifier = _network(images.shape[1:], classes)
@@ -96,7 +97,7 @@ def trained(images: Tensor, labels: Tensor, classes: int, epochs: int, seed: int
 
 @torch.no_grad()
 def probabilities(classifier: nn.Module, images: Tensor) -> Tensor:
-    """Class probabilities. [N, C, H, W] -> float64 [N, classes]."""
+    """Return class probabilities. [N, C, H, W] -> float64 [N, classes]."""
     return torch.cat([classifier(chunk).double().softmax(1) for chunk in torch.split(images, 500)])
 
 
@@ -123,7 +124,7 @@ def _drawn(model: VAE, test: Tensor, samples: int, seed: int) -> tuple[Tensor, T
     z = torch.randn((samples, model.latent), generator=stream("digit samples", seed))
     drawn = torch.cat([model.generate(chunk) for chunk in torch.split(z, 500)])
     copies = torch.cat([model.generate(model.encode(chunk)[0]) for chunk in torch.split(test, 500)])
-    # A real digit's pixels are bytes. To see that others are not would be no judgement of what they show.
+    # Real pixels are bytes: without rounding, a classifier could tell generated images by their fractions alone.
     return drawn.mul_(255).round_().div_(255), copies.mul_(255).round_().div_(255)
 
 

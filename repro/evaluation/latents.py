@@ -1,4 +1,4 @@
-"""What the latent variables carry: maps of the latent means, walks between images, traversals of single dimensions."""
+"""Maps of the latent means, walks between images in latent space, and traversals of single latent dimensions."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from repro import figures
 from repro.data import Dataset
 from repro.engine import to_batch
-from repro.measure.findings import Findings, Row
+from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.objective import kl_to_standard_normal
 from repro.randomness import stream
@@ -18,11 +18,11 @@ REACH = 3.0  # standard deviations of the prior that a traversal goes either way
 
 
 @torch.no_grad()
-def portrait(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000, seed: int = 0) -> Findings:
-    """Latent means of test images in two dimensions, and pictures of what lies between and around them.
+def maps(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000, seed: int = 0) -> Findings:
+    """Map the latent means of test images to two dimensions, and draw walks, traversals, samples and reconstructions.
 
-    The first `mapped` images by PCA, the first `embedded` of these by t-SNE, which takes a minute for more. The rows'
-    `x` is the test image's index, their group its class, or `-` where no labels are at hand.
+    The first `mapped` images are mapped by PCA, the first `embedded` of them by t-SNE, which is slow. A row's `x` is
+    the index of the test image; its group is the image's class, or `-` if the data set has no labels.
     """
     shown = to_batch(dataset.test[:mapped])
     mean, log_variance = _encoded(model, shown)
@@ -51,13 +51,13 @@ def portrait(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2
 
 
 def walk(starts: Tensor, ends: Tensor) -> Tensor:
-    """Straight walks in latent space, row after row. [R, D], [R, D] -> [R * STEPS, D]."""
+    """Interpolate linearly from each start to its end in STEPS points. [R, D], [R, D] -> [R * STEPS, D]."""
     share = torch.linspace(0, 1, STEPS)[None, :, None]
     return ((1 - share) * starts[:, None] + share * ends[:, None]).flatten(0, 1)
 
 
 def traversals(mean: Tensor, log_variance: Tensor, rows: int = 10) -> Tensor:
-    """One image's mean with one dimension after the other moved, the ones of the highest KL first.
+    """Vary one dimension at a time of the first image's mean, the dimensions with the highest KL first.
 
     [N, D], [N, D] -> [rows * STEPS, D].
     """
@@ -72,7 +72,7 @@ def traversals(mean: Tensor, log_variance: Tensor, rows: int = 10) -> Tensor:
 
 
 def _pairs(dataset: Dataset, mean: Tensor, seed: int, rows: int = 8) -> tuple[Tensor, Tensor]:
-    """Latent means of pairs of test images, of different classes where these are known. [N, D] -> [R, D], [R, D]."""
+    """Draw pairs of latent means, of different classes where labels are known. [N, D] -> [R, D], [R, D]."""
     order = torch.randperm(len(mean), generator=stream("walk", seed)).tolist()
     pairs = list(zip(order[::2], order[1::2], strict=False))
     if dataset.test_labels is not None:
@@ -88,7 +88,7 @@ def _encoded(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pca(mean: Tensor) -> NDArray[np.float64]:
-    from sklearn.decomposition import PCA  # noqa: PLC0415 - takes a second, and other studies do without
+    from sklearn.decomposition import PCA  # noqa: PLC0415 - takes a second, and the other measurements do without it
 
     points = PCA(min(2, mean.shape[1]), svd_solver="full").fit_transform(mean.double().numpy())
     flat: NDArray[np.float64] = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))  # a single latent dimension

@@ -1,4 +1,4 @@
-"""Small sets of real images that scikit-learn ships, in the shapes of MNIST and CIFAR-10, for machines without those.
+"""Stand-ins for MNIST and CIFAR-10 on machines without them: images that scikit-learn ships, in the same shapes.
 
 Integer arithmetic only, so that a stand-in has the same pixels, and the same fingerprint, everywhere.
 """
@@ -14,7 +14,7 @@ _TRAIN_DIGITS = 1500  # of 1797, in the order of their writers
 
 
 def digit_labels() -> tuple[Labels, Labels]:
-    """Which digits they are: train [1500] and test [297]."""
+    """Return the digits' classes: train [1500] and test [297]."""
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
     labels = load_digits().target.astype(np.uint8)
@@ -22,7 +22,7 @@ def digit_labels() -> tuple[Labels, Labels]:
 
 
 def mnist() -> tuple[Pixels, Pixels]:
-    """Handwritten digits: train [1500, 28, 28, 1] and test [297, 28, 28, 1]."""
+    """Return handwritten digits: train [1500, 28, 28, 1] and test [297, 28, 28, 1]."""
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
     digits = load_digits().images.astype(np.int64)  # [1797, 8, 8], values 0 to 16
@@ -34,7 +34,7 @@ def mnist() -> tuple[Pixels, Pixels]:
 
 
 def cifar10() -> tuple[Pixels, Pixels]:
-    """Patches of photographs: train [2000, 32, 32, 3] from their left four fifths, test [400, 32, 32, 3] from the rest.
+    """Return patches of photographs: train [2000, 32, 32, 3] from the left four fifths, test [400, 32, 32, 3].
 
     Train and test patches share no pixel of a photograph.
     """

@@ -1,4 +1,4 @@
-"""Studies of finished runs in the tracking store: what was measured on a model, as CSV, pictures and metrics."""
+"""Measurements of finished runs in the tracking store: CSV, pictures and metrics; and artifacts in general."""
 
 import csv
 import tempfile
@@ -11,23 +11,24 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
-from repro.measure import Findings, Row
+from repro.findings import Findings, Row
 from repro.text import first_line
 from repro.tracking import names
 from repro.tracking.read import RunRecord
 from repro.tracking.store import StoreError, open_client
 
 FOLDER = "studies"
+"""Artifact folder. The name is older than the word measurement, and kept so that older stores can be read."""
 COLUMNS = ("quantity", "group", "x", "value", "standard_error", "unit")
 LONGEST_TAG = 5000  # characters that the store takes
 
 
-def log_study(record: RunRecord, name: str, findings: Findings, command: str) -> None:
-    """Log a study to a finished run; what an earlier one of that name has left is replaced. Raises StoreError.
+def log_measurement(record: RunRecord, name: str, findings: Findings, command: str) -> None:
+    """Log a measurement to a finished run, and replace an earlier one of the same name. Raises StoreError.
 
-    The rows become `studies/<name>.csv`, each picture `studies/<picture>.png`, those rows that the glossary has
-    metrics of the run at its last epoch. The tag, with the date and the command, comes last: without it there is no
-    study.
+    The rows become `studies/<name>.csv`, each picture `studies/<picture>.png`. Rows that `names.MEASUREMENT_ROWS` lists
+    also become metrics of the run at its last epoch. The tag, with the date and the command, comes last: a measurement
+    without it does not count.
     """
     try:
         client = open_client()
@@ -40,13 +41,13 @@ def log_study(record: RunRecord, name: str, findings: Findings, command: str) ->
         now, step = int(time.time() * 1000), int(record.params.get("training.epochs", 0))
         metrics = [Metric(metric, value, now, step) for metric, value in _headlines(findings.rows).items()]
         tag = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}"[:LONGEST_TAG]
-        client.log_batch(record.run_id, metrics=metrics, tags=[RunTag(names.STUDY + name, tag)])
+        client.log_batch(record.run_id, metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise StoreError(f"study {name} of run {record.run_id} cannot be logged: {first_line(error)}") from None
+        raise StoreError(f"measurement {name} of run {record.run_id} cannot be logged: {first_line(error)}") from None
 
 
 def log_plots(run_id: str, plots: dict[str, bytes]) -> None:
-    """Log pictures, PNG by name, as `plots/<name>.png` to a run, which may have older ones. Raises StoreError."""
+    """Log PNG pictures to a run as `plots/<name>.png`, in place of any of the same name. Raises StoreError."""
     try:
         with tempfile.TemporaryDirectory() as scratch:
             for name, png in plots.items():
@@ -56,23 +57,23 @@ def log_plots(run_id: str, plots: dict[str, bytes]) -> None:
         raise StoreError(f"plots of run {run_id} cannot be logged: {first_line(error)}") from None
 
 
-def read_study(run_id: str, name: str) -> list[Row] | None:
-    """The rows of a study, or None if the run has none of that name. Raises StoreError if they cannot be read."""
+def read_measurement(run_id: str, name: str) -> list[Row] | None:
+    """Return a measurement's rows, or None if the run has none of that name. Raises StoreError if they are damaged."""
     try:
-        if names.STUDY + name not in open_client().get_run(run_id).data.tags:
+        if names.MEASUREMENT + name not in open_client().get_run(run_id).data.tags:
             return None
         return _parse(artifact(run_id, f"{FOLDER}/{name}.csv").decode())
     except (MlflowException, StoreError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise StoreError(f"study {name} of run {run_id} is missing or damaged: {first_line(error)}") from None
+        raise StoreError(f"measurement {name} of run {run_id} is missing or damaged: {first_line(error)}") from None
 
 
-def studies_of(record: RunRecord) -> list[str]:
-    """The names of the studies that a run has, in alphabetical order."""
-    return sorted(tag.removeprefix(names.STUDY) for tag in record.tags if tag.startswith(names.STUDY))
+def measurements_of(record: RunRecord) -> list[str]:
+    """Return the names of the measurements that a run has, in alphabetical order."""
+    return sorted(tag.removeprefix(names.MEASUREMENT) for tag in record.tags if tag.startswith(names.MEASUREMENT))
 
 
 def artifacts(run_id: str) -> set[str]:
-    """The paths of a run's artifacts that are in no folder. Raises StoreError."""
+    """Return the paths of a run's artifacts outside folders. Raises StoreError."""
     try:
         return {item.path for item in open_client().list_artifacts(run_id)}
     except (MlflowException, OSError) as error:
@@ -80,7 +81,7 @@ def artifacts(run_id: str) -> set[str]:
 
 
 def artifact(run_id: str, path: str) -> bytes:
-    """What an artifact file of a run holds. Raises StoreError if the run has none there."""
+    """Return the content of a run's artifact file. Raises StoreError if there is none at that path."""
     client = open_client()
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -90,10 +91,10 @@ def artifact(run_id: str, path: str) -> bytes:
 
 
 def _headlines(rows: list[Row]) -> dict[str, float]:
-    """The rows that are metrics of the run too."""
+    """Return the rows that are also metrics of the run."""
     found = {}
     for row in rows:
-        metric = names.STUDY_ROWS.get((row.quantity, row.group))
+        metric = names.MEASUREMENT_ROWS.get((row.quantity, row.group))
         if metric is not None and row.x is None:
             found[metric] = row.value
     return found
@@ -107,7 +108,7 @@ def _write(rows: list[Row], path: Path) -> None:
 
 
 def _text(value: str | float | None) -> str:
-    """A number as text that gives back the same number."""
+    """Return a number as text that parses to the same number."""
     return "" if value is None else value if isinstance(value, str) else repr(float(value))
 
 

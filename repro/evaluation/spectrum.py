@@ -1,4 +1,4 @@
-"""How blurry images are: the share of their spectral energy at high frequencies, against that of data."""
+"""Blurriness: the share of images' spectral energy at high frequencies, compared with the share in data."""
 
 import math
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.engine import to_batch
-from repro.measure.findings import Findings, Row
+from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.randomness import stream
 
@@ -17,10 +17,11 @@ LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
 def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> Findings:
-    """Spectra of data, of their reconstructions and of samples, the means of p(x|z). uint8 [N, H, W, C].
+    """Measure the spectra of the first `count` images, of their reconstructions and of samples. uint8 [N, H, W, C].
 
-    A `spectrum` is the mean over images of their power at a frequency, over the power at all frequencies; its `x` is
-    the frequency as a share of Nyquist's. Reconstructions are of the means of q(z|x); standard errors over images.
+    A row `spectrum` is the mean power at a frequency as a share of the power at all frequencies; its `x` is the
+    frequency as a share of the Nyquist frequency. Samples and reconstructions are means of p(x|z); reconstructions
+    decode the mean of q(z|x). Standard errors are over images.
     """
     shown = images[:count]
     groups = {"data": _arrays(to_batch(shown)), **_drawn(model, shown, seed)}
@@ -41,12 +42,12 @@ def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> 
 
 
 def luminance(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Brightness of images. [N, C, H, W], C 1 or 3 -> [N, H, W]."""
+    """Return the brightness of images. [N, C, H, W], C 1 or 3 -> [N, H, W]."""
     return pixels[:, 0] if pixels.shape[1] == 1 else np.einsum("nchw,c->nhw", pixels, np.array(LUMINANCE))
 
 
 def spectra(grey: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Power of each frequency with the mean removed, and the frequency's length as a share of Nyquist's.
+    """Return the power at each frequency, the mean removed, and the frequencies as shares of the Nyquist frequency.
 
     [N, H, W] -> [N, H, W], [H, W].
     """
@@ -56,7 +57,7 @@ def spectra(grey: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def high_share(power: NDArray[np.float64], frequency: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of each image's energy above half the Nyquist frequency; 0 for an image of one colour. -> [N]."""
+    """Return the share of each image's energy above half the Nyquist frequency, 0 for a uniform image. -> [N]."""
     total = power.sum((1, 2))
     high: NDArray[np.float64] = power[:, frequency > HALF].sum(1)
     share: NDArray[np.float64] = np.divide(high, total, out=np.zeros_like(high), where=total > 0)
@@ -64,19 +65,19 @@ def high_share(power: NDArray[np.float64], frequency: NDArray[np.float64]) -> ND
 
 
 def radial(power: NDArray[np.float64], frequency: NDArray[np.float64]) -> list[tuple[float, float]]:
-    """Frequency and mean power in rings one cycle an image wide, up to Nyquist's, as a share of the energy of all.
+    """Return frequencies and mean powers, as shares of the total, in rings of one cycle an image up to Nyquist's.
 
     [N, H, W], [H, W] -> one pair for each ring.
     """
     mean = power.mean(0)
-    total = mean.sum() or 1.0  # images of one colour have no energy
+    total = mean.sum() or 1.0  # uniform images have no energy
     most = min(frequency.shape) // 2  # cycles an image at Nyquist's frequency
     ring = np.rint(frequency * most)
     return [(cycles / most, float(mean[ring == cycles].mean() / total)) for cycles in range(1, most + 1)]
 
 
 def neighbours(pixels: NDArray[np.float64]) -> float:
-    """Correlation between a pixel and the one to its right, over all images. [N, C, H, W]."""
+    """Return the correlation between a pixel and its right neighbour, over all images. [N, C, H, W]."""
     left, right = pixels[..., :-1].ravel(), pixels[..., 1:].ravel()
     return float(np.corrcoef(left, right)[0, 1])
 

@@ -1,0 +1,200 @@
+"""The search for a data set: a named directory; without one the cache, a download, the embedded stand-in, in order."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from repro import spec
+from repro.data import stand_in
+from repro.data.cifar10 import CIFAR10
+from repro.data.download import download
+from repro.data.files import AbsentError, Images, Labels, Pixels, Published
+from repro.data.mnist import MNIST
+from repro.errors import DataError, UsageError
+
+Choice = Literal["auto", "real", "stand-in"]
+Status = Literal["canonical", "unverified", "stand-in"]
+
+log = logging.getLogger("repro.data")
+
+PUBLISHED = {"mnist": MNIST, "cifar10": CIFAR10}
+STAND_INS = {"mnist": (stand_in.MNIST, stand_in.mnist), "cifar10": (stand_in.CIFAR10, stand_in.cifar10)}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of bytes 0 to 255, and where they came from.
+
+    `status` is `canonical` if every file has its published checksum, `unverified` if the files are intact but one of
+    them has another checksum, or `stand-in`.
+    """
+
+    name: str
+    origin: str  # in words
+    status: Status
+    fingerprint: str  # SHA-256 of all pixels and shapes, training images before any are held out, then test images
+    train: Tensor  # uint8 [N, H, W, C]
+    heldout: Tensor  # uint8 [M, H, W, C]: `data.holdout` of the training images; if that is 0, the test images
+    test: Tensor  # uint8 [K, H, W, C]
+    train_labels: Tensor | None = None  # int64 [N], the classes of `train` from 0; None where no labels are at hand
+    heldout_labels: Tensor | None = None  # int64 [M], of `heldout`
+    test_labels: Tensor | None = None  # int64 [K], of `test`
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one place of the search order holds of one data set."""
+
+    name: str
+    place: str
+    status: Literal["canonical", "unverified", "stand-in", "absent", "broken", "not tried"]
+    detail: str
+
+
+def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None) -> Dataset:
+    """Load the images that `data` names.
+
+    With `data_dir`, or else the directory in the environment variable REPRO_DATA_DIR, only that directory is searched.
+    A stand-in holds out about a tenth of its training images if `data.holdout` is not 0.
+
+    Raises DataError if files are broken, if the named directory does not hold the data set, or if `choice` is `real`
+    and the data set is found nowhere. Raises UsageError if no training images would be left.
+    """
+    limit = spec.DATASETS[data.name].train_images
+    if data.holdout >= limit:
+        raise UsageError(
+            f"data.holdout={data.holdout}: should be less than {limit}, the training images of {data.name}"
+        )
+    found = None if choice == "stand-in" else _find(data.name, choice, data_dir)
+    if found is not None:
+        origin, images = found
+        return _dataset(data.name, origin, images.status, (images.train, images.test), data.holdout, images.labels)
+    words, make = STAND_INS[data.name]
+    train, test = make()
+    holdout = len(train) // 1000 * 100 if data.holdout else 0  # whole hundreds, the usual batch
+    labels = stand_in.digit_labels() if data.name == "mnist" else None
+    return _dataset(data.name, f"stand-in: {words}", "stand-in", (train, test), holdout, labels)
+
+
+def _find(name: str, choice: Choice, data_dir: Path | None) -> tuple[str, Images] | None:
+    """Return the real data and their origin in words, or None if a stand-in has to do."""
+    published, directory, cache = PUBLISHED[name], _named(data_dir), _cache()
+    if directory is not None:
+        try:
+            images = _in_directory(published, directory)
+        except AbsentError:
+            raise DataError(
+                f"{name}: not in the data directory {directory}. Looked there, and in its usual subfolders, for "
+                f"{published.files}. Name a directory that holds them, name none, or choose --data stand-in."
+            ) from None
+        return f"directory {images.folder}", images
+    tried = []
+    places: dict[str, tuple[str, Callable[[Path], Images]]] = {
+        f"cache {cache}": ("cache", published.find),
+        "download": ("downloaded to", partial(download, published)),
+    }
+    for place, (origin, look) in places.items():
+        try:
+            images = look(cache)
+        except AbsentError as reason:
+            tried.append(f"{place}: {reason}")
+            log.info("%s: %s", name, tried[-1])
+        else:
+            return f"{origin} {images.folder}", images
+    if choice == "real":
+        raise DataError(
+            "\n  ".join([f"{name}: real data found nowhere. Looked in", *tried])
+            + f"\nName a directory that holds {published.files}, with --data-dir or REPRO_DATA_DIR."
+        )
+    return None
+
+
+def survey(data_dir: Path | None = None) -> list[Finding]:
+    """Return what each place holds of each data set. Downloads nothing; a broken file is a finding, not an error."""
+    directory, cache = _named(data_dir), _cache()
+    findings = []
+    for name, published in PUBLISHED.items():
+        findings += [
+            _look(name, f"directory {directory or ''}".rstrip(), partial(_in_directory, published, directory)),
+            _look(name, f"cache {cache}", partial(published.find, cache)),
+            Finding(name, "download", "not tried", "a survey downloads nothing"),
+            Finding(name, "stand-in", "stand-in", STAND_INS[name][0]),
+        ]
+    return findings
+
+
+def _look(name: str, place: str, find: Callable[[], Images]) -> Finding:
+    try:
+        found = find()
+    except AbsentError as reason:
+        return Finding(name, place, "absent", str(reason))
+    except DataError as error:
+        return Finding(name, place, "broken", str(error))
+    images = f"{len(found.train):,} training and {len(found.test):,} test images"
+    digest = fingerprint(found.train, found.test)[:12]
+    return Finding(name, place, found.status, f"{images} in {found.folder}, fingerprint {digest}")
+
+
+def _named(data_dir: Path | None) -> Path | None:
+    named = data_dir or os.environ.get("REPRO_DATA_DIR")
+    return Path(named).absolute() if named else None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("REPRO_CACHE_DIR") or user_cache_path("repro")).absolute()
+
+
+def _in_directory(published: Published, directory: Path | None) -> Images:
+    if directory is None:
+        raise AbsentError("none named with --data-dir or REPRO_DATA_DIR")
+    try:
+        next(directory.iterdir(), None)
+    except OSError as error:
+        raise DataError(f"the data directory cannot be read ({error}). Name one that exists, or none.") from None
+    return published.find(directory)
+
+
+def _dataset(
+    name: str,
+    origin: str,
+    status: Status,
+    images: tuple[Pixels, Pixels],
+    holdout: int,
+    labels: tuple[Labels, Labels] | None,
+) -> Dataset:
+    train, test = (torch.from_numpy(part) for part in images)
+    of_train, of_test = (torch.from_numpy(part).long() for part in labels) if labels else (None, None)
+    at_start = spec.DATASETS[name].holdout_at == "start"
+    cut = holdout if at_start else len(train) - holdout
+    first, rest = slice(None, cut), slice(cut, None)
+    taken, kept = (first, rest) if at_start else (rest, first)
+    return Dataset(
+        name=name,
+        origin=origin,
+        status=status,
+        fingerprint=fingerprint(*images),
+        train=train[kept],
+        heldout=train[taken] if holdout else test,
+        test=test,
+        train_labels=None if of_train is None else of_train[kept],
+        heldout_labels=of_train[taken] if of_train is not None and holdout else of_test,
+        test_labels=of_test,
+    )
+
+
+def fingerprint(train: Pixels, test: Pixels) -> str:
+    """Return the SHA-256 of all shapes and pixels, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in (train, test):
+        digest.update(str(part.shape).encode())
+        digest.update(part.data)
+    return digest.hexdigest()

@@ -1,0 +1,338 @@
+"""How the files of MNIST and CIFAR-10 are found, checked and read; on small files of the same formats."""
+
+import gzip
+import os
+import pickle
+import random
+import struct
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import data_files as small
+from support.data_files import (
+    BATCH,
+    DIGITS,
+    IMAGES,
+    KINDS,
+    LABELS,
+    PLANES,
+    TEST,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN,
+    binary_batch,
+    find_cifar,
+    find_mnist,
+    idx,
+    python_2_batch,
+    python_3_batch,
+    write,
+    write_cifar,
+    write_mnist,
+)  # fmt: skip
+
+from repro.data import cifar10, mnist
+from repro.data.files import AbsentError, Images, md5, read
+from repro.errors import DataError
+
+write_binary = partial(write_cifar, batch=binary_batch)
+
+
+def is_digits(found: Images) -> bool:
+    return np.array_equal(np.concatenate([found.train, found.test])[..., 0], DIGITS)
+
+
+def refused(root: Path, path: Path) -> str:
+    """What the error says was found, having checked that it names the file, what was expected and what to do."""
+    with pytest.raises(DataError) as caught:
+        (find_mnist if "ubyte" in path.name else find_cifar)(root)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: expected ")
+    assert "Put an intact copy in its place" in message
+    return message.split(", found ", 1)[1]
+
+
+@pytest.mark.parametrize("folder", [".", "mnist", "MNIST", "MNIST/raw"])
+@pytest.mark.parametrize("joint", ["-", "."])
+@pytest.mark.parametrize(("pack", "suffix"), [(bytes, ""), (gzip.compress, ".gz"), (bytes, ".gz"), (gzip.compress, "")])
+def test_mnist_is_read_under_all_its_usual_names_gzip_or_not(
+    tmp_path: Path, folder: str, joint: str, pack: Callable[[bytes], bytes], suffix: str
+) -> None:
+    write_mnist(tmp_path / folder, pack, joint, suffix)
+    found = find_mnist(tmp_path)
+    assert is_digits(found)
+    assert found.train.shape == (TRAIN, 28, 28, 1)
+    assert found.labels is not None
+    assert [len(part) for part in found.labels] == [TRAIN, TEST]
+    assert np.array_equal(np.concatenate(found.labels), small.DIGIT_LABELS)
+    assert (found.folder, found.status) == (tmp_path / folder, "unverified")
+
+
+@pytest.mark.parametrize("parent", [".", "cifar10"])
+@pytest.mark.parametrize("layout", ["cifar-10-batches-py", "cifar-10-batches-bin", "."])
+def test_cifar_is_found_in_its_usual_folders(tmp_path: Path, parent: str, layout: str) -> None:
+    folder = tmp_path / parent / layout
+    (write_binary if layout.endswith("bin") else write_cifar)(folder)
+    assert find_cifar(tmp_path).folder == folder
+
+
+@pytest.mark.parametrize(
+    "batch", [binary_batch, python_2_batch, *(partial(python_3_batch, protocol=protocol) for protocol in range(5))]
+)
+def test_all_layouts_of_cifar_hold_the_same_images_and_labels(tmp_path: Path, batch: Callable[..., bytes]) -> None:
+    found = find_cifar(write_cifar(tmp_path, batch))
+    assert (found.train.shape, found.test.shape) == ((5 * BATCH, 32, 32, 3), (BATCH, 32, 32, 3))
+    images = np.concatenate([found.train, found.test])
+    assert images[23, 7, 31, 2] == PLANES[5, 3, 2 * 1024 + 7 * 32 + 31]
+    assert np.array_equal(images.transpose(0, 3, 1, 2).reshape(PLANES.shape), PLANES)
+    assert found.labels is not None
+    assert np.array_equal(np.concatenate(found.labels), KINDS.flatten())
+    assert len(found.labels[1]) == BATCH
+
+
+def test_what_is_not_there_is_absent_and_labels_count_only_beside_their_images(tmp_path: Path) -> None:
+    write_mnist(tmp_path, kind="labels")
+    for root in (tmp_path, tmp_path / "missing"):
+        for find in (find_mnist, find_cifar):
+            with pytest.raises(AbsentError):
+                find(root)
+    write_mnist(tmp_path / "mnist", kind="images")
+    assert find_mnist(tmp_path).labels is None
+
+
+def test_links_are_followed_and_files_preferred_to_folders_of_nearly_the_same_name(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "elsewhere")
+    (tmp_path / "named" / IMAGES).mkdir(parents=True)
+    for name in (IMAGES, TEST_IMAGES):
+        (tmp_path / "named" / name.replace("-idx3", ".idx3")).symlink_to(tmp_path / "elsewhere" / name)
+    assert is_digits(find_mnist(tmp_path / "named"))
+
+
+def test_mnist_is_canonical_only_if_both_checksums_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path)
+    train, test = (md5(small.MNIST_FILES[name]) for name in (IMAGES, TEST_IMAGES))
+    for known, status in (((train, test), "canonical"), ((train, "0"), "unverified"), (("0", test), "unverified")):
+        monkeypatch.setattr(mnist, "MD5", known)
+        assert find_mnist(tmp_path).status == status
+
+
+def test_cifar_is_canonical_only_in_the_python_layout_with_every_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415
+
+    assert list(map(list, cifar10.MD5.items())) == CIFAR10.train_list + CIFAR10.test_list
+    folder, batch = write_cifar(tmp_path / "py"), tmp_path / "py" / "data_batch_3"
+    monkeypatch.setattr(cifar10, "MD5", {name: md5((folder / name).read_bytes()) for name in cifar10.MD5})
+    assert find_cifar(folder).status == "canonical"
+    assert find_cifar(write_binary(tmp_path / "bin")).status == "unverified"
+    write(batch, python_2_batch(PLANES[0] ^ 1))
+    assert find_cifar(folder).status == "unverified"
+    write(batch, python_2_batch(PLANES[5], KINDS[5]))
+    assert refused(folder, batch).startswith("the content of test_batch")
+
+
+GOOD, GOOD_LABELS, BINARY, PYTHON = (
+    *list(small.MNIST_FILES.values())[:2],
+    binary_batch(PLANES[1]),
+    python_2_batch(PLANES[0]),
+)
+ZIPPED = gzip.compress(GOOD)
+IMAGE_FAULTS = [
+    (b"", "an empty file"),
+    (GOOD[:15], "15 bytes that start with"),
+    (GOOD[:-1], "only 15,695 bytes"),
+    (GOOD + b"\0", "more than that"),
+    (idx(DIGITS[TRAIN:]), "a header that declares 10 images of 28x28 pixels"),
+    (idx(DIGITS[:TRAIN, :27]), "a header that declares 20 images of 27x28 pixels"),
+    (idx(np.zeros(100, np.uint8)), "labels"),
+    (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
+    (b"PK\x03\x04" + bytes(100), "104 bytes that start with b'PK"),
+    (ZIPPED[:-9], "a truncated one"),
+    (ZIPPED[:-4], "a truncated one"),
+    (ZIPPED[:-8] + bytes(8), "a broken one"),
+    (ZIPPED[:20] + b"rubbish" + ZIPPED[27:], "a broken one"),
+    (gzip.compress(GOOD + b"\0"), "more than that"),
+    (gzip.compress(b""), "an empty file"),
+]
+LABEL_FAULTS = [
+    (b"", "an empty file"),
+    (b"<html>", "a web page"),
+    (GOOD_LABELS[:-1], "27 bytes that start with"),
+    (GOOD_LABELS + b"\0", "29 bytes that start with"),
+    (small.MNIST_FILES[TEST_LABELS], "18 bytes that start with"),
+    (GOOD, "29 bytes that start with"),
+    (GOOD_LABELS.replace(bytes([TRAIN]), b"\x15", 1), "28 bytes that start with"),
+    (idx(np.full(TRAIN, 10, np.uint8)), "label 10"),
+    (gzip.compress(GOOD_LABELS)[:-4], "a truncated one"),
+]
+BINARY_FAULTS = [
+    (b"", "an empty file"),
+    (BINARY[:-1], "12,291 bytes that start with"),
+    (BINARY + b"\0", "more than 12,292 bytes"),
+    (b"<html>", "a web page"),
+    (BINARY[:3073] + b"\x0a" + BINARY[3074:], "label 10 in record 1"),
+    (random.Random(0).randbytes(len(BINARY)), "label "),
+    (PYTHON[: len(BINARY)], "label "),
+]
+WRONG_LABELS = [[1] * (BATCH - 1), [1] * (BATCH - 1) + [10], [1] * (BATCH - 1) + [-1], [1.5] * BATCH, "1111", KINDS[0]]
+PYTHON_FAULTS = [
+    (b"", "an empty file"),
+    (b"<html>", "a web page"),
+    (PYTHON[:-1], ""),
+    (PYTHON + bytes(3 * 2**20), "more than"),
+    (python_2_batch(PLANES[0][:-1]), "array"),
+    (python_3_batch(PLANES[0].astype(np.uint16)), "array (4, 3072) of u2"),
+    (python_3_batch(np.asfortranarray(PLANES[0])), "array"),
+    (pickle.dumps({"labels": [7] * BATCH, "data": PLANES[0].tolist()}), "AttributeError"),
+    (pickle.dumps({"labels": [7] * BATCH}), "KeyError: 'data'"),
+    (pickle.dumps([1]), "TypeError"),
+    (BINARY, ""),
+    (pickle.dumps({"data": PLANES[0]}), "KeyError: 'labels'"),
+    *((pickle.dumps({"data": PLANES[0], "labels": labels}), "labels that are not") for labels in WRONG_LABELS),
+]  # fmt: skip
+FAULTS = {
+    IMAGES: IMAGE_FAULTS, f"{IMAGES}.gz": IMAGE_FAULTS, LABELS: LABEL_FAULTS,
+    "data_batch_2.bin": BINARY_FAULTS, "data_batch_4": PYTHON_FAULTS,
+}  # fmt: skip
+FILL = {IMAGES: write_mnist, LABELS: write_mnist, "data_batch_2.bin": write_binary, "data_batch_4": write_cifar}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"), [(name, *fault) for name, faults in FAULTS.items() for fault in faults], ids=str
+)
+def test_a_broken_file_is_refused(tmp_path: Path, name: str, content: bytes, found: str) -> None:
+    plain = name.removesuffix(".gz")
+    (FILL[plain](tmp_path) / plain).unlink()
+    assert found in refused(tmp_path, write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("name", [*FILL, TEST_IMAGES, TEST_LABELS])
+def test_half_a_data_set_is_refused(tmp_path: Path, name: str) -> None:
+    (FILL.get(name, write_mnist)(tmp_path) / name).unlink()
+    assert refused(tmp_path, tmp_path / name).startswith("none")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    path = write_mnist(tmp_path) / IMAGES
+    for make, found in (
+        (path.mkdir, "a directory"),
+        (partial(os.mkfifo, path), "a device, a socket or a pipe"),  # to open this would wait for a writer
+        (partial(path.symlink_to, "/dev/zero"), "a device"),
+        (partial(path.symlink_to, tmp_path / "moved away"), "No such file"),
+        (partial(path.symlink_to, path), "Too many levels"),
+    ):
+        path.rmdir() if path.is_dir() else path.unlink()
+        make()
+        assert refused(tmp_path, path).startswith(found)
+
+
+@pytest.mark.parametrize("locked", ["mnist", f"mnist/{IMAGES}"])
+def test_what_may_not_be_read_is_refused(locked: str) -> None:
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        write_mnist(folder / "mnist")
+        (folder / locked).chmod(0)
+        if user == 0:
+            os.seteuid(65534)  # root may read anything
+        try:
+            assert refused(folder, folder / "mnist" / IMAGES).startswith("Permission denied")
+        finally:
+            os.seteuid(user)
+            (folder / locked).chmod(0o755)
+
+
+def peak_memory(function: Callable[[], object]) -> int:
+    """The most bytes that a call has allocated at a time."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gzip_bomb_takes_no_more_memory_than_an_intact_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "bomb", gzip.compress(bytes(64 * 2**20)))
+    assert peak_memory(lambda: read(path, limit=1000)) < 2**20
+    assert len(read(path, limit=1000)) == 1001
+
+
+class Hostile:
+    """Pickled as a call that makes a file."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch trace",)
+
+
+HOSTILE = {
+    "a call instead of a batch": pickle.dumps(Hostile()),
+    "a call instead of the pixels": pickle.dumps({"data": Hostile()}),
+    "a call beside the pixels": pickle.dumps({"data": PLANES[0], "labels": Hostile()}, 2),
+    "a call in the newest protocol": pickle.dumps(Hostile(), 5),
+    "an attribute of what is admitted": b"cnumpy\nndarray.tofile\n.",
+    "a module below one that is admitted": b"cnumpy.lib.npyio\nload\n.",
+    "a memo of 256 MB, but it could be gigabytes": b"]r" + struct.pack("<I", 2**24) + b".",
+    "a memo of 256 MB in text": b"]p%d\n." % 2**24,
+    "a buffer of 256 MB": b"\x80\x05\x96" + struct.pack("<Q", 2**28) + b".",
+    "bytes of 256 MB": b"\x80\x04\x8e" + struct.pack("<Q", 2**28) + b".",
+    "a frame of 256 MB": b"\x80\x04\x95" + struct.pack("<Q", 2**28) + b".",
+    "a string that is cut off": b"\x80\x02T\xff\xff\xff\x7fabc.",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path: Path, content: bytes) -> None:
+    path = write(write_cifar(tmp_path) / "test_batch", content)
+    assert peak_memory(lambda: refused(tmp_path, path)) < 2**24
+    assert not (tmp_path / "trace").exists()
+
+
+BATCHES = [PYTHON, python_3_batch(PLANES[0], protocol=2), python_3_batch(PLANES[0])]
+ARBITRARY = st.binary(max_size=60) | st.lists(st.integers(0, 127)).map(bytes)
+SHORTENED = st.builds(
+    lambda content, part: content[: int(part * len(content))],
+    st.sampled_from([GOOD, ZIPPED, BINARY, *BATCHES]),
+    st.floats(0, 1, exclude_max=True),
+)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(list(FILL)), ARBITRARY | ARBITRARY.map(gzip.compress) | SHORTENED | SHORTENED.map(gzip.compress))
+def test_arbitrary_bytes_and_shortened_files_are_never_accepted(name: str, content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        refused(Path(folder), write(FILL[name](Path(folder)) / name, content))
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_no_changed_bit_in_the_header_is_accepted(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    for bit in range(8 * 16):
+        refused(tmp_path, write(tmp_path / IMAGES, flipped(GOOD, bit)))
+
+
+@settings(max_examples=400)
+@given(st.sampled_from([ZIPPED, *BATCHES]), st.integers(-8 * 250, 8 * 250 - 1) | st.integers(0, 8 * 10_000))
+def test_a_changed_bit_is_refused_or_does_no_harm(content: bytes, bit: int) -> None:
+    name, find = (IMAGES, find_mnist) if content is ZIPPED else ("data_batch_4", find_cifar)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(FILL[name](Path(folder)) / name, flipped(content, bit % (8 * len(content))))
+        try:
+            found = find(Path(folder))
+            assert is_digits(found) if content is ZIPPED else found.train.shape == (5 * BATCH, 32, 32, 3)
+        except DataError as error:
+            assert str(error).startswith(str(path))
