@@ -129,13 +129,6 @@ def _check_sizes(content: bytes) -> None:
             raise pickle.UnpicklingError(f"memo {argument} is not the next one")
 
 
-def _require_bounded(content: bytes) -> None:
-    """Refuse a pickle whose memo or buffers would take more memory than its own bytes: seven can ask for gigabytes."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):  # reads no further than the bytes
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
-            raise pickle.UnpicklingError(f"memo {argument} after {count} instructions")
-
-
 def _unpickle(content: bytes, images: int) -> tuple[NDArray[np.uint8], Labels]:
     _check_sizes(content)
     batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()

@@ -18,7 +18,6 @@ from repro.evaluation.bounds import Bound, LogPx, Tell, bound, log_px, nobody
 from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.randomness import stream
-from repro.spec import DATASETS
 from repro.train import EVALUATION_BATCH
 
 ACTIVE = 0.01  # variance over images of E_q[z_d] above which a latent dimension counts as active, as in Burda et al.
