@@ -20,7 +20,7 @@ Name = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataDir = Annotated[
-    Path | None, typer.Option(help="Where to look for the data first; also read from REPRO_DATA_DIR.", metavar="DIR")
+    Path | None, typer.Option(help="The directory that holds the data; also read from REPRO_DATA_DIR.", metavar="DIR")
 ]
 SummaryFile = Annotated[Path | None, typer.Option(help="Write what came of it as JSON.", metavar="FILE")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="A run's id, or its beginning.")]

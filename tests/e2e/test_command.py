@@ -255,7 +255,7 @@ WRONG = [
     (["run", "mnist_fc", "--set", "training.batch_size=5000", "--data", "stand-in"], 2, ["training.batch_size=5000"]),
     (["run", "mnist_fc", "--data", "real"], 3, ["REPRO_DATA_DIR"]),
     (["run", "mnist_fc", "--data-dir", "nowhere"], 3, ["nowhere"]),
-    (["run", "mnist_fc", "--data-dir", "."], 3, ["nothing of this data set there", "It should hold"]),
+    (["run", "mnist_fc", "--data-dir", "."], 3, ["not in the data directory", "train-images-idx3-ubyte"]),
     (["run", "mnist_fc", "--summary", "no/where.json"], 2, ["--summary no/where.json"]),
     (["ui"], 1, ["no runs yet"]),
     (["compare"], 1, ["no runs yet"]),
