@@ -97,7 +97,7 @@ class GraphStep(PlainStep):
 
 
 def capture(next_step: Callable[[], None], position: Tensor) -> Callable[[], None]:
-    """`next_step` as a CUDA graph, after some warm-up calls at position 0. Raises RuntimeError where there is no CUDA."""
+    """Return `next_step` as a CUDA graph, after warm-up calls at position 0. Raises RuntimeError without CUDA."""
     if position.device.type != "cuda":
         raise RuntimeError("only work on a GPU can be captured")
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
