@@ -114,17 +114,7 @@ class InputGradient:
         return found.reshape(grad.shape[0], found.shape[1], -1, self.weight.shape[1])[:, :height, :width]
 
 
-class Convolution(Trained):
-    """What both directions share: the gradients of weight and bias are taken on the way back."""
-
-    gradients: Weights
-
-    def weight_gradients(self) -> Weights:
-        """See `Trained`."""
-        return self.gradients
-
-
-class Conv(Convolution):
+class Conv(Trained):
     """[B, H, W, I] -> [B, H, W, O] with weight [O, I, k, k]; the odd one of an even kernel's padding goes after."""
 
     size: torch.Size
@@ -152,7 +142,7 @@ class Conv(Convolution):
         return self.input_gradient(grad) if self.input_gradient else None
 
 
-class TConv(Convolution):
+class TConv(Trained):
     """[B, H, W, I] -> [B, sH, sW, O] with weight [I, O, k, k]; what is beyond is cut, half before, the rest after.
 
     Forward, each of the s x s output pixels of an input pixel has its own small kernel: one convolution with s*s*O

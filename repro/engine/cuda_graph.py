@@ -60,44 +60,44 @@ class GraphStep(PlainStep):
         super().__init__(experiment, model, settings)
         self.settings = replace(self.settings, engine="fast")
         self.buffers: EpochBuffers | None = None
-        self.advance: Callable[[], None] = self._advance
+        self.next_step: Callable[[], None] = self._next_step
 
     def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
         """An epoch, fifty steps at a time; the costs that are handed out are still being computed."""
         if self.buffers is None or self.buffers.images is not images:
             self.buffers = EpochBuffers(images, order, noise, self.batch_size)
-            self.advance = self._captured()
+            self.next_step = self._captured()
         buffers = self.buffers
         buffers.begin(order, noise)
         for first in range(0, buffers.steps, CHUNK):
             last = min(first + CHUNK, buffers.steps)
             for _ in range(first, last):
-                self.advance()
+                self.next_step()
             yield buffers.costs[first:last]
 
-    def _advance(self) -> None:
-        """The step at the buffers's position: what is captured. No TF32, and no sums whose order changes."""
+    def _next_step(self) -> None:
+        """The step at the present position: what is captured. No TF32, and no sums whose order changes."""
         assert self.buffers is not None
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             self.buffers.record(self.step(*self.buffers.batch()))
 
     def _captured(self) -> Callable[[], None]:
-        """A replay of `_advance`, or itself where that cannot be captured; model and state are as before."""
+        """A replay of `_next_step`, or itself where that cannot be captured; model and state are as before."""
         assert self.buffers is not None
         trained = [*self.parameters.values(), *self.state().values()]
         before = [tensor.detach().clone() for tensor in trained]
         try:
-            return capture(self._advance, self.buffers.position)
+            return capture(self._next_step, self.buffers.position)
         except RuntimeError:
-            return self._advance
+            return self._next_step
         finally:
             with torch.no_grad():
                 for tensor, value in zip(trained, before, strict=True):
                     tensor.copy_(value)
 
 
-def capture(advance: Callable[[], None], position: Tensor) -> Callable[[], None]:
-    """`advance` as a CUDA graph, after some warm-up calls at position 0. Raises RuntimeError where there is no CUDA."""
+def capture(next_step: Callable[[], None], position: Tensor) -> Callable[[], None]:
+    """Return `next_step` as a CUDA graph, after warm-up calls at position 0. Raises RuntimeError without CUDA."""
     if position.device.type != "cuda":
         raise RuntimeError("only work on a GPU can be captured")
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -105,11 +105,11 @@ def capture(advance: Callable[[], None], position: Tensor) -> Callable[[], None]
     with torch.cuda.stream(aside):
         for _ in range(WARM_UPS):
             position.zero_()
-            advance()
+            next_step()
     torch.cuda.current_stream().wait_stream(aside)
     position.zero_()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        advance()
+        next_step()
     replay: Callable[[], None] = graph.replay
     return replay

@@ -1,8 +1,7 @@
 """Layers with hand-written gradients. Images are [B, H, W, C], contiguous, so that flattening them copies nothing.
 
 `forward` keeps what `backward` needs. `backward` may overwrite a contiguous gradient that it is given, and returns the
-gradient by its input, or None where `needs_input_gradient` is false. A layer's own gradients are taken after that, by
-`weight_gradients`, so that its weights can be updated while they are in the processor's cache.
+gradient by its input, or None where `needs_input_gradient` is false.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from repro.engine.activations import activation
 from repro.engine.products import Mkl
-from repro.engine.step import Unsupported
 
 Weights = tuple[Tensor, Tensor]
 """Weight and bias of a layer, or their gradients."""
@@ -31,20 +29,17 @@ class Layer(ABC):
 
 
 class Trained(Layer):
-    """A layer with weights."""
+    """A layer with weights, whose gradients, summed over the batch, `backward` leaves in `gradients`."""
 
     weight: Tensor
-
-    @abstractmethod
-    def weight_gradients(self) -> Weights:
-        """Gradients of weight and bias, summed over the batch."""
+    bias: Tensor
+    gradients: Weights
 
 
 class Dense(Trained):
     """[B, I] -> [B, O] with weight [O, I]."""
 
     x: Tensor
-    grad: Tensor
 
     def __init__(self, weights: Weights, act: str, products: Mkl, needs_input_gradient: bool = True) -> None:
         self.weight, self.bias = weights
@@ -59,12 +54,9 @@ class Dense(Trained):
 
     def backward(self, grad: Tensor) -> Tensor | None:
         """[B, O] -> [B, I]."""
-        self.grad = self.activation.backward(grad, grad)
-        return self.products.input_gradient(self.grad, self.weight) if self.needs_input_gradient else None
-
-    def weight_gradients(self) -> Weights:
-        """See `Trained`."""
-        return self.products.weight_gradient(self.grad, self.x), self.grad.sum(0)
+        grad = self.activation.backward(grad, grad)
+        self.gradients = self.products.weight_gradient(grad, self.x), grad.sum(0)
+        return self.products.input_gradient(grad, self.weight) if self.needs_input_gradient else None
 
 
 class Reshape(Layer):
@@ -88,23 +80,22 @@ class Reshape(Layer):
 class MeanPool(Layer):
     """[B, H, W, C] -> [B, H/n, W/n, C], as a convolution of each channel by itself: twice as fast as pooling."""
 
-    def __init__(self, size: int, image: tuple[int, int, int]) -> None:
-        height, width, channels = image
-        if height % size or width % size:
-            raise Unsupported(f"mean pooling by {size} of {height} x {width}")
-        self.size, self.image = size, image
+    shape: torch.Size
+
+    def __init__(self, size: int, channels: int) -> None:
+        self.size = size
         self.weight = torch.full((channels, 1, size, size), 1 / size**2)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        self.shape = x.shape
         stride, groups = [self.size, self.size], self.weight.shape[0]
         pool = torch.ops.mkldnn._convolution_pointwise
         return nhwc(pool(nchw(x), self.weight, None, [0, 0], stride, [1, 1], groups, "none", [], ""))
 
     def backward(self, grad: Tensor) -> Tensor:
         """-> [B, H/n, n, W, C]: whole rows, repeated without a copy, for the layer before to read as they are."""
-        height, width, channels = self.image
-        n = self.size
+        (_, height, width, channels), n = self.shape, self.size
         columns = grad.reshape(-1, height // n, width // n, 1, channels).mul(1 / n**2).expand(-1, -1, -1, n, -1)
         return columns.reshape(-1, height // n, 1, width, channels).expand(-1, -1, n, -1, -1)
 

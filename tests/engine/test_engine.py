@@ -18,9 +18,9 @@ from torch import Tensor
 from repro import checkpoint, engine, registry, spec, train
 from repro.engine import Settings, Step, Unsupported, choose, cuda_graph, losses, products, to_batch
 from repro.engine.activations import Softplus
-from repro.engine.chain import BernoulliFromLogits
 from repro.engine.cuda_graph import GraphStep
 from repro.engine.fast import FastStep
+from repro.engine.network import BernoulliFromLogits
 from repro.engine.plain import PlainStep
 from repro.model import VAE, build
 from repro.outcome import not_comparable
@@ -403,17 +403,17 @@ def epoch_data(experiment: Experiment, images: int, seed: int) -> tuple[Tensor, 
     return train.epoch_order(images, experiment.data, seed, 1), train.epoch_noise(images, experiment, seed, 1)
 
 
-def warms_up_and_fails(advance: Callable[[], None], position: Tensor) -> Callable[[], None]:
+def warms_up_and_fails(next_step: Callable[[], None], position: Tensor) -> Callable[[], None]:
     for _ in range(3):
         position.zero_()
-        advance()
+        next_step()
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def warms_up(advance: Callable[[], None], position: Tensor) -> Callable[[], None]:
+def warms_up(next_step: Callable[[], None], position: Tensor) -> Callable[[], None]:
     with pytest.raises(RuntimeError):
-        warms_up_and_fails(advance, position)
-    return advance
+        warms_up_and_fails(next_step, position)
+    return next_step
 
 
 @pytest.mark.parametrize("capture", [None, warms_up, warms_up_and_fails])

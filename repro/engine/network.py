@@ -1,0 +1,181 @@
+"""A VAE as layers with hand-written gradients: forward, costs, backward."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from repro.engine.convolutions import Conv, TConv
+from repro.engine.layers import Dense, Layer, MeanPool, Reshape, Trained, Weights
+from repro.engine.products import Mkl
+from repro.engine.step import Unsupported
+from repro.model import VAE
+from repro.model.layers import Activate, Flatten, SameConv, SameTConv, Unflatten
+from repro.spec import Training
+
+Update = Callable[[Trained], None]
+HALVINGS = 3  # products of eight sigmoids are at least 2**-8, far from underflow
+
+
+class BernoulliFromLogits:
+    """Cross-entropy of pixels x under logits l, softplus(l) - x l, and its gradient sigmoid(l) - x.
+
+    softplus(l) - x l = (max(l, 0) - x l) - log sigmoid(|l|), both terms never negative, so that their sums lose no
+    digits to each other. Sigmoids of |l| are in [1/2, 1]: some of them can be multiplied before the logarithm, which
+    is the dear one, is taken of the product.
+    """
+
+    def forward(self, logits: Tensor, x: Tensor) -> Tensor:
+        """[B, P], [B, P] -> sum over batch and pixels in nats."""
+        flat = logits.view(-1)
+        t = flat.abs().sigmoid_()
+        for _ in range(HALVINGS):
+            if len(t) % 2 == 0:
+                half = len(t) // 2
+                t = t[:half].mul_(t[half:])
+        return flat.clamp_min(0).addcmul_(flat, x.view(-1), value=-1).sum() - t.log_().sum()
+
+    def backward(self, logits: Tensor, x: Tensor, scale: float) -> Tensor:
+        """The gradient times `scale`, written over the logits. [B, P], [B, P] -> [B, P]."""
+        return torch.sigmoid_(logits).sub_(x).mul_(scale)
+
+
+class Latent:
+    """z = mean + exp(log_variance / 2) * noise from both heads side by side, [B, 2D], and the KL to N(0, I)."""
+
+    mean: Tensor
+    deviation: Tensor
+    slope: Tensor  # twice the derivative of the KL by the log-variance
+    noise: Tensor
+
+    def __init__(self, kl_as_printed: bool = False) -> None:
+        self.as_printed = kl_as_printed
+
+    def forward(self, heads: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 2D], [B, D] -> z [B, D], sum of the KL over the batch in nats."""
+        self.mean, log_variance = heads.chunk(2, dim=1)
+        self.deviation, self.noise = torch.mul(log_variance, 0.5).exp_(), noise
+        excess = self.deviation.square().sub_(1)  # variance - 1, of which few digits are lost in the sum
+        self.slope = excess
+        if self.as_printed:
+            excess = self.deviation.pow(4).sub_(1)
+            self.slope = excess.mul(2).add_(1)
+        kl = (excess - log_variance).addcmul_(self.mean, self.mean).sum().mul_(0.5)
+        return torch.addcmul(self.mean, self.deviation, noise), kl
+
+    def backward(self, grad: Tensor, scale: float) -> Tensor:
+        """Gradient by the heads, of the reconstruction through z and of the KL times `scale`. [B, D] -> [B, 2D]."""
+        mean = torch.add(grad, self.mean, alpha=scale)
+        log_variance = (grad * self.noise).mul_(self.deviation).add_(self.slope, alpha=scale).mul_(0.5)
+        return torch.cat((mean, log_variance), dim=1)
+
+
+class Network:
+    """The layers of `model`, for batches of one size; their weights share memory with the model's.
+
+    The heads, two modules with one input, are one layer: their weights become views of one tensor. Raises Unsupported
+    for a model or a training objective that the layers do not cover.
+    """
+
+    def __init__(self, model: VAE, training: Training, products: Mkl) -> None:
+        if len(model.outputs) > 1 or training.samples > 1 or training.estimator != "pathwise":
+            raise Unsupported("the fast step has only the pathwise estimator, one sample and the Bernoulli likelihood")
+        images = torch.zeros(training.batch_size, *model.image)
+        self.encoder = _layers(model.encoder, images, products, first=True)
+        trained = any(isinstance(layer, Trained) for layer in self.encoder)
+        heads = _merged(model.mean_head, model.log_variance_head)
+        self.heads = Dense(heads, "identity", products, needs_input_gradient=trained)
+        z = torch.zeros(training.batch_size, model.latent)
+        self.decoder = _layers([*model.decoder, *model.outputs[0].children()], z, products)
+        self.latent = Latent(kl_as_printed=training.kl == "as_printed")
+        self.likelihood = BernoulliFromLogits()
+
+    @property
+    def trained(self) -> list[Trained]:
+        """The layers with weights, in the order of the model's parameters."""
+        return [layer for layer in (*self.encoder, self.heads, *self.decoder) if isinstance(layer, Trained)]
+
+    def train(self, images: Tensor, noise: Tensor, scale: float, update: Update) -> tuple[Tensor, Tensor]:
+        """Sums of reconstruction and KL in nats. uint8 [B, H, W, C], [B, D] -> two scalars.
+
+        Calls `update` with each layer that has weights as soon as it has their gradients, which are those of the
+        costs times `scale`: the weights are then still in the processor's cache.
+        """
+        pixels, logits, kl = self._forward(images, noise)
+        reconstruction = self.likelihood.forward(logits, pixels)
+        by_z = _back(self.decoder, self.likelihood.backward(logits, pixels, scale), update)
+        assert by_z is not None  # the decoder's layers all need their input's gradient
+        _back([*self.encoder, self.heads], self.latent.backward(by_z, scale), update)
+        return reconstruction, kl
+
+    def costs(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of reconstruction and KL in nats, and nothing else. uint8 [B, H, W, C], [B, D] -> two scalars."""
+        pixels, logits, kl = self._forward(images, noise)
+        return self.likelihood.forward(logits, pixels), kl
+
+    def _forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, P], their logits [B, P], and the sum of the KL in nats."""
+        h = x = images.float().div_(255)
+        for layer in self.encoder:
+            h = layer.forward(h)
+        z, kl = self.latent.forward(self.heads.forward(h), noise)
+        for layer in self.decoder:
+            z = layer.forward(z)
+        pixels = x.view(len(x), -1)
+        return pixels, z.view(pixels.shape), kl
+
+
+@torch.no_grad()
+def _layers(modules: Iterable[nn.Module], x: Tensor, products: Mkl, first: bool = False) -> list[Layer]:
+    """A layer for each module, an activation together with the module before it.
+
+    `x`, a batch of the modules' input, passes through them and so gives every layer its size. With `first` it needs no
+    gradient.
+    """
+    found: list[Layer] = []
+    listed = list(modules)
+    for module, following in zip(listed, [*listed[1:], None], strict=True):
+        act = following.name if isinstance(following, Activate) else "identity"
+        size = (len(x), *x.shape[2:])
+        needs_input_gradient = not first or any(isinstance(layer, Trained) for layer in found)
+        match module:
+            case nn.Linear():
+                found.append(Dense(_weights(module), act, products, needs_input_gradient))
+            case SameConv():
+                found.append(Conv(_weights(module), act, size, needs_input_gradient))
+            case SameTConv():
+                found.append(TConv(_weights(module), act, size, module.stride[0], needs_input_gradient))
+            case nn.AvgPool2d(kernel_size=int() as window):
+                found.append(MeanPool(window, x.shape[1]))
+            case Unflatten():
+                channels, height, width = module.shape
+                found.append(Reshape((height, width, channels)))
+            case Flatten() | Activate():  # dense layers flatten what they are given
+                pass
+            case _:
+                raise Unsupported(type(module).__name__)
+        x = module(x)
+    return found
+
+
+def _weights(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> Weights:
+    assert module.bias is not None
+    return module.weight.data, module.bias.data
+
+
+def _merged(*modules: nn.Linear) -> Weights:
+    """Weight and bias of the modules, one above the other, of which theirs become views."""
+    weight, bias = (torch.cat(each) for each in zip(*map(_weights, modules), strict=True))
+    for module, part, part_bias in zip(modules, weight.chunk(len(modules)), bias.chunk(len(modules)), strict=True):
+        module.weight.data, module.bias.data = part, part_bias
+    return weight, bias
+
+
+def _back(layers: Sequence[Layer], grad: Tensor | None, update: Update) -> Tensor | None:
+    for layer in reversed(layers):
+        if grad is None:
+            break
+        grad = layer.backward(grad)
+        if isinstance(layer, Trained):
+            update(layer)
+    return grad
