@@ -174,8 +174,8 @@ def read_csv(path: Path, schema: dict[str, Column], key: Sequence[str] = ()) -> 
     if missing:
         raise ReproError(f"results file {path} has no column {', '.join(missing)}")
     table = pd.DataFrame({name: _typed(path, name, raw[heads.index(name)][1:], schema[name]) for name in schema})
-    repeated = table.index[table.duplicated(list(key))] if key else ()
-    if len(repeated):
+    repeated = list(table.index[table.duplicated(list(key))]) if key else []
+    if repeated:
         raise _fault(path, repeated[0], " and ".join(key), "the same as in a row above")
     return table.reset_index(drop=True)
 
@@ -189,8 +189,9 @@ def need(path: Path, table: pd.DataFrame, rows: "pd.Series[bool]", column: str, 
 
 def _typed(path: Path, name: str, texts: "pd.Series[str]", column: Column) -> "pd.Series[Any]":
     """The fields of a column, which are the index of their rows in the file, as their type."""
+    kinds: Any = GenericAlias(list, (column.kind,))
     try:
-        values = TypeAdapter(GenericAlias(list, (column.kind,))).validate_python(texts.tolist())
+        values: list[Any] = TypeAdapter(kinds).validate_python(texts.tolist())
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
