@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.visualization import matplotlib as library
@@ -121,6 +121,8 @@ def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Fi
         axes.set_title("", loc="left")
         axes.set_title("", loc="center")
         axes.tick_params(which="both", colors=INK)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.spines[["left", "bottom"]].set_color(INK)
     for text in figure.findobj(Text):
         text.set_color(INK)
