@@ -1,11 +1,11 @@
-"""Is the published cost curve like ours? It is taken as one more run, and its place among them is counted."""
+"""The place of a published cost curve among ours: it is taken as one more run and ranked."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from repro.analysis.frames import Frames
+from repro.analysis.tables import Tables
 from repro.analysis.verdicts import outcomes
 
 from repro import figures
@@ -15,9 +15,9 @@ from repro.spec import Reported
 from repro.tracking import names
 
 LEVEL = 0.1
-"""A published curve whose p is at most this is unlike ours. Thirteen curves can give 1/13 = 0.077 at the least."""
+"""A published curve whose p is at most this is unlike ours. The least p that thirteen curves give is 1/13 = 0.077."""
 LEAST = 3
-"""Runs without which no distance is taken: each needs a standard deviation over the others."""
+"""Fewest runs of which distances are taken: each needs a standard deviation over the others."""
 
 Values = NDArray[np.float64]
 
@@ -27,8 +27,8 @@ class Place:
     """A published curve's place among ours.
 
     `distances` are the largest standardised distances of our runs and `published` that of the published one; `rank` is
-    how many of all n + 1 are at least as large as the published one's, which makes p = rank / (n + 1) its permutation
-    p value. It lies farthest out at `epoch`, by `nats` above the mean of ours (below if negative).
+    the number of all n + 1 distances that are at least as large as the published one, so that p = rank / (n + 1) is its
+    permutation p value. The published curve is farthest out at `epoch`, `nats` above the mean of ours.
     """
 
     seeds: tuple[int, ...]
@@ -40,26 +40,26 @@ class Place:
 
     @property
     def p(self) -> float:
-        """Permutation p value of the published curve."""
+        """Return the permutation p value of the published curve."""
         return self.rank / (len(self.seeds) + 1)
 
 
 def table_of(curves: pd.DataFrame, metric: str = names.COST) -> pd.DataFrame:
-    """Rows of `Frames.curves` as epochs by seeds."""
+    """Return rows of `Tables.curves` as epochs by seeds."""
     return curves.pivot(index="epoch", columns="seed", values=metric).sort_index()
 
 
-def place(entry: Entry, reported: Reported, frames: Frames) -> Place | None:
-    """The place of a published curve among the planned runs that reach its last epoch; None if they are too few.
+def place(entry: Entry, reported: Reported, tables: Tables) -> Place | None:
+    """Return the place of a published curve among the planned runs that reach its last epoch; None if they are too few.
 
     Raises ReproError if the curve's file is damaged.
     """
     published = figures.reported_curve(entry.file, reported)
     if published is None:
         return None
-    runs, _ = outcomes(frames.runs[frames.runs["experiment"] == entry.name], reported.epoch)
+    runs, _ = outcomes(tables.runs[tables.runs["experiment"] == entry.name], reported.epoch)
     runs = runs[runs["seed"].isin(reported.seeds)]
-    ours = table_of(frames.curves[frames.curves["run_id"].isin(runs["run_id"])])
+    ours = table_of(tables.curves[tables.curves["run_id"].isin(runs["run_id"])])
     ours = ours.reindex(published.epoch.astype(int)).dropna(axis="columns")
     if len(ours.columns) < LEAST:
         return None
@@ -67,7 +67,7 @@ def place(entry: Entry, reported: Reported, frames: Frames) -> Place | None:
 
 
 def among(published: Curve, ours: pd.DataFrame) -> Place:
-    """The place of a published curve among ours, epochs by seeds, nats per image.
+    """Return the place of a published curve among ours, epochs by seeds, nats per image.
 
     The statistic of a curve is its largest distance over the epochs from the mean of the *other* curves, the published
     one among them, in standard deviations of these others, but at least in reading errors. All n + 1 curves are treated

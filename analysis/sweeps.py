@@ -1,89 +1,67 @@
-"""Sweeps as tables: one row a trial, one a setting that was trained again. From the store, or from CSV files."""
+"""Sweeps as two tables: one row a trial, one a setting that was trained again. From the store or from CSV files."""
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
-from repro.analysis.frames import data_label
+from pydantic import FiniteFloat
+from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, TableSet, data_label, json_column, need
 
 from repro.errors import ReproError
 from repro.registry import Entry
 from repro.tracking import measurements, names, read, sweeps
 
-TRIAL_COLUMNS = [
-    "experiment", "study", "trial", "state", "value", "settings", "epochs", "trained", "seeds", "reconstruction", "kl",
-    "seconds", "reason", "space", "sampler", "pruner", "data", "signature", "runs",
-]  # fmt: skip
-RETRAINED_COLUMNS = [
-    "experiment", "study", "trial", "settings", "seeds", "trial_epochs", "trial_value", "heldout_then", "optimism",
-    "cost", "test_neg_elbo", "data", "runs",
-]  # fmt: skip
-WHOLE = {"epochs", "trained", "trial_epochs"}
-REAL = {"trial", "value", "reconstruction", "kl", "seconds", "trial_value", "heldout_then", "optimism", "cost"}
+SETTINGS = json_column(dict[str, int | FiniteFloat | str])
+TRIAL_COLUMNS = {
+    "experiment": NAME, "study": NAME, "trial": NUMBER, "state": TEXT, "value": OPTIONAL, "settings": SETTINGS,
+    "epochs": COUNT, "trained": COUNT, "seeds": TEXT, "reconstruction": OPTIONAL, "kl": OPTIONAL, "seconds": OPTIONAL,
+    "reason": TEXT, "space": json_column(dict[str, str]), "sampler": TEXT, "pruner": TEXT, "data": TEXT,
+    "signature": TEXT, "runs": TEXT,
+}  # fmt: skip
+RETRAINED_COLUMNS = {
+    "experiment": NAME, "study": NAME, "trial": OPTIONAL, "settings": SETTINGS, "seeds": TEXT, "trial_epochs": COUNT,
+    "trial_value": OPTIONAL, "heldout_then": OPTIONAL, "optimism": OPTIONAL, "cost": OPTIONAL,
+    "test_neg_elbo": json_column(list[FiniteFloat]), "data": TEXT, "runs": TEXT,
+}  # fmt: skip
 
 
 @dataclass
-class Sweeps:
-    """The two tables; costs in nats per image.
+class Sweeps(TableSet):
+    """Trials and retrained settings of studies. Costs in nats per image.
 
-    `settings` is JSON by dotted key; `epochs` a trial's length and `trained` how far it came; `test_neg_elbo` JSON, one
-    number a seed; `trial` is missing where the experiment's own setting was retrained.
+    `settings` is JSON by dotted key; `epochs` is a trial's length and `trained` how far it came; `test_neg_elbo` is
+    JSON with one number a seed; `trial` is missing where the experiment's own setting was retrained.
     """
+
+    schemas = (TRIAL_COLUMNS, RETRAINED_COLUMNS)
+    keys = (("study", "trial"), ("study", "trial"))
+    owner = "study"
+    order = ("experiment", "study", "trial")
 
     trials: pd.DataFrame
     retrained: pd.DataFrame
 
-    def joined(self, other: "Sweeps") -> "Sweeps":
-        """Both, where a study that is in both is taken from this one."""
-        tables = []
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            parts = [part for part in (mine, theirs[~theirs["study"].isin(self.trials["study"])]) if len(part)]
-            tables.append(pd.concat(parts, ignore_index=True) if parts else mine)
-        return Sweeps(*tables)
-
-    def save(self, folder: Path) -> list[Path]:
-        """Write the tables as CSV files; return them."""
-        written = []
-        for field in fields(self):
-            written.append(folder / f"{field.name}.csv")
-            table = getattr(self, field.name).sort_values(["experiment", "study", "trial"], kind="stable")
-            table.to_csv(written[-1], index=False, lineterminator="\n")
-        return written
+    @classmethod
+    def from_files(cls, folder: Path) -> Self:
+        """Read what `save` has written; nothing if there is no such file. Raises ReproError for a damaged one."""
+        if not (folder / "trials.csv").exists():
+            return cls.empty()
+        found = super().from_files(folder)
+        complete, again = found.trials["state"] == "complete", found.retrained["trial"].notna()
+        need(folder / "trials.csv", found.trials, complete, "value", "of a complete trial")
+        need(folder / "retrained.csv", found.retrained, again, "trial_value", "of a trial that was trained again")
+        return found
 
     def names(self) -> list[str]:
-        """The studies that there are."""
+        """Return the names of the studies."""
         return sorted(set(self.trials["study"]))
 
 
-def empty() -> Sweeps:
-    """No studies."""
-    return Sweeps(pd.DataFrame(columns=TRIAL_COLUMNS), pd.DataFrame(columns=RETRAINED_COLUMNS))
-
-
-def from_files(folder: Path) -> Sweeps:
-    """Read what `Sweeps.save` wrote; none if there are no such files. Raises ReproError for a damaged one."""
-    tables = []
-    for field, expected in zip(fields(Sweeps), (TRIAL_COLUMNS, RETRAINED_COLUMNS), strict=True):
-        path = folder / f"{field.name}.csv"
-        if not path.exists():
-            return empty()
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)[expected]
-            for column in set(expected) & (WHOLE | REAL):
-                values = [float(text) if text else float("nan") for text in table[column]]
-                table[column] = pd.Series(values, dtype=float).astype(int if column in WHOLE else float)
-        except (OSError, ValueError, KeyError) as error:
-            raise ReproError(f"results file {path} cannot be read: {error}") from None
-        tables.append(table)
-    return Sweeps(*tables)
-
-
 def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
-    """What the tracking store has of these experiments' sweeps, and a sentence for each thing that cannot be read."""
+    """Read the sweeps of these experiments from the store, and a sentence for each thing that cannot be read."""
     trials: list[dict[str, Any]] = []
     retrained: list[dict[str, Any]] = []
     faults: list[str] = []
@@ -99,16 +77,16 @@ def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
                 retrained += _retrained(entry, parent, rows[0]["data"] if rows else "")
             except ReproError as error:
                 faults.append(str(error))
-    found = empty()
+    found = Sweeps.empty()
     if trials:
-        found.trials = pd.DataFrame(trials, columns=TRIAL_COLUMNS)
+        found.trials = pd.DataFrame(trials, columns=list(TRIAL_COLUMNS))
     if retrained:
-        found.retrained = pd.DataFrame(retrained, columns=RETRAINED_COLUMNS)
+        found.retrained = pd.DataFrame(retrained, columns=list(RETRAINED_COLUMNS))
     return found, faults
 
 
 def _trials(entry: Entry, parent: read.RunRecord, runs: list[read.RunRecord]) -> list[dict[str, Any]]:
-    """A row for each trial, from the runs of its seeds."""
+    """Return a row for each trial, from the runs of its seeds."""
     space = {key.removeprefix("space."): text for key, text in parent.params.items() if key.startswith("space.")}
     by_trial: dict[int, list[read.RunRecord]] = {}
     for run in runs:
@@ -146,7 +124,7 @@ def _trials(entry: Entry, parent: read.RunRecord, runs: list[read.RunRecord]) ->
 
 
 def _retrained(entry: Entry, parent: read.RunRecord, data: str) -> list[dict[str, Any]]:
-    """A row for each setting that `sweep --finish` has trained again; none before that."""
+    """Return a row for each setting that `sweep --finish` has trained again; none before that."""
     if names.FINISH_FILE not in measurements.artifacts(parent.run_id):
         return []
     found = json.loads(measurements.artifact(parent.run_id, names.FINISH_FILE))

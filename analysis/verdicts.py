@@ -1,8 +1,9 @@
-"""Is a reported cost reproduced? Judged once, by the seeds and the margin that were planned before the runs.
+"""Verdicts on reported costs. Each is given once, by the seeds and the margin that were planned before the runs.
 
-Two questions. *Is the number reached?* is an equivalence test of the mean over seeds with the reported cost. *Could the
-published run be one of ours?* is its place in the prediction distribution for one more run. While planned seeds are
-missing neither is answered: a test that is asked again after every seed does not keep its error rate.
+A verdict answers two questions. *Is the number reached?* is answered by an equivalence test of the mean over seeds with
+the reported cost. *Could the published run be one of ours?* is answered by its place in the prediction distribution for
+one more run. Neither is answered while planned seeds are missing: a test that is repeated after every seed does not
+keep its error rate.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from repro.analysis.frames import FAILED, Frames, unchanged
+from repro.analysis.tables import FAILED, Tables, unchanged
 from scipy import stats
 
 from repro.registry import Entry
@@ -27,10 +28,10 @@ Word = Literal["interim", "reproduced", "consistent", "different (better)", "dif
 MEANINGS: dict[str, str] = {
     "reproduced": "the mean over the planned seeds is within the margin of the reported cost (two one-sided t tests at "
     "5%)",
-    "consistent": "that is not shown, and the published run lies inside the 95% prediction interval for one more run "
-    "of ours",
-    "different": "that is not shown, and the published run lies outside this interval; better means that our costs are "
-    "lower",
+    "consistent": "equivalence is not shown, and the published run lies inside the 95% prediction interval for one "
+    "more run of ours",
+    "different": "equivalence is not shown, and the published run lies outside this interval; better means that our "
+    "costs are lower",
     "interim": "not all planned seeds have finished, so nothing is decided",
     "not comparable": "there are no runs that may be compared by this plan; the reason is given",
 }
@@ -38,10 +39,10 @@ MEANINGS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """What costs say of a reported one, nats per image. None where there are too few costs to know.
+    """Statistics of costs beside a reported one, nats per image. None where there are too few costs.
 
-    `difference` is mean - reported; `ci_low` to `ci_high` is its 90% interval, which two one-sided tests at 5% amount
-    to. `pi_low` to `pi_high` is the 95% prediction interval for the cost of one more run. `t` is the reported cost's
+    `difference` is mean - reported; `ci_low` to `ci_high` is its 90% interval, which two one-sided tests at 5%
+    give. `pi_low` to `pi_high` is the 95% prediction interval for the cost of one more run. `t` is the reported cost's
     place in that prediction distribution, (reported - mean) / (std * sqrt(1 + 1/n)), and `p` its two-sided p value.
     """
 
@@ -58,11 +59,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the planned seeds of an experiment say of one reported cost. Costs in nats per image, None where not known.
+    """The verdict of the planned seeds on one reported cost. Costs are in nats per image, and None where not known.
 
-    `n` of `planned` seeds have an outcome: `seeds` have a cost, `failures` say what became of the others. Seeds outside
-    the plan are listed in `outside` and enter no number. `excess_share` and `pi_half_share` are the difference and half
-    the width of the prediction interval as shares of the reported cost's excess over the entropy floor.
+    `n` of `planned` seeds have an outcome: `seeds` have a cost, and `failures` has a reason for each of the others.
+    `outside` lists seeds outside the plan, which enter no number. `excess_share` and `pi_half_share` are the difference
+    and half the width of the prediction interval as shares of the reported cost's excess over the entropy floor.
     """
 
     experiment: str
@@ -93,17 +94,17 @@ class Verdict:
 
     @property
     def label(self) -> str:
-        """The verdict in a word, with the count where it is interim."""
+        """Return the verdict, with the count of seeds where it is interim."""
         return f"interim ({self.n} of {self.planned})" if self.verdict == "interim" else self.verdict
 
     @property
     def number_reached(self) -> str:
-        """The answer to the first question: `yes`, `not shown`, or `-` while it is open."""
+        """Return the answer to the first question: `yes`, `not shown`, or `-` while it is open."""
         return self._answer("yes" if self.verdict == "reproduced" else "not shown")
 
     @property
     def one_of_ours(self) -> str:
-        """The answer to the second question: `yes`, `no`, or `-` while it is open."""
+        """Return the answer to the second question: `yes`, `no`, or `-` while it is open."""
         return self._answer("yes" if self.p is not None and self.p >= LEVEL else "no")
 
     def _answer(self, text: str) -> str:
@@ -111,7 +112,7 @@ class Verdict:
 
 
 def judge(costs: Sequence[float], reported: float) -> Judgement:
-    """Equivalence interval and prediction interval of the costs, nats per image (Schuirmann 1987; Student's t)."""
+    """Return the equivalence and prediction intervals of costs, nats per image (Schuirmann 1987; Student's t)."""
     n = len(costs)
     if not n:
         return Judgement()
@@ -120,9 +121,9 @@ def judge(costs: Sequence[float], reported: float) -> Judgement:
         return Judgement(mean=mean, difference=mean - reported)
     std, difference = float(np.std(costs, ddof=1)), mean - reported
     half = float(stats.t.ppf(1 - LEVEL, n - 1)) * std / math.sqrt(n)
-    spread = std * math.sqrt(1 + 1 / n)
-    beyond = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * spread
-    t = -difference / spread if spread else math.copysign(math.inf, -difference) if difference else 0.0
+    scale = std * math.sqrt(1 + 1 / n)
+    beyond = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * scale
+    t = -difference / scale if scale else math.copysign(math.inf, -difference) if difference else 0.0
     return Judgement(
         mean=mean,
         std=std,
@@ -137,7 +138,7 @@ def judge(costs: Sequence[float], reported: float) -> Judgement:
 
 
 def word(found: Judgement, margin: float, failures: int = 0) -> Word:
-    """The word at the end of the plan. A planned seed that failed or diverged has no cost: equivalence is not shown."""
+    """Return the verdict of a complete plan. A planned seed that failed or diverged rules out equivalence."""
     if found.ci_low is None or found.ci_high is None or found.p is None or found.difference is None:
         return "not comparable"
     if not failures and -margin < found.ci_low and found.ci_high < margin:
@@ -147,14 +148,14 @@ def word(found: Judgement, margin: float, failures: int = 0) -> Word:
     return "different (worse)" if found.difference > 0 else "different (better)"
 
 
-def verdicts(entry: Entry, frames: Frames) -> list[Verdict]:
-    """One verdict for each reported result of an experiment."""
-    return [verdict(entry, reported, frames) for reported in entry.spec.reported]
+def verdicts(entry: Entry, tables: Tables) -> list[Verdict]:
+    """Return one verdict for each reported result of an experiment."""
+    return [verdict(entry, reported, tables) for reported in entry.spec.reported]
 
 
-def verdict(entry: Entry, reported: Reported, frames: Frames) -> Verdict:
-    """What the runs in `frames` say of one reported result."""
-    runs = frames.runs[frames.runs["experiment"] == entry.name]
+def verdict(entry: Entry, reported: Reported, tables: Tables) -> Verdict:
+    """Return the verdict of the runs in `tables` on one reported result."""
+    runs = tables.runs[tables.runs["experiment"] == entry.name]
     used, reason = outcomes(runs, reported.epoch)
     planned = set(reported.seeds)
     chosen = used[used["seed"].isin(planned)] if planned else used
@@ -166,7 +167,7 @@ def verdict(entry: Entry, reported: Reported, frames: Frames) -> Verdict:
         undecided = runs["seed"].isin(planned) & runs["comparable"].astype(bool) & (runs["epochs"] >= reported.epoch)
         waiting = planned and reported.margin and not undecided.any()  # else they are of data that cannot be pooled
         return replace(blank, verdict="interim", reason="") if waiting else blank
-    costs = costs_at(chosen, reported.epoch, frames.curves)
+    costs = costs_at(chosen, reported.epoch, tables.curves)
     failed = chosen[~chosen["run_id"].isin(costs.index)]
     found = judge(costs.tolist(), reported.cost)
     floors = chosen["entropy_floor"].dropna()
@@ -197,11 +198,11 @@ def verdict(entry: Entry, reported: Reported, frames: Frames) -> Verdict:
 
 
 def outcomes(runs: pd.DataFrame, epoch: int) -> tuple[pd.DataFrame, str]:
-    """The runs of an experiment that are outcomes for a result at `epoch`, one a seed; and why they are none or fewer.
+    """Return the runs that are outcomes for a result at `epoch`, one a seed, and why others were left out.
 
     A run is an outcome if it is unchanged, on real data, and has finished with `epoch` epochs or more, or has failed or
-    diverged. Runs on other data than the canonical are left out where there are some on that. A seed that was run
-    several times counts once: its first finished run, or else its first failed one.
+    diverged. Runs on other data are left out if there are runs on the canonical data. A seed that was run several
+    times counts once, with its first finished run or else its first failed one.
     """
     finished = runs["comparable"].astype(bool) & (runs["epochs"] >= epoch)
     usable = runs[finished | unchanged(runs) & runs["status"].isin(FAILED)]
@@ -226,13 +227,13 @@ def outcomes(runs: pd.DataFrame, epoch: int) -> tuple[pd.DataFrame, str]:
 
 
 def costs_at(runs: pd.DataFrame, epoch: int, curves: pd.DataFrame) -> pd.Series:
-    """The training cost of `epoch` of each of these runs that has reached it, by run id."""
+    """Return the training cost of `epoch` by run id, for the runs that have reached it."""
     rows = curves[(curves["epoch"] == epoch) & curves["run_id"].isin(runs["run_id"])]
     return rows.set_index("run_id")[names.COST].dropna()
 
 
 def _plan_fault(reported: Reported, runs: pd.DataFrame) -> str:
-    """Why these runs cannot be judged by the plan as it stands; "" if they can."""
+    """Return why these runs cannot be judged by the plan as it stands; "" if they can."""
     if reported.margin is None:
         return "the experiment's file gives no margin for this result: add margin=..."
     if not reported.seeds:

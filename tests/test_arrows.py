@@ -1,6 +1,7 @@
 """The house's arrows: which room may import which. See CONTRIBUTING.md."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,16 @@ MAY_IMPORT = {
     "tracking": {"errors", "spec", "data", "outcome", "findings"},
     "experiments": {"spec", "registry"},
     "analysis": {"errors", "spec", "registry", "figures", "tracking"},
+}
+INSIDE_ANALYSIS = {
+    "tables": set(),
+    "verdicts": {"tables"},
+    "curves": {"tables", "verdicts"},
+    "sweeps": {"tables"},
+    "claims": {"tables", "verdicts", "curves"},
+    "variants": {"tables", "curves", "claims"},
+    "plots": {"curves"},
+    "report": {"tables", "verdicts", "curves", "sweeps", "claims", "variants", "plots"},
 }
 COMPOSERS = {
     "finished",
@@ -79,6 +90,16 @@ def test_no_import_goes_against_the_arrows(room: str, file: Path) -> None:
     assert room in MAY_IMPORT, f"{room} is a new room: say in this file, and in CONTRIBUTING.md, what it may import"
     wrong = rooms_imported(file) - MAY_IMPORT[room] - EVERYWHERE - {room}
     assert not wrong, f"{file.name} imports {sorted(wrong)}; {room} may import only {sorted(MAY_IMPORT[room])}"
+
+
+def test_inside_the_analysis_no_import_goes_against_the_arrows() -> None:
+    folder = ROOT / "analysis"
+    for file in sorted(folder.rglob("*.py")):
+        module = file.relative_to(folder).parts[0].removesuffix(".py")
+        text = file.read_text(encoding="utf-8")
+        wrong = set(re.findall(r"from repro\.analysis\.(\w+)", text)) - {module}
+        wrong |= {name for names in re.findall(r"from repro\.analysis import (.+)", text) for name in names.split(", ")}
+        assert wrong <= INSIDE_ANALYSIS.get(module, set()), file
 
 
 def test_the_core_imports_without_mlflow_and_optuna() -> None:

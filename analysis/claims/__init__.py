@@ -1,13 +1,13 @@
-"""Every sentence of the text that can be checked: what is measured, what decides, and what came of it."""
+"""The claims of the notebook that can be checked: what is measured, what decides, and what the runs say."""
 
-from repro.analysis.claims import costs, generated, gradients
-from repro.analysis.claims.claim import Claim, Evidence, Finding, Word
+from repro.analysis.claims import costs, objective, samples
+from repro.analysis.claims.evidence import Claim, Evidence, Finding, Word
 
 __all__ = ["CLAIMS", "Claim", "Evidence", "Finding", "Word", "judge"]
 
-CLAIMS: tuple[Claim, ...] = (*costs.CLAIMS, *gradients.CLAIMS, *generated.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (*costs.CLAIMS, *objective.CLAIMS, *samples.CLAIMS)
 
 
 def judge(evidence: Evidence) -> list[tuple[Claim, Finding]]:
-    """Each claim with what the evidence says of it; one that lacks a run or a measurement says which."""
+    """Return each claim with its finding, which names the run or the measurement that is missing."""
     return [(claim, claim.finding(evidence)) for claim in CLAIMS]

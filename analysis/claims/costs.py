@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from repro.analysis import curves
-from repro.analysis.claims.claim import Claim, Evidence, Finding, MissingError, Word, run_command
+from repro.analysis.claims.evidence import Claim, Evidence, Finding, MissingError, Word, run_command
 
 from repro import registry
 from repro.spec import Reported
@@ -13,14 +13,14 @@ SECOND_PLOT = (
     "The second plot shows the the negative of likelihood function with respect to the number of training epochs. "
     "[and the plotted curve]"
 )
-LINES = {  # what the notebook prints, by experiment and epoch; those of epoch 10 are an earlier version's
+LINES = {  # printed by the notebook, by experiment and epoch; its earlier version prints those of epoch 10
     ("mnist_fc", 100): "Epoch: 0100 cost= 96.2119372147",
     ("mnist_conv", 150): "Epoch: 0150 cost= 99.1976605925",
     ("cifar_conv", 150): "Epoch: 0150 cost= 1840.119207031",
     ("mnist_fc", 10): "Epoch: 0010 cost= 112.542405215",
     ("mnist_conv_lr_1e3", 10): "Epoch: 0010 cost= 130.142956571",
 }
-WORDS: dict[str, Word] = {
+FINDINGS: dict[str, Word] = {
     "reproduced": "holds",
     "consistent": "holds",
     "different (worse)": "does not hold",
@@ -29,19 +29,19 @@ WORDS: dict[str, Word] = {
 
 
 def printed_cost(name: str, epoch: int, evidence: Evidence) -> Finding:
-    """The verdict of `compare`, in a claim's words."""
+    """Judge a printed cost by the verdict of `compare`."""
     verdict = evidence.verdict(name, epoch)
     if verdict.mean is None:
         raise MissingError(run_command(name, _reported(name, epoch)))
-    spread = f" +- {verdict.std:.2f} (standard deviation)" if verdict.std is not None else ""
-    text = f"{verdict.label}: mean {verdict.mean:.2f}{spread} over {verdict.n} of {verdict.planned} planned seeds, "
+    deviation = f" +- {verdict.std:.2f} (standard deviation)" if verdict.std is not None else ""
+    text = f"{verdict.label}: mean {verdict.mean:.2f}{deviation} over {verdict.n} of {verdict.planned} planned seeds, "
     text += f"reported {verdict.reported:.2f}, margin {verdict.margin} nats, on {verdict.data}"
     if verdict.p is not None:
         text += f"; place of the published run in the prediction interval: p = {verdict.p:.2f}"
     text += "".join(f"; {each}" for each in (*verdict.failures, verdict.reason) if each)
     figures = {"mean": verdict.mean, "difference": verdict.difference, "margin": verdict.margin, "p": verdict.p}
     return Finding(
-        WORDS.get(verdict.verdict, "undecided"),
+        FINDINGS.get(verdict.verdict, "undecided"),
         text,
         {key: float(value) for key, value in figures.items() if value is not None},
         tuple(evidence.planned(name, epoch)["run_id"]),
@@ -49,19 +49,19 @@ def printed_cost(name: str, epoch: int, evidence: Evidence) -> Finding:
 
 
 def one_sample(evidence: Evidence) -> Finding:
-    """Training with one draw of z an image against the reported cost: it must not be worse."""
+    """Judge whether training with one draw of z an image is not worse than reported."""
     found = printed_cost("mnist_fc", 100, evidence)
     better = evidence.verdict("mnist_fc", 100).verdict == "different (better)"
     return replace(found, verdict="holds") if better else found
 
 
 def curve_like_ours(name: str, epoch: int, evidence: Evidence) -> Finding:
-    """The published curve as one more run: the rank of its largest standardised distance from the others."""
+    """Judge a published curve, taken as one more run, by the rank of its largest standardised distance."""
     entry, verdict = registry.get(name), evidence.verdict(name, epoch)
     runs, reported = evidence.planned(name, epoch), _reported(name, epoch)
     if runs.empty:
         raise MissingError(run_command(name, reported))
-    found = curves.place(entry, reported, evidence.frames)
+    found = curves.place(entry, reported, evidence.tables)
     if found is None:
         return Finding("undecided", f"{len(runs)} of {verdict.planned} planned seeds have finished: too few")
     decided = verdict.n >= verdict.planned
@@ -79,7 +79,7 @@ def curve_like_ours(name: str, epoch: int, evidence: Evidence) -> Finding:
 
 
 def convolution_is_better(evidence: Evidence) -> Finding:
-    """The two networks at the reported settings, and at equal learning rates and numbers of epochs."""
+    """Compare both networks at the reported settings, and at equal learning rates and numbers of epochs."""
     reported = {name: registry.get(name).spec.training.epochs for name in ("mnist_fc", "mnist_conv")}
     fc, conv = (evidence.mean_at(name, epochs) for name, epochs in reported.items())
     figures = {"fc": fc, "conv": conv}
@@ -100,9 +100,12 @@ def convolution_is_better(evidence: Evidence) -> Finding:
         text += f"; at learning rate {rate}, both after {epochs} epochs, {pair[1]:.2f} against {pair[0]:.2f}"
         runs += [*evidence.runs(dense, epochs)["run_id"], *evidence.runs(convolutional, epochs)["run_id"]]
     because = {
-        (True, True): "At equal settings the convolutional network is the better one: the reported order is the "
-        "learning rate's and the epochs' doing",
-        (False, False): "It is worse at equal settings too: that is the architecture",
+        (
+            True,
+            True,
+        ): "At equal settings the convolutional network has the lower cost: learning rate and epochs explain "
+        "the reported order",
+        (False, False): "It has the higher cost at equal settings too: the architecture explains it",
     }.get((better[0], better[1]), "Which is better depends on the learning rate")
     holds = conv < fc and all(better)
     return Finding("holds" if holds else "does not hold", f"{text}. {because}.", figures, tuple(dict.fromkeys(runs)))
@@ -113,7 +116,7 @@ def _reported(name: str, epoch: int) -> Reported:
 
 
 def _suffix(name: str, epoch: int) -> str:
-    """The end of a claim's name."""
+    """Return the end of a claim's name."""
     return name if epoch == registry.get(name).spec.training.epochs else f"{name}_epoch_{epoch}"
 
 

@@ -14,7 +14,7 @@ from repro.errors import ReproError, UsageError
 from repro.terminal import table
 
 if TYPE_CHECKING:
-    from repro.analysis.frames import Frames
+    from repro.analysis.tables import Tables
     from repro.findings import Findings, Row
     from repro.finished import Finished
 
@@ -37,37 +37,37 @@ def compare(
     entries = [registry.get(name) for name in names or registry.names()]
     if as_json and as_csv:
         raise UsageError("--json and --csv: should be one of the two")
-    frames = _frames(entries, results)
-
-    from repro.analysis import compare as comparison
+    from repro.analysis.report import summary
+    from repro.analysis.report.write import draw
     from repro.analysis.verdicts import MEANINGS
 
-    found = comparison.all_verdicts(entries, frames)
+    tables = _tables(entries, results)
+    found = summary.all_verdicts(entries, tables)
     if as_json:
-        print(json.dumps(comparison.records(found), indent=2))
+        print(json.dumps(summary.records(found), indent=2))
     elif as_csv:
-        print(comparison.as_csv(found), end="")
+        print(summary.as_csv(found), end="")
     else:
         _print_tables(
-            ("Verdicts; costs in nats per image", comparison.verdict_rows(found)),
-            ("Plans: which seeds decide, by which commit, and what came of them", comparison.plan_rows(found)),
-            ("Published curves as one more run", comparison.curve_rows(entries, frames)),
-            ("Runs", comparison.run_rows(entries, frames)),
+            ("Verdicts; costs in nats per image", summary.verdict_rows(found)),
+            ("Plans: seeds, commit and outcome", summary.plan_rows(found)),
+            ("Published curves as one more run", summary.curve_rows(entries, tables)),
+            ("Runs", summary.run_rows(entries, tables)),
         )
         for word, meaning in MEANINGS.items() if found else ():
             print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
-        for path in comparison.draw(entry, Path(str(figures))):
+        for path in draw(entry, Path(str(figures))):
             print(f"wrote {path}", file=sys.stderr)
 
 
 @app.command()
 def claims(as_json: AsJson = False, results: Results = None) -> None:
-    """Every sentence of the text that can be checked: what decides it, and what the runs say."""
-    from repro.analysis import claims as text
-    from repro.analysis.frames import all_entries
+    """The claims of the notebook that can be checked: what decides each, and what the runs say."""
+    from repro.analysis.claims import Evidence, judge
+    from repro.analysis.tables import all_entries
 
-    found = text.judge(text.Evidence(_frames(all_entries(), results)))
+    found = judge(Evidence(_tables(all_entries(), results)))
     if as_json:
         rows = [vars(claim) | vars(finding) for claim, finding in found]
         print(json.dumps([{key: row[key] for key in row if key != "decide"} for row in rows], indent=2))
@@ -75,7 +75,7 @@ def claims(as_json: AsJson = False, results: Results = None) -> None:
     for claim, finding in found:
         print(f"{claim.name}: {finding.verdict.upper()}")
         for label, line in (
-            ("the text", f'"{claim.sentence}"'),
+            ("notebook", f'"{claim.sentence}"'),
             ("measured", claim.measurement),
             ("decides", claim.criterion),
             ("evidence", finding.evidence),
@@ -142,28 +142,29 @@ def report(
     ] = False,
 ) -> int:
     """The whole evidence as one HTML page, DIR/report.html, and as RESULTS.md beside DIR."""
-    from repro.analysis import frames, publish, sweeps
+    from repro.analysis import sweeps
     from repro.analysis.claims import Evidence
-    from repro.analysis.figures import Files
-    from repro.analysis.report import build
+    from repro.analysis.report import write
+    from repro.analysis.report.sections import build
+    from repro.analysis.tables import Tables, all_entries
 
     if update and check:
         raise UsageError("--update and --check: should be one of the two")
-    files = Files(results)
-    found = _frames(frames.all_entries(), None) if update else None
+    files = write.Files(results)
+    found = _tables(all_entries(), None) if update else None
     if found:
-        _tell(publish.update(found, files))
-        searched, faults = sweeps.from_store(frames.all_entries())
-        _tell([f"note: {fault}" for fault in faults] + publish.update_sweeps(searched, files))
-    page = build(Evidence(frames.from_files(results)), sweeps.from_files(results), files)
+        _tell(write.update(found, files))
+        searched, faults = sweeps.from_store(all_entries())
+        _tell([f"note: {fault}" for fault in faults] + write.update_sweeps(searched, files))
+    page = build(Evidence(Tables.from_files(results)), sweeps.Sweeps.from_files(results), files.figures)
     if found:
-        _tell(publish.log_plots(page, found))
+        _tell(write.log_plots(page, found))
     if check:
-        faults = publish.drifted(page, files)
+        faults = write.differences(page, files)
         for fault in faults:
-            print(f"{fault}; write it anew: python -m repro report --results {results}", file=sys.stderr)
+            print(f"{fault}; update it with: python -m repro report --results {results}", file=sys.stderr)
         return int(bool(faults))
-    for path in publish.write(page, files):
+    for path in write.write(page, files):
         print(f"wrote {path}")
     return 0
 
@@ -221,17 +222,17 @@ def _rounded(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _frames(entries: list[registry.Entry], results: Path | None) -> "Frames":
-    """The runs of these experiments from the tracking store, or from committed files; what cannot be read is told."""
-    from repro.analysis import frames
+def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
+    """Read the runs of these experiments from the store or from committed files; print a note where one is damaged."""
+    from repro.analysis import tables
     from repro.tracking import store
 
     if results is not None:
-        return frames.from_files(results)
+        return tables.Tables.from_files(results)
     if not store.exists():
         remedy = "start with: python -m repro run mnist_fc; or read committed results with --results DIR"
         raise ReproError(f"no runs yet in {store.folder()}; {remedy}")
-    found, faults = frames.from_store(entries)
+    found, faults = tables.from_store(entries)
     for fault in faults:
         print(f"note: {fault}", file=sys.stderr)
     return found

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from repro.analysis import plots
-from repro.analysis.figures import drawn
-from repro.analysis.page import Card, Figure, Page, Prose, Section, Table, html
+from repro.analysis.plots import runs as plots
+from repro.analysis.report.document import Card, Figure, Page, Prose, Section, Table, html
+from repro.analysis.report.figures import drawn
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -65,7 +65,7 @@ def test_it_has_the_verdict_the_curves_and_the_pictures(made: Path) -> None:
     for each in (text, markdown):
         assert "reproduced" in each
         assert "mnist_fc_pytorch_init" in each
-        assert "study digits cannot be drawn" in each
+        assert "measurement digits cannot be drawn" in each
         assert "stand-in" not in re.sub(r"<style>.*?</style>", "", each, flags=re.DOTALL)
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", markdown)
     assert "results/figures/curves_mnist_fc_100.png" in pictures
@@ -117,7 +117,7 @@ def test_the_same_tables_make_the_same_report_and_others_are_noticed(
     runs = tmp_path / "results/runs.csv"
     runs.write_text(runs.read_text().replace(",96.2", ",97.2"))
     assert cli.main(["report", "--check"]) == 1
-    assert "RESULTS.md is not what results says now; write it anew: python -m repro report" in capsys.readouterr().err
+    assert "RESULTS.md is not what results says now; update it with: python -m repro report" in capsys.readouterr().err
 
 
 def test_tables_of_other_machines_stay(made: Path, tmp_path: Path) -> None:

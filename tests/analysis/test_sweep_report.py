@@ -5,13 +5,17 @@ import math
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, RunTag
-from repro.analysis import frames, searched, sweep_plots, sweeps
-from repro.analysis.figures import Files
-from repro.analysis.page import Figure, Prose, Table
-from repro.analysis.publish import update_sweeps
+from repro.analysis import sweeps
+from repro.analysis.plots import sweeps as plots
+from repro.analysis.report import searches
+from repro.analysis.report.document import Figure, Prose, Table
+from repro.analysis.report.write import Files, update_sweeps
+from repro.analysis.sweeps import Sweeps
+from repro.analysis.tables import CURVE_COLUMNS, RUN_COLUMNS, Tables
 
 from repro import registry
 from repro.errors import ReproError
@@ -70,7 +74,7 @@ def finished(parent: str, own: list[float], best: list[float]) -> None:
     tracked.log_json(parent, names.FINISH_FILE, {"epochs_of_trials": 3, "settings": settings})
 
 
-def read() -> sweeps.Sweeps:
+def read() -> Sweeps:
     """The present store's studies of mnist_fc."""
     found, faults = sweeps.from_store([registry.get("mnist_fc")])
     assert not faults
@@ -97,34 +101,34 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
     found = read()
     found.save(tmp_path)
     (tmp_path / "again").mkdir()
-    sweeps.from_files(tmp_path).save(tmp_path / "again")
+    Sweeps.from_files(tmp_path).save(tmp_path / "again")
     for name in ("trials.csv", "retrained.csv"):
         assert (tmp_path / name).read_text() == (tmp_path / "again" / name).read_text()
     (tmp_path / "trials.csv").write_text("nonsense\n")
-    with pytest.raises(ReproError, match=r"trials\.csv cannot be read"):
-        sweeps.from_files(tmp_path)
-    assert sweeps.from_files(tmp_path / "nowhere").names() == []
+    with pytest.raises(ReproError, match=r"trials\.csv has no column experiment"):
+        Sweeps.from_files(tmp_path)
+    assert Sweeps.from_files(tmp_path / "nowhere").names() == []
 
 
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        (100.5, "The published setting is near the best"),
-        (103.0, "The published setting is not near the best"),
+        (100.5, "The published setting is within 1.01 nats (the verdict's margin) of the best setting found"),
+        (103.0, "The published setting is more than 1.01 nats (the verdict's margin) from the best setting found"),
         (101.0, "More seeds would decide"),
-        (100.0, "The published setting is near the best"),
-        (98.0, "The published setting is the better one: what is best after 3 epochs is not in the end"),
+        (100.0, "The published setting is within 1.01 nats (the verdict's margin) of the best setting found"),
+        (98.0, "The published setting is better at full length than the setting that was best after 3 epochs"),
     ],
 )
 def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
     parent = study()
-    said = searched.answer(read(), "bowl", frames.empty())
-    assert "not yet known: `python -m repro sweep mnist_fc --study bowl --finish`" in said
+    said = searches.answer(read(), "bowl", Tables.empty())
+    assert "near the best one at full length: `python -m repro sweep mnist_fc --study bowl --finish`" in said
     finished(parent, [own - 0.1, own, own + 0.1], [99.9, 100.0, 100.1])
-    said = searched.answer(read(), "bowl", frames.empty())
+    said = searches.answer(read(), "bowl", Tables.empty())
     assert words in said
     assert f"{100 - own:+.2f} (95% confidence interval" in said
-    assert "fresh seeds were +0.50" in said
+    assert "New seeds differ from it by +0.50" in said
 
 
 def test_the_setting_that_answers_is_chosen_by_its_trial_and_not_by_test_images() -> None:
@@ -132,56 +136,58 @@ def test_the_setting_that_answers_is_chosen_by_its_trial_and_not_by_test_images(
     found = read()
     second = found.retrained.iloc[[0]].assign(trial=9.0, trial_value=100.2, test_neg_elbo="[90.0, 90.1, 90.2]")
     found.retrained = pd.concat([second, found.retrained], ignore_index=True)
-    assert "gives 100.10 nats of test negative ELBO" in searched.answer(found, "bowl", frames.empty())
+    assert "gives 100.10 nats of test negative ELBO" in searches.answer(found, "bowl", Tables.empty())
 
 
-def own_runs(*costs: float) -> frames.Frames:
+def own_runs(*costs: float) -> Tables:
     """Comparable runs of the published setting with these held-out costs after a trial's three epochs, and another."""
-    found = frames.empty()
-    of = {"experiment": "mnist_fc", "data": "MNIST (canonical)"}
+    found = Tables.empty()
+    of = {"experiment": "mnist_fc", "data": "MNIST (canonical)", "signature": ""}
     rows = [of | {"run_id": str(number), "comparable": number < len(costs)} for number in range(len(costs) + 1)]
-    found.runs = pd.DataFrame(rows, columns=frames.RUN_COLUMNS)
+    found.runs = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     ends = [
         {"run_id": str(number), "epoch": epoch, names.HELDOUT_NEG_ELBO: cost - epoch + 3}
         for number, cost in enumerate((*costs, 0.0))
         for epoch in (2, 3, 4)
     ]
-    found.curves = pd.DataFrame(ends, columns=frames.CURVE_COLUMNS)
+    found.curves = pd.DataFrame(ends, columns=list(CURVE_COLUMNS))
     return found
 
 
 @pytest.mark.parametrize(
     ("costs", "words"),
     [
-        ((90.0, 92.0), "at 91.00 nats of held-out negative ELBO (mean of 2 seeds, 90.00 to 92.00); none of the 12 "),
-        ((100.1,), "at 100.10 nats of held-out negative ELBO (one seed); 1 of the 12 complete trials is lower"),
-        ((140.0,), "12 of the 12 complete trials are lower, and the best has 100.05, -39.95 beside it. "),
+        (
+            (90.0, 92.0),
+            "91.00 nats of held-out negative ELBO (mean of 2 seeds, 90.00 to 92.00). Of the 12 complete trials none ",
+        ),
+        ((100.1,), "have 100.10 nats of held-out negative ELBO (one seed). Of the 12 complete trials 1 is lower"),
+        ((140.0,), "Of the 12 complete trials 12 are lower; the best has 100.05, a difference of -39.95. "),
     ],
 )
 def test_before_retraining_the_published_settings_own_runs_are_set_beside_the_trials(
     costs: tuple[float, ...], words: str
 ) -> None:
     study()
-    said = searched.answer(read(), "bowl", own_runs(*costs))
-    assert said.startswith("After 3 epochs its own runs have the published setting at ")
+    said = searches.answer(read(), "bowl", own_runs(*costs))
+    assert said.startswith("After 3 epochs the published setting's own runs have ")
     assert words in said
     other = own_runs(*costs)
     other.runs["data"] = "MNIST (unverified)"
-    assert searched.answer(read(), "bowl", other) == searched.answer(read(), "bowl", frames.empty())
+    assert searches.answer(read(), "bowl", other) == searches.answer(read(), "bowl", Tables.empty())
 
 
 def test_the_section_has_tables_and_plots() -> None:
     finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
-    section = searched.section(read(), own_runs(100.5))
+    section = searches.section(read(), own_runs(100.5))
     parts = section.parts
     assert [part.name for part in parts if isinstance(part, Figure)] == [
         "surface_bowl", "rate_distortion_bowl", "importance_bowl", "history_bowl",
     ]  # fmt: skip
     more = {part.name: part.svg for part in section.folded if isinstance(part, Figure)}
-    assert list(more) == ["slice_bowl", "parallel_bowl", "edf_bowl"]
+    assert list(more) == ["slice_bowl", "parallel_bowl", "rank_bowl", "edf_bowl"]
     assert "optim.lr" in more["slice_bowl"]
     assert "held-out negative ELBO" in more["parallel_bowl"]
-    assert "12 complete trials" in more["edf_bowl"]
     assert "published setting" in more["edf_bowl"]
     best = next(part for part in parts if isinstance(part, Table) and part.name == "trials_bowl").frame
     assert best["trial"].iloc[0] == 7
@@ -193,11 +199,11 @@ def test_the_published_settings_own_runs_answer_where_it_was_not_retrained() -> 
     finished(study(), [], [100.0, 100.1, 100.2])
     own = own_runs(100.1, 100.2)
     own.runs["test_neg_elbo"] = [102.9, 103.1, 1.0]
-    said = searched.answer(read(), "bowl", own)
+    said = searches.answer(read(), "bowl", own)
     assert "gives 100.10 nats of test negative ELBO over 3 seeds, the published setting 103.00 over 2: -2.90" in said
     other = own_runs(100.1)
     other.runs["test_neg_elbo"] = [102.9, 1.0]
-    assert "is not yet known" in searched.answer(read(), "bowl", other), "one seed has no spread"
+    assert "It is not yet known" in searches.answer(read(), "bowl", other), "one seed has no standard deviation"
 
 
 @pytest.mark.parametrize("complete", [0, 1, 2, 5])
@@ -206,19 +212,26 @@ def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
     found = read()
     found.trials = found.trials.sort_values("trial").head(complete + 1)
     found.trials.loc[found.trials["trial"] == complete, ["state", "value"]] = "running", math.nan
-    section = searched.section(found, frames.empty())
+    section = searches.section(found, Tables.empty())
     parts = section.parts
-    assert len(section.folded) == (3 if complete > 1 else 0)
+    assert len(section.folded) == (4 if complete > 1 else 0)
     drawn = [part.name for part in parts if isinstance(part, Figure)]
     assert drawn == ["rate_distortion_bowl"] * (complete > 1) + ["history_bowl"] * (complete > 0)
     assert any("1 running" in part.text for part in parts if isinstance(part, Prose))
 
 
-def test_importance_finds_what_matters() -> None:
+def test_a_rebuilt_study_has_the_trials_the_ranges_and_the_importances_of_its_table() -> None:
     study()
-    shares = sweep_plots.importances(read().trials).median()
-    assert shares["optim.lr"] > 0.8
-    assert shares.sum() == pytest.approx(1, abs=0.1)
+    rebuilt = plots.study_of(read().trials)
+    assert [each.value for each in rebuilt.trials] == [bowl(rate, latent) for rate in RATES for latent in LATENTS] + [
+        None
+    ]
+    assert rebuilt.trials[12].state.name == "PRUNED"
+    assert rebuilt.best_params == {"optim.lr": RATES[3], "model.latent": 20}
+    kinds = rebuilt.trials[0].distributions
+    assert (kinds["optim.lr"].low, kinds["optim.lr"].high, kinds["optim.lr"].log) == (RATES[0], RATES[-1], True)
+    assert kinds["model.latent"].choices == LATENTS
+    assert optuna.importance.get_param_importances(rebuilt)["optim.lr"] > 0.8
 
 
 def test_studies_of_stand_ins_stay_out_of_the_results(tmp_path: Path) -> None:

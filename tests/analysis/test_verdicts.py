@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from repro.analysis import ablations, compare, curves, frames, verdicts
+from repro.analysis import curves, tables, variants, verdicts
 from repro.analysis.claims import CLAIMS, Evidence
+from repro.analysis.report import summary
 from repro.analysis.verdicts import Verdict, judge, word
 from repro.benchmarks import verdicts as simulation
 from scipy import stats
@@ -26,7 +27,7 @@ from repro.overrides import apply
 FC = registry.get("mnist_fc")
 LAST = FC.spec.reported[-1]
 PLANNED, MARGIN = LAST.seeds, 1.01
-SPREAD = np.linspace(-1, 1, len(PLANNED))  # standard deviation 0.66
+OFFSETS = np.linspace(-1, 1, len(PLANNED))  # their standard deviation is 0.66
 KEYS = ["experiment", "epoch", "reported", "verdict", "reason", "n", "planned", "margin", "mean", "std", "difference"]
 
 
@@ -49,7 +50,7 @@ def store(template: Path, tmp_path: Path) -> Path:
 
 def planned(off: float, spread: float) -> list[dict[str, Any]]:
     """A finished run of every planned seed, costs around reported + off."""
-    costs = LAST.cost + off + spread * SPREAD
+    costs = LAST.cost + off + spread * OFFSETS
     return [{"seed": seed, "cost": cost} for seed, cost in zip(PLANNED, costs, strict=True)]
 
 
@@ -95,7 +96,7 @@ def test_a_seed_outside_the_plan_is_listed_and_not_pooled() -> None:
     assert (verdict.verdict, verdict.outside) == ("reproduced", (7,))
     assert replace(verdict, outside=()) == judged(rows)
     assert judged([*rows[:-1], {"seed": 7, "cost": LAST.cost}]).verdict == "interim"
-    (row,) = compare.plan_rows([verdict])
+    (row,) = summary.plan_rows([verdict])
     assert row["note"] == "outside the plan: seeds 7"
 
 
@@ -193,11 +194,11 @@ NEVER = [
 @pytest.mark.parametrize(("made", "why"), NEVER)
 def test_what_must_not_enter_a_verdict_does_not(store: Path, made: dict[str, object], why: str) -> None:
     synthetic.run("mnist_fc", 100, 96.2, **made)
-    tables, faults = frames.from_store([FC])
+    found, faults = tables.from_store([FC])
     assert not faults
-    verdict = compare.all_verdicts([FC], tables)[-1]
+    verdict = summary.all_verdicts([FC], found)[-1]
     assert (verdict.label, verdict.mean) == ("interim (0 of 12)", None)
-    assert why in tables.runs["reason"].iloc[0]
+    assert why in found.runs["reason"].iloc[0]
 
 
 def test_the_command_gives_every_result_its_verdict(store: Path) -> None:
@@ -233,16 +234,16 @@ def test_the_command_gives_every_result_its_verdict(store: Path) -> None:
 def test_tables_survive_their_files(store: Path, tmp_path: Path) -> None:
     for seed in range(100, 102):
         synthetic.run("mnist_fc", seed, 96.2 + seed / 300)
-    tables, _ = frames.from_store([FC])
-    tables.save(tmp_path / "results")
-    again = frames.from_files(tmp_path / "results")
-    assert compare.all_verdicts([FC], again) == compare.all_verdicts([FC], tables)
+    found, _ = tables.from_store([FC])
+    found.save(tmp_path / "results")
+    again = tables.Tables.from_files(tmp_path / "results")
+    assert summary.all_verdicts([FC], again) == summary.all_verdicts([FC], found)
     again.save(tmp_path / "again")
     for name in ("runs.csv", "curves.csv", "measurements.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "results" / name).read_bytes()
-    joined = tables.joined(again)
+    joined = found.joined(again)
     assert len(joined.runs) == 2
-    assert len(joined.curves) == len(tables.curves)
+    assert len(joined.curves) == len(found.curves)
 
 
 def test_a_variant_is_measured_against_its_experiment_at_the_same_epoch(store: Path) -> None:
@@ -250,8 +251,8 @@ def test_a_variant_is_measured_against_its_experiment_at_the_same_epoch(store: P
     synthetic.run("mnist_fc", 1, 96.4)
     synthetic.run("mnist_fc_pytorch_init", 0, 95.0)
     synthetic.run("mnist_fc_gaussian", 0, -1000.0)
-    tables, _ = frames.from_store(frames.all_entries())
-    rows = ablations.table(Evidence(tables)).set_index("variant")
+    found, _ = tables.from_store(tables.all_entries())
+    rows = variants.table(Evidence(found)).set_index("variant")
     init = rows.loc["mnist_fc_pytorch_init"]
     assert (init["epoch"], init["change"]) == (100, "model.init: truncated_normal -> pytorch")
     assert init[["difference", "low", "high"]].tolist() == pytest.approx([-1.3, -1.4, -1.2])
@@ -268,19 +269,19 @@ def test_training_that_diverged_on_real_data_is_an_outcome(store: Path, shift: f
     for seed in range(2):
         synthetic.run("mnist_fc", seed)
     synthetic.run("mnist_fc_score_function", 0, diverged_after=16, shift=shift, data=data)
-    tables, faults = frames.from_store(frames.all_entries())
+    found, faults = tables.from_store(tables.all_entries())
     assert not faults
-    evidence = Evidence(tables)
+    evidence = Evidence(found)
     (claim,) = (each for each in CLAIMS if each.name == "score_function_not_practical")
     finding = claim.finding(evidence)
     assert finding.verdict == expected
-    row = ablations.table(evidence).set_index("variant").loc["mnist_fc_score_function"]
+    row = variants.table(evidence).set_index("variant").loc["mnist_fc_score_function"]
     if expected == "not measured":
         assert row["note"].startswith("not run yet")
     else:
         assert "in 16 epochs by the score function, after which its cost was no longer a number" in finding.evidence
         assert (row["epoch"], row["difference"]) == (16, pytest.approx(shift))
-        assert row["note"] == ablations.DIVERGED_THEN
+        assert row["note"] == variants.DIVERGED_THEN
 
 
 @given(st.floats(-3, 3), st.floats(0.01, 3), st.integers(2, 20))

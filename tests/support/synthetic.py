@@ -1,11 +1,11 @@
-"""Tracked runs that nobody trained, whose right verdict is known."""
+"""Runs that were not trained, whose right verdict is known: in a store, or only as tables."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
-from repro.analysis import frames
+from repro.analysis.tables import CURVE_COLUMNS, RUN_COLUMNS, Tables
 
 from repro import figures, registry
 from repro.registry import Entry
@@ -30,9 +30,9 @@ def run(
     shift: float = 0.0,
     diverged_after: int = 0,
 ) -> str:
-    """Track a run in the present directory's store whose curve is the reported one, ending at `cost`; return its id.
+    """Track a run in the store of the current directory and return its id.
 
-    `shift` is added to the curve, and `diverged_after` so many epochs it ends.
+    Its curve is the reported one plus `shift`, ends at `cost`, and stops after `diverged_after` epochs if not 0.
     """
     entry = registry.get(experiment)
     spec = spec or entry.spec
@@ -79,39 +79,39 @@ def curve_of(entry: Entry) -> figures.Curve:
     return curve
 
 
-def tables(experiment: str, rows: list[dict[str, object]]) -> frames.Frames:
-    """The tables of runs of an experiment that follow its published curve and end at `cost`, without a store.
+def tables(experiment: str, rows: list[dict[str, object]]) -> Tables:
+    """Return the tables of runs of an experiment that follow its published curve and end at `cost`, without a store.
 
-    A row has `seed` and `cost`, and whatever else of the columns of `Frames.runs` is not as it would be for a finished
-    planned run on canonical data.
+    A row has `seed` and `cost`, and those columns of `Tables.runs` that differ from a finished planned run on canonical
+    data.
     """
     entry = registry.get(experiment)
-    curve, found = curve_of(entry), frames.empty()
-    usual = dict.fromkeys(frames.RUN_COLUMNS, "") | {
+    curve, found = curve_of(entry), Tables.empty()
+    usual = dict.fromkeys(RUN_COLUMNS, "") | {
         "experiment": experiment, "status": "FINISHED", "epochs": len(curve.epoch), "comparable": True,
         "signature": entry.spec.signature, "plan": entry.spec.flat()["reported"], "plan_commit": PLAN_COMMIT,
         "plan_date": PLAN_DATE, "data": "MNIST (canonical)", "fingerprint": CANONICAL[:12], "entropy_floor": 45.75,
         "started": "2026-01-02", "precision": "float32",
     }  # fmt: skip
     runs = [usual | {"run_id": f"{number:032x}"} | row for number, row in enumerate(rows)]
-    found.runs = pd.DataFrame(runs, columns=frames.RUN_COLUMNS)
+    found.runs = pd.DataFrame(runs, columns=list(RUN_COLUMNS))
     curves = []
     for run in runs:
         cost = curve.cost.copy()
         cost[-1] = run["cost"]
         columns = {"experiment": experiment, "seed": run["seed"], "run_id": run["run_id"]}
         curves.append(pd.DataFrame(columns | {"epoch": curve.epoch.astype(int), "cost": cost})[: run["epochs"]])
-    found.curves = pd.concat(curves).reindex(columns=frames.CURVE_COLUMNS) if curves else found.curves
+    found.curves = pd.concat(curves).reindex(columns=list(CURVE_COLUMNS)) if curves else found.curves
     return found
 
 
 def loaded(text: str) -> dict[tuple[str, int], dict[str, object]]:
-    """What `compare --json` printed, by experiment and epoch."""
+    """Return what `compare --json` printed, by experiment and epoch."""
     return {(row["experiment"], row["epoch"]): row for row in json.loads(text)}
 
 
 def saved(folder: Path, name: str, text: str) -> Path:
-    """A file with that text."""
+    """Write a file and return its path."""
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""The report's plots, from tables. Each is told apart without colour too: by marker, line or label."""
+"""Plots of runs and of measurements on their models. Lines differ by marker, style or label too, not by colour only."""
 
 import io
 import re
@@ -15,9 +15,10 @@ from repro.analysis.curves import table_of
 
 from repro.figures import COLORS, Curve
 
-INK = "#123456"  # stands for the page's own text colour, light or dark
+INK = "#123456"
+"""Stands for the text colour of the page, which may be light or dark."""
 FIRST = 25
-"""Epochs of a curve that a panel of their own shows."""
+"""Epochs of a curve that have a panel of their own."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
@@ -25,14 +26,19 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.alpha": 0.2, "grid.color": INK, "axes.axisbelow": True,
 }  # fmt: skip
-"""What is set while a plot is drawn and saved; what is written later than that would be black on a dark page."""
+"""Settings of Matplotlib while a plot is drawn and saved. Text drawn without them would be black on a dark page."""
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:
-    """A figure as SVG to stand in a page: text as text, in the page's colour, with ids that no other figure has."""
+    """Return a figure as SVG for a page: text as text, in the page's colour, with ids that no other figure has."""
     with mpl.rc_context({"svg.hashsalt": name}):
         out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            out,
+            format="svg",
+            bbox_inches="tight",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
@@ -44,16 +50,16 @@ def svg(figure: Figure, name: str, alt: str) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG on white."""
+    """Return a figure as PNG on white."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    figure.savefig(out, format="png", bbox_inches="tight", dpi=110, facecolor="white", metadata={"Software": None})
     return out.getvalue()
 
 
 def verdicts(table: pd.DataFrame) -> Figure:
-    """Each result's difference from the reported cost in units of its margin, over the zone of equivalence.
+    """Draw each result's difference from the reported cost in margins, and the zone of equivalence.
 
-    Columns of `content.interval_table`.
+    `table` is that of `report.summary.interval_table`.
     """
     figure, (axes,) = new(7.2, 0.9 + 0.62 * max(len(table), 1))
     axes.axvspan(-1, 1, color=COLORS[2], alpha=0.15, linewidth=0, label="within the margin")
@@ -78,7 +84,7 @@ def verdicts(table: pd.DataFrame) -> Figure:
 
 
 def cost_curves(curves: pd.DataFrame, published: Curve | None) -> Figure:
-    """Each seed's cost, their mean and range, over the published curve: how it settles, and the first epochs."""
+    """Draw each seed's cost, the mean, the range and the published curve; the first epochs have their own panel."""
     seeds = table_of(curves)
     last = int(seeds.index.max())
     spans = (last, FIRST) if last > FIRST else (last,)
@@ -107,9 +113,9 @@ def cost_curves(curves: pd.DataFrame, published: Curve | None) -> Figure:
 
 
 def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
-    """KL of each latent dimension, highest first, grey where its mean varies no more than that.
+    """Draw the KL of each latent dimension, highest first, grey if the variance of its mean is at most `threshold`.
 
-    Rows of quantities kl_of_dimension and variance_of_mean.
+    Needs rows of the quantities kl_of_dimension and variance_of_mean.
     """
     kl = _rows(measured, "kl_of_dimension").set_index("x")["value"].sort_values(ascending=False)
     variance = measured[measured["quantity"] == "variance_of_mean"].set_index("x")["value"].reindex(kl.index)
@@ -125,7 +131,7 @@ def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
 
 
 def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str, log: bool = True) -> Figure:
-    """A quantity against its x, a line for each group."""
+    """Draw a quantity against its x, a line for each group."""
     rows = _rows(measured, quantity)
     figure, (axes,) = new(7.2, 3.4)
     for number, (group, unordered) in enumerate(rows.groupby("group", sort=False)):
@@ -137,7 +143,7 @@ def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str, lo
 
 
 def spectrum(measured: pd.DataFrame) -> Figure:
-    """Energy by frequency, of data, reconstructions and samples."""
+    """Draw spectral energy by frequency, of data, reconstructions and samples."""
     figure = by_group(
         measured, "spectrum", "frequency (share of the Nyquist frequency)", "share of energy per frequency"
     )
@@ -149,7 +155,7 @@ def spectrum(measured: pd.DataFrame) -> Figure:
 
 
 def confidence(measured: pd.DataFrame) -> Figure:
-    """A classifier's mean confidence on each kind of image."""
+    """Draw a classifier's mean confidence on each kind of image."""
     rows = _rows(measured, "mean_confidence")
     figure, (axes,) = new(7.2, 2.6)
     places = range(len(rows))
@@ -164,7 +170,7 @@ def confidence(measured: pd.DataFrame) -> Figure:
 
 
 def latent_map(measured: pd.DataFrame) -> Figure:
-    """Latent means in two dimensions by PCA and t-SNE, coloured by class, whose number stands at its median."""
+    """Draw latent means in two dimensions by PCA and t-SNE, coloured by class, with its number at the median."""
     figure, both = new(9.6, 4.4, columns=2)
     for axes, (name, title) in zip(both, (("pca", "PCA"), ("tsne", "t-SNE")), strict=True):
         columns = [_rows(measured, f"latent_{name}_{axis}").set_index("x") for axis in (1, 2)]
@@ -198,8 +204,8 @@ def latent_map(measured: pd.DataFrame) -> Figure:
     return figure
 
 
-def ablations(table: pd.DataFrame) -> Figure:
-    """Each variant's cost less that of its experiment, at the same epoch."""
+def variants(table: pd.DataFrame) -> Figure:
+    """Draw each variant's cost less that of its experiment, at the same epoch."""
     rows = table[table["difference"].notna()]
     figure, (axes,) = new(7.2, 1.0 + 0.45 * max(len(rows), 1))
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -225,7 +231,7 @@ def ablations(table: pd.DataFrame) -> Figure:
 
 
 def several(curves: dict[str, pd.Series], first: int = 3) -> Figure:
-    """Cost against epoch of several experiments, from epoch `first` on."""
+    """Draw cost against epoch of several experiments, from epoch `first` on."""
     figure, (axes,) = new(7.2, 3.6)
     for number, (label, curve) in enumerate(curves.items()):
         shown = curve[curve.index >= first]
@@ -246,7 +252,7 @@ def several(curves: dict[str, pd.Series], first: int = 3) -> Figure:
 
 
 def _rows(measured: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """The rows of a quantity. Raises LookupError if there are none."""
+    """Return the rows of a quantity. Raises LookupError if there are none."""
     found = measured[measured["quantity"] == quantity]
     if found.empty:
         raise LookupError(quantity)
@@ -254,12 +260,12 @@ def _rows(measured: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
-    """A figure with its axes side by side. Inches."""
+    """Return a figure, of a size in inches, and its axes side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, tuple(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def _window(settled: pd.Series, final: float) -> tuple[float, float]:
-    """Limits that show how a curve settles, its first epochs being far above."""
+    """Limits that leave out the first epochs, which are far above the others."""
     low, high = min(float(settled.min()), final), float(np.quantile(settled, 0.95))
     return low - 0.08 * (high - low), high + 0.1 * (high - low)

@@ -1,4 +1,4 @@
-"""A page of sections, tables and figures, as one HTML file that needs nothing else, or as Markdown."""
+"""A page of sections, tables and figures, as one self-contained HTML file or as Markdown."""
 
 import base64
 import io
@@ -15,16 +15,17 @@ from PIL import Image
 
 ASSETS = Path(__file__).parent / "assets"
 MARKS = {
-    "holds": "✓",
-    "reproduced": "✓",
-    "does not hold": "✗",
-    "different": "✗",
-    "undecided": "?",
-    "interim": "…",
-    "consistent": "≈",
+    "holds": ("✓", "good"),
+    "reproduced": ("✓", "good"),
+    "consistent": ("≈", "good"),
+    "does not hold": ("✗", "bad"),
+    "different": ("✗", "bad"),
+    "undecided": ("?", "open"),
+    "interim": ("…", "open"),
+    "not measured": ("○", "none"),
+    "not comparable": ("○", "none"),
 }
-MARKS |= {"not measured": "○", "not comparable": "○"}
-"""A sign before a verdict, so that its colour is not all that tells it."""
+"""The sign and the CSS class of a verdict by its first words. The sign serves readers who do not see the colour."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Prose:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption. `name` is its anchor; columns of numbers are shown with `digits` decimals."""
+    """A table with its caption. `name` is its anchor; `digits` are the decimals of real numbers."""
 
     name: str
     frame: pd.DataFrame
@@ -45,16 +46,16 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column is of numbers, and so stands to the right."""
+        """Return for each column whether it is of numbers, and so aligned to the right."""
         kinds = pd.api.types
         return [kinds.is_numeric_dtype(dtype) and not kinds.is_bool_dtype(dtype) for dtype in self.frame.dtypes]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: SVG to stand in the page, or else only PNG. `caption` says what it shows and how it was made.
+    """A picture as PNG and, if `svg` is not empty, as SVG for the page.
 
-    `runs` are the ids of the runs that it is to be logged to.
+    `caption` says what it shows and how it was made; `runs` are the ids of the runs that it is logged to.
     """
 
     name: str
@@ -65,14 +66,17 @@ class Figure:
     runs: tuple[str, ...] = ()
 
 
+Part = Prose | Table | Figure
+
+
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is under it; `folded` parts are shown on demand."""
+    """A heading with its parts; the page shows `folded` parts on demand."""
 
     title: str
     anchor: str
-    parts: list[Prose | Table | Figure]
-    folded: list[Prose | Table | Figure] = field(default_factory=list)
+    parts: list[Part]
+    folded: list[Part] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,16 +90,22 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole."""
+    """A whole page."""
 
     title: str
     lead: str
     cards: list[Card]
     sections: list[Section]
 
+    @property
+    def figures(self) -> list[Figure]:
+        """Return every picture of the page."""
+        parts = [part for section in self.sections for part in (*section.parts, *section.folded)]
+        return [part for part in parts if isinstance(part, Figure)]
+
 
 def html(page: Page) -> str:
-    """One file with styles, script and pictures in it; the same page gives the same text."""
+    """Return the page as one file with styles, script and pictures in it. The same page gives the same text."""
     loader = jinja2.FileSystemLoader(ASSETS)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"inline": _inline, "data": _data, "cell": _cell, "kind": verdict_kind, "mark": verdict_mark}
@@ -105,7 +115,7 @@ def html(page: Page) -> str:
 
 
 def markdown(page: Page, pictures: str) -> str:
-    """The same for a file among others; its pictures are in the folder `pictures`, as that file would name it."""
+    """Return the page as Markdown. `pictures` is the folder of its pictures, relative to the Markdown file."""
     lines = [f"# {page.title}", "", page.lead, ""]
     for section in page.sections:
         lines += [f"## {section.title}", ""]
@@ -120,14 +130,17 @@ def markdown(page: Page, pictures: str) -> str:
 
 
 def verdict_kind(text: Any) -> str:
-    """The class of a cell that holds a verdict: good, bad, open or none; "" for any other."""
-    word = next((each for each in MARKS if str(text).startswith(each)), "")
-    return {"✓": "good", "≈": "good", "✗": "bad", "?": "open", "…": "open", "○": "none"}.get(MARKS.get(word, ""), "")
+    """Return the CSS class of a verdict: good, bad, open or none; "" for any other text."""
+    return _mark(text)[1]
 
 
 def verdict_mark(text: Any) -> str:
-    """The sign of a verdict."""
-    return next((mark for word, mark in MARKS.items() if str(text).startswith(word)), "")
+    """Return the sign of a verdict; "" for any other text."""
+    return _mark(text)[0]
+
+
+def _mark(text: Any) -> tuple[str, str]:
+    return next((mark for word, mark in MARKS.items() if str(text).startswith(word)), ("", ""))
 
 
 def _markdown_table(table: Table) -> list[str]:
@@ -147,7 +160,7 @@ def _cell(value: Any, digits: int = 2) -> str:
 
 
 def _inline(text: str) -> Markup:
-    """Escaped, with code between backticks."""
+    """Escape a text and mark up code between backticks."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 

@@ -1,66 +1,72 @@
-"""Claims on images: pixels beside each other, and drawn ones, digits that look real and photographs that are blurry."""
+"""Claims on images: similar neighbouring pixels, samples of digits that look real, blurry samples of photographs."""
 
-from repro.analysis.claims.claim import Claim, Evidence, Finding
+from repro.analysis.claims.evidence import Claim, Evidence, Finding
 
-ALMOST = 0.9  # of the way from the mean image's confidence to the test digits'
-APART = 0.75  # share told apart from handwritten digits, where one in two is chance
-BLURRY = 0.5  # of the data's share of high frequencies
-SIMILAR = 0.5  # correlation
+ALMOST = 0.9
+"""Share of the way from the confidence on the mean image to that on test digits."""
+APART = 0.75
+"""Accuracy of telling samples from handwritten digits; chance is 0.5."""
+BLURRY = 0.5
+"""Share of high frequencies, relative to the data."""
+SIMILAR = 0.5
+"""Correlation of neighbouring pixels."""
 
 
 def almost_real(evidence: Evidence) -> Finding:
-    """A classifier's confidence on samples, between that on the mean image and that on test digits."""
-    study = evidence.measured("mnist_fc", "digits")
+    """Place the confidence of a classifier on samples between the mean image and test digits."""
+    measurement = evidence.measurement("mnist_fc", "digits")
     groups = ("test digits", "samples", "mean image", "class means")
-    test, drawn, mean, blurred = (study.value("mean_confidence", of) for of in groups)
-    accuracy = study.value("classifier_accuracy")
+    test, drawn, mean, blurred = (measurement.value("mean_confidence", of) for of in groups)
+    accuracy = measurement.value("classifier_accuracy")
     share = (drawn - mean) / (test - mean)
     return Finding(
         "holds" if share >= ALMOST else "does not hold",
         f"a classifier with {accuracy:.2%} test accuracy is {drawn:.3f} confident on samples, {test:.3f} on test "
         f"digits, {mean:.3f} on the mean image: {share:.0%} of the way. The blurred means of the classes have "
-        f"{blurred:.3f}: confidence is of a clear class, not of a real look",
+        f"{blurred:.3f}: confidence says that the class is clear, not that the image looks real",
         {"samples": drawn, "test_digits": test, "mean_image": mean, "share": share, "classifier_accuracy": accuracy},
-        (study.run_id,),
+        (measurement.run_id,),
     )
 
 
 def not_distinguished(evidence: Evidence) -> Finding:
-    """How often a classifier tells a sample from a handwritten digit."""
-    study = evidence.measured("mnist_fc", "digits")
-    row = study.row("real_or_generated_accuracy")
+    """Judge how often a classifier tells a sample from a handwritten digit."""
+    measurement = evidence.measurement("mnist_fc", "digits")
+    row = measurement.row("real_or_generated_accuracy")
     return Finding(
         "holds" if row["value"] <= APART else "does not hold",
         f"a classifier trained for it tells {row['value']:.1%} +- {row['standard_error']:.1%} of them apart (50% is "
-        "chance). A naked eye is not a classifier: this asks more than the text does",
+        "chance). A naked eye is not a classifier: this asks more than the notebook does",
         {"accuracy": float(row["value"])},
-        (study.run_id,),
+        (measurement.run_id,),
     )
 
 
 def blurry(evidence: Evidence) -> Finding:
-    """Fine detail of samples and reconstructions against the data's."""
-    study = evidence.measured("cifar_conv", "spectrum")
-    data, copies, drawn = (study.value("high_frequency_share", of) for of in ("data", "reconstructions", "samples"))
+    """Compare the fine detail of samples and reconstructions with that of the data."""
+    measurement = evidence.measurement("cifar_conv", "spectrum")
+    data, copies, drawn = (
+        measurement.value("high_frequency_share", of) for of in ("data", "reconstructions", "samples")
+    )
     return Finding(
         "holds" if drawn <= BLURRY * data else "does not hold",
         f"share of spectral energy above half the Nyquist frequency: data {data:.3%}, reconstructions {copies:.3%}, "
         f"samples {drawn:.3%}, {drawn / data:.1%} of the data's, which are {_label(evidence)}",
         {"data": data, "reconstructions": copies, "samples": drawn, "ratio": drawn / data},
-        (study.run_id,),
+        (measurement.run_id,),
     )
 
 
 def adjacent_pixels(evidence: Evidence) -> Finding:
-    """Correlation of neighbours in both data sets."""
-    measured = {name: evidence.measured(name, "spectrum") for name in ("mnist_fc", "cifar_conv")}
-    found = {name: study.value("neighbour_correlation", "data") for name, study in measured.items()}
+    """Measure the correlation of neighbouring pixels in both data sets."""
+    measured = {name: evidence.measurement(name, "spectrum") for name in ("mnist_fc", "cifar_conv")}
+    found = {name: measurement.value("neighbour_correlation", "data") for name, measurement in measured.items()}
     return Finding(
         "holds" if min(found.values()) >= SIMILAR else "does not hold",
         f"correlation of a pixel with the one to its right: MNIST {found['mnist_fc']:.3f}, CIFAR-10 "
         f"{found['cifar_conv']:.3f}",
         found,
-        tuple(study.run_id for study in measured.values()),
+        tuple(measurement.run_id for measurement in measured.values()),
     )
 
 
@@ -72,7 +78,7 @@ CLAIMS = (
     Claim(
         "adjacent_pixels_similar",
         "For example adjacent pixels tend to have similar intensity values.",
-        "correlation of the intensities of pixels side by side, over all images of the study",
+        "correlation of the intensities of pixels side by side, over all images of the measurement",
         f"at least {SIMILAR} in both data sets",
         adjacent_pixels,
     ),

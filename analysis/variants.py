@@ -1,11 +1,11 @@
-"""What each one-factor variant does to the cost, against the experiment that it varies."""
+"""The cost of each one-factor variant beside that of the experiment that it varies."""
 
 from collections.abc import Iterable
 
 import pandas as pd
-from repro.analysis.claims.claim import Evidence, MissingError
+from repro.analysis.claims.evidence import Evidence, MissingError
 from repro.analysis.curves import table_of
-from repro.analysis.frames import DIVERGED
+from repro.analysis.tables import DIVERGED
 
 from repro import registry
 from repro.registry import Entry
@@ -14,15 +14,15 @@ COLUMNS = [
     "variant", "of", "change", "seeds", "epoch", "cost", "baseline", "difference", "low", "high", "test_neg_elbo",
     "baseline_test", "data", "note",
 ]  # fmt: skip
-OTHER_SCALE = {"model.likelihood": "a density of its own scale, not compared"}
+OTHER_SCALE = {"model.likelihood": "its cost is a density of another scale, not compared"}
 NOT_A_CHANGE = ("reported", "variant_of", "training.epochs")
-"""Settings in which a variant may differ from its experiment without being another model or objective."""
+"""Settings that change neither the model nor the objective of a variant."""
 DIVERGED_THEN = "its cost was no longer a number in the next epoch"
 OTHER_OBJECTIVE = {"training.kl": "its cost is another objective; the test negative ELBO is the true one"}
 
 
 def table(evidence: Evidence) -> pd.DataFrame:
-    """One row a variant. Costs in nats per image, means over seeds at the variant's last epoch.
+    """Return one row a variant. Costs are nats per image, means over seeds at the variant's last epoch.
 
     `difference` is cost - baseline at that same epoch; `low` to `high` is its range over the baseline's and the
     variant's seeds. A variant without a run has the command that makes it in `note`.
@@ -33,7 +33,7 @@ def table(evidence: Evidence) -> pd.DataFrame:
 
 
 def changed(entry: Entry) -> dict[str, tuple[str, str]]:
-    """The settings in which a variant differs from its experiment, each with both values."""
+    """Return the settings in which a variant differs from its experiment, each with both values."""
     base, mine = registry.get(str(entry.spec.variant_of)).spec.flat(), entry.spec.flat()
     keys = [key for key in sorted(base | mine) if key not in NOT_A_CHANGE]
     return {key: (base.get(key, "-"), mine.get(key, "-")) for key in keys if base.get(key) != mine.get(key)}
@@ -59,7 +59,7 @@ def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
         if change.keys() & OTHER_SCALE.keys():
             return row
         base_runs = evidence.runs(of, epoch)
-        base = table_of(evidence.curves_of(base_runs)).loc[epoch].dropna()
+        base = table_of(evidence.curves_of(base_runs)).reindex([epoch]).loc[epoch].dropna()
         return row | {
             "baseline": float(base.mean()),
             "difference": float(costs.mean() - base.mean()),
@@ -72,6 +72,6 @@ def _row(entry: Entry, evidence: Evidence) -> dict[str, object]:
 
 
 def _caveats(change: Iterable[str], runs: pd.DataFrame) -> list[str]:
-    """What must be known of a variant's cost."""
+    """Return what a reader must know of a variant's cost."""
     said = [(OTHER_SCALE | OTHER_OBJECTIVE)[key] for key in change if key in OTHER_SCALE | OTHER_OBJECTIVE]
     return said + [DIVERGED_THEN] * bool((runs["status"] == DIVERGED).any())

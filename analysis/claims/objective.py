@@ -1,30 +1,33 @@
-"""Claims on the objective and its gradient: two estimators, the KL in closed form, the bound."""
+"""Claims on the objective and its gradient: the two estimators, the KL in closed form, the bound."""
 
-from repro.analysis.claims.claim import Claim, Evidence, Finding
-from repro.analysis.frames import DIVERGED
+from repro.analysis.claims.evidence import Claim, Evidence, Finding
+from repro.analysis.tables import DIVERGED
 
 from repro import registry
 
-FAR_HIGHER = 10.0  # times
-DEVIATIONS = 4.0  # standard errors that an estimate may be off
-BEHIND = 5  # an estimator that after all its epochs is not where the other was after so many is not practical
+FAR_HIGHER = 10.0
+"""Ratio of the variances from which one is far higher."""
+DEVIATIONS = 4.0
+"""Standard errors by which an estimate may be off."""
+BEHIND = 5
+"""Epochs of the pathwise estimator whose cost an estimator has to reach to be practical."""
 
 
 def variance(evidence: Evidence) -> Finding:
-    """Both estimators' variance at several points of training."""
-    study = evidence.measured("mnist_fc", "gradients")
-    ratios = study.by_x("gradient_variance_ratio")
+    """Compare both estimators' variance at several points of training."""
+    measurement = evidence.measurement("mnist_fc", "gradients")
+    ratios = measurement.by_x("gradient_variance_ratio")
     lowest, highest = float(ratios.min()), float(ratios.max())
     return Finding(
         "holds" if lowest >= FAR_HIGHER else "does not hold",
         f"{lowest:.3g} to {highest:.3g} times as high, at epochs {', '.join(f'{x:g}' for x in ratios.index)}",
         {f"ratio_epoch_{x:g}": float(ratio) for x, ratio in ratios.items()},
-        (study.run_id,),
+        (measurement.run_id,),
     )
 
 
 def not_practical(evidence: Evidence) -> Finding:
-    """Training with the score function against training with the pathwise estimator."""
+    """Compare training with the score function and with the pathwise estimator."""
     runs = evidence.trained("mnist_fc_score_function").head(1)
     run, curve = runs.iloc[0], evidence.curves_of(runs)["cost"]
     epochs, lowest = int(run["epochs"]), float(curve.min())
@@ -40,31 +43,31 @@ def not_practical(evidence: Evidence) -> Finding:
 
 
 def closed_form(evidence: Evidence) -> Finding:
-    """The KL that follows from the text's own q against an estimate of its definition."""
-    study = evidence.measured("mnist_fc", "kl")
-    exact, estimate = study.value("kl_closed_form"), study.row("kl_monte_carlo")
+    """Compare the KL that follows from the notebook's own q with an estimate of its definition."""
+    measurement = evidence.measurement("mnist_fc", "kl")
+    exact, estimate = measurement.value("kl_closed_form"), measurement.row("kl_monte_carlo")
     off = (exact - float(estimate["value"])) / float(estimate["standard_error"])
     return Finding(
         "holds" if abs(off) <= DEVIATIONS else "does not hold",
         f"{exact:.4f} nats per image; Monte Carlo estimate {estimate['value']:.4f} +- "
         f"{estimate['standard_error']:.4f}, {off:+.1f} standard errors off",
         {"closed_form": exact, "monte_carlo": float(estimate["value"]), "standard_errors_off": off},
-        (study.run_id,),
+        (measurement.run_id,),
     )
 
 
 def as_printed(evidence: Evidence) -> Finding:
-    """The KL that the text prints against the same estimate, and what training with it does."""
-    study = evidence.measured("mnist_fc", "kl")
-    printed, estimate = study.value("kl_as_printed"), study.row("kl_monte_carlo")
+    """Compare the KL that the notebook prints with the same estimate."""
+    measurement = evidence.measurement("mnist_fc", "kl")
+    printed, estimate = measurement.value("kl_as_printed"), measurement.row("kl_monte_carlo")
     off = (printed - float(estimate["value"])) / float(estimate["standard_error"])
     text = f"{printed:.4f} nats per image where the KL is {estimate['value']:.4f} +- {estimate['standard_error']:.4f}"
     figures = {"as_printed": printed, "monte_carlo": float(estimate["value"]), "standard_errors_off": off}
-    return Finding("holds" if abs(off) <= DEVIATIONS else "does not hold", text, figures, (study.run_id,))
+    return Finding("holds" if abs(off) <= DEVIATIONS else "does not hold", text, figures, (measurement.run_id,))
 
 
 def trained_as_printed(evidence: Evidence) -> Finding:
-    """The cost that training with the printed form reports, and the negative ELBO of what it has trained."""
+    """Compare the final cost of training with the printed form with the reported cost."""
     reported = registry.get("mnist_fc").spec.reported[-1]
     assert reported.margin is not None
     run, usual = evidence.runs("mnist_fc_kl_as_printed"), evidence.runs("mnist_fc")
@@ -79,16 +82,16 @@ def trained_as_printed(evidence: Evidence) -> Finding:
 
 
 def bound(evidence: Evidence) -> Finding:
-    """The ELBO against the importance-weighted estimate of log p(x), on the same test images."""
-    study = evidence.measured("mnist_fc", "evaluation")
-    elbo = -study.value("test_neg_elbo_many", "images of log p(x)")
-    log_px = study.row("test_log_px")
+    """Compare the ELBO with the importance-weighted estimate of log p(x), on the same test images."""
+    measurement = evidence.measurement("mnist_fc", "evaluation")
+    elbo = -measurement.value("test_neg_elbo_many", "images of log p(x)")
+    log_px = measurement.row("test_log_px")
     return Finding(
         "holds" if log_px["value"] + DEVIATIONS * log_px["standard_error"] >= elbo else "does not hold",
         f"ELBO {elbo:.2f}, importance-weighted log p(x) {log_px['value']:.2f} +- {log_px['standard_error']:.2f} nats "
         "per test image",
         {"elbo": elbo, "log_px": float(log_px["value"])},
-        (study.run_id,),
+        (measurement.run_id,),
     )
 
 
@@ -120,7 +123,8 @@ CLAIMS = (
         "kl_closed_form",
         "Since both p and q have been modelled as normal distributions, this KL divergence can be calculated "
         "analytically",
-        "the closed form for the text's own variance, e^s, against the mean of log q(z|x) - log p(z), on test images",
+        "the closed form for the notebook's own variance, e^s, against the mean of log q(z|x) - log p(z), on test "
+        "images",
         f"within {DEVIATIONS:.0f} standard errors of the Monte Carlo estimate",
         closed_form,
     ),

@@ -1,0 +1,243 @@
+"""Plots of a study: Optuna's own, a fitted surface with the published setting, and rate against distortion."""
+
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import optuna
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.visualization import matplotlib as library
+from repro.analysis.plots.runs import INK, MARKERS, new
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from repro.figures import COLORS
+
+VALUE = "held-out negative ELBO (nats)"
+FEWEST = 6
+"""Complete trials that a surface or importances need."""
+
+
+def study_of(trials: pd.DataFrame) -> optuna.Study:
+    """Return the complete and pruned trials of a table as an in-memory study. The ranges are those of the settings."""
+    shown = trials[trials["state"].isin(("complete", "pruned"))].sort_values("trial")
+    settings = settings_of(shown)
+    kinds = {key: _distribution(settings[key]) for key in settings}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(study_name="trials", direction="minimize")
+    optuna.logging.set_verbosity(verbosity)
+    for index, row in shown.iterrows():
+        state = optuna.trial.TrialState[row["state"].upper()]
+        value = row["value"] if row["state"] == "complete" else None
+        params = {key: settings[key].astype(object)[index] for key in settings}
+        study.add_trial(optuna.trial.create_trial(state=state, value=value, params=params, distributions=kinds))
+    return study
+
+
+def settings_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return each trial's settings as columns."""
+    return pd.DataFrame([json.loads(text) for text in trials["settings"]], index=trials.index)
+
+
+def _distribution(values: "pd.Series[Any]") -> BaseDistribution:
+    if not pd.api.types.is_float_dtype(values):
+        return CategoricalDistribution(
+            sorted(values.astype(object).unique(), key=lambda value: (isinstance(value, str), value))
+        )
+    low, high = float(values.min()), float(values.max())
+    return FloatDistribution(low, high, log=low > 0 and high > 10 * low)
+
+
+def history(trials: pd.DataFrame) -> Figure:
+    """Draw each trial's value and the best value so far. Raises LookupError where no trial is complete."""
+    done = _complete(trials, 1)["value"]
+    figure = _drawn(library.plot_optimization_history, trials, target_name=VALUE)
+    low, high = float(done.min()), float(done.quantile(0.9))
+    figure.axes[0].set_ylim(low - 0.1 * (high - low + 1e-9), high + 0.3 * (high - low + 1e-9))
+    return figure
+
+
+def slices(trials: pd.DataFrame) -> Figure:
+    """Draw value against each setting by itself. Raises LookupError without complete trials that vary."""
+    return _drawn(library.plot_slice, _lowest(trials), target_name=VALUE)
+
+
+def parallel(trials: pd.DataFrame) -> Figure:
+    """Draw each trial as a line over its settings and value. Raises LookupError without complete trials that vary."""
+    return _drawn(library.plot_parallel_coordinate, _lowest(trials), target_name=VALUE)
+
+
+def ranks(trials: pd.DataFrame) -> Figure:
+    """Draw trials over their settings, coloured by rank. Raises LookupError without complete trials that vary."""
+    return _drawn(library.plot_rank, _lowest(trials), target_name=VALUE)
+
+
+def distribution(trials: pd.DataFrame, own_value: float) -> Figure:
+    """Draw the share of complete trials up to each value, and the published setting's value, which may be NaN.
+
+    Raises LookupError without complete trials that vary.
+    """
+    figure = _drawn(library.plot_edf, _varied(trials), target_name=VALUE)
+    if np.isfinite(own_value):
+        figure.axes[0].axvline(own_value, color=COLORS[1], linestyle="--", label="published setting")
+        figure.axes[0].legend(frameon=False, loc="lower right")
+    return figure
+
+
+def importance(trials: pd.DataFrame) -> Figure:
+    """Draw the share of the value's variance that each setting explains (fANOVA).
+
+    Raises LookupError where there are too few complete trials or settings that vary.
+    """
+    done = _varied(_complete(trials, FEWEST))
+    if (settings_of(done).nunique() > 1).sum() < 2:
+        raise LookupError("two settings that vary")
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return _drawn(library.plot_param_importances, done, evaluator=evaluator, target_name=VALUE)
+
+
+def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Figure:
+    """A figure by Optuna, without its title and background, with text in the page's colour."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        draw(study_of(trials), **options)
+    figure = plt.gcf()
+    plt.close(figure)
+    figure.suptitle("")
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.set_title("", loc="left")
+        axes.set_title("", loc="center")
+        axes.tick_params(which="both", colors=INK)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.spines[["left", "bottom"]].set_color(INK)
+    for text in figure.findobj(Text):
+        text.set_color(INK)
+    return figure
+
+
+def _complete(trials: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The complete trials. Raises LookupError where there are fewer than `count`."""
+    done = trials[trials["state"] == "complete"]
+    if len(done) < count:
+        raise LookupError(f"{count} complete trials")
+    return done
+
+
+def _varied(trials: pd.DataFrame) -> pd.DataFrame:
+    """The complete trials. Raises LookupError where no setting of theirs varies."""
+    done = _complete(trials, 1)
+    if not (settings_of(done).nunique() > 1).any():
+        raise LookupError("complete trials with settings that vary")
+    return done
+
+
+def _lowest(trials: pd.DataFrame) -> pd.DataFrame:
+    """Nine in ten of the complete trials, by value: the others would flatten the rest."""
+    done = _varied(trials)
+    return done[done["value"] <= done["value"].quantile(0.9)]
+
+
+def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figure:
+    """Draw value over two numeric settings: a fitted surface, the trials and the published setting `own`.
+
+    Both axes are logarithmic. A sign has the colour of the value measured there; `own_value` is that of the published
+    setting, or NaN. Raises LookupError where there are not two numeric settings, or too few complete trials.
+    """
+    done = _complete(trials, FEWEST)
+    settings = settings_of(done)
+    keys = [key for key in settings if pd.api.types.is_numeric_dtype(settings[key]) and settings[key].nunique() > 1]
+    if len(keys) != 2 or (settings[keys] <= 0).any().any():
+        raise LookupError("two numeric settings above 0")
+    x, y = "optim.lr" if "optim.lr" in keys else keys[0], "model.latent" if "model.latent" in keys else keys[1]
+    value = done["value"].to_numpy(float)
+    drawn = settings_of(trials[trials["state"].isin(("complete", "pruned"))])[[x, y]].astype(float)
+    low, high = np.log(drawn.min().to_numpy()), np.log(drawn.max().to_numpy())
+    margin = 0.04 * (high - low)
+    ends = np.stack([low - margin, high + margin])
+    points, values, published = settings[[x, y]].to_numpy(float), value, x in own and y in own
+    if published and np.isfinite(own_value):
+        points, values = np.vstack([points, [own[x], own[y]]]), np.append(value, own_value)
+    mesh, fitted = _fitted(np.log(points), values, ends)
+    figure, (axes,) = new(7.2, 4.2)
+    levels = np.linspace(min(fitted.min(), value.min()), np.quantile(value, 0.8), 14)  # what is far off has one colour
+    filled = axes.contourf(*mesh, fitted, levels=levels, cmap="viridis_r", extend="max")
+    bar = figure.colorbar(filled, ax=axes, format="%.1f")
+    bar.set_label("held-out negative ELBO (nats), fitted")
+    colors: dict[str, Any] = {"cmap": filled.get_cmap(), "norm": filled.norm, "zorder": 3}
+    axes.scatter(settings[x], settings[y], c=value, s=60, edgecolors="white", label="complete", **colors)
+    pruned = settings_of(trials[trials["state"] == "pruned"])
+    if len(pruned):
+        axes.plot(pruned[x], pruned[y], "X", color="0.7", markeredgecolor="black", label="pruned")
+    colors |= {"edgecolors": "black", "plotnonfinite": True}
+    best = settings.loc[done["value"].idxmin()]
+    axes.scatter(best[x], best[y], c=value.min(), marker="s", s=90, label="best trial", **colors)
+    if published:
+        axes.scatter(own[x], own[y], c=own_value, marker="*", s=260, label="published", **colors)
+    _logarithmic(axes, drawn)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
+    return figure
+
+
+def _logarithmic(axes: Axes, drawn: pd.DataFrame) -> None:
+    """Make both axes logarithmic, with ticks at the values of trials where these are few. [N, 2], x and y."""
+    x, y = drawn
+    axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
+    for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):
+        values = drawn[key].unique()
+        axis.set_major_locator(FixedLocator(values) if len(values) < 8 else LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.minorticks_off()
+    axes.grid(visible=False)
+
+
+def _fitted(
+    points: NDArray[np.float64], value: NDArray[np.float64], ends: NDArray[np.float64]
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """Fit a Gaussian process to the logarithms of two settings [N, 2]; a mesh between `ends` [2, 2], its mean there."""
+    low, high = ends
+    kernel = ConstantKernel(1.0) * Matern([0.5, 0.5], (0.1, 10), nu=2.5) + WhiteKernel(0.01, (1e-5, 1.0))
+    model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((points - low) / (high - low), value)
+    steps = np.linspace(0, 1, 60)
+    unit = np.stack([each.ravel() for each in np.meshgrid(steps, steps)], axis=1)
+    mesh = [axis.reshape(60, 60) for axis in np.exp(low + unit * (high - low)).T]
+    return mesh, np.asarray(model.predict(unit)).reshape(60, 60)
+
+
+def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
+    """Draw rate (KL) against distortion (reconstruction) of trials by latent size. Raises LookupError without two."""
+    done = _complete(trials, 2)
+    settings = settings_of(done)
+    if key not in settings:
+        raise LookupError(key)
+    figure, (axes,) = new(7.2, 3.8)
+    best = done["value"] == done.groupby(settings[key])["value"].transform("min")  # of each size, however high
+    near = best | (done["value"] <= done["value"].quantile(0.9))
+    for number, (size, part) in enumerate(done[near].groupby(settings[key][near])):
+        color = sns.color_palette("viridis", settings[key].nunique())[number]
+        axes.plot(
+            part["reconstruction"], part["kl"], MARKERS[number % len(MARKERS)], color=color, markeredgecolor=INK,
+            markeredgewidth=0.5, label=f"{key.rsplit('.', maxsplit=1)[-1]} {size:g}",
+        )  # fmt: skip
+    x, y = np.meshgrid(np.linspace(*axes.get_xlim()), np.linspace(*axes.get_ylim()))
+    sums = axes.contour(x, y, x + y, levels=6, colors="0.5", linewidths=0.8, linestyles="dotted")
+    axes.clabel(sums, fontsize=8)
+    axes.set(xlabel="distortion: -log p(x|z) (nats per image)", ylabel="rate: KL (nats per image)")
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,195 @@
+"""The files of a report: taking runs into the tables, writing the page and its pictures, and finding differences.
+
+Runs in the tracking store are given plots, notes with their result and their experiment's verdict, and tags to filter
+by, which the MLflow UI shows.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.analysis import variants
+from repro.analysis.claims import Evidence
+from repro.analysis.claims.evidence import MissingError
+from repro.analysis.report.document import Page, html, markdown
+from repro.analysis.report.figures import MEASUREMENT_OF, PICTURES
+from repro.analysis.report.summary import headline
+from repro.analysis.sweeps import Sweeps
+from repro.analysis.tables import Tables, all_entries, diverged
+
+from repro import figures
+from repro.errors import ReproError
+from repro.registry import Entry
+from repro.tracking import measurements, names, read
+from repro.tracking.notes import Note, annotate
+
+MAPPED = 800
+"""Points of a latent map that the tables keep."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a report is: tables and the HTML page in `folder`, RESULTS.md beside it."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """Return the HTML file."""
+        return self.folder / "report.html"
+
+    @property
+    def markdown(self) -> Path:
+        """Return the Markdown file."""
+        return self.folder.parent / "RESULTS.md"
+
+    @property
+    def figures(self) -> Path:
+        """Return the folder of the plots and of the sheets of images that measurements made."""
+        return self.folder / "figures"
+
+
+def update(found: Tables, files: Files) -> list[str]:
+    """Add runs of the tracking store to the committed tables, which keep the runs of other machines.
+
+    Only comparable and diverged runs on real data are added. Sheets of images are copied, and each run in the store is
+    given its note. Returns sentences for the user. Raises ReproError if the committed tables are damaged.
+    """
+    usable = found.runs["comparable"].astype(bool) & ~found.runs["data"].str.endswith("(stand-in)")
+    usable |= diverged(found.runs)
+    kept = found.only(found.runs.loc[usable, "run_id"])
+    points = kept.measurements["quantity"].str.startswith("latent_") & (kept.measurements["x"] >= MAPPED)
+    kept.measurements = kept.measurements[~points]
+    both = kept.joined(Tables.from_files(files.folder)) if (files.folder / "runs.csv").exists() else kept
+    told = [f"wrote {path}" for path in both.save(files.folder)]
+    evidence, here = Evidence(both), set(kept.runs["run_id"])
+    for kind in PICTURES:
+        for name in sorted(set(kept.runs["experiment"])):
+            told += _copy_picture(evidence, here, name, kind, files)
+    elsewhere = set(both.runs["run_id"]) - here
+    given = annotate({run_id: note for run_id, note in notes(evidence).items() if run_id not in elsewhere})
+    return [*told, f"{given} runs were given their notes"]
+
+
+def update_sweeps(found: Sweeps, files: Files) -> list[str]:
+    """Add studies on real data to the committed tables, which keep those of other machines. Returns as `update`."""
+    both = found.only(found.trials.loc[~found.trials["data"].str.endswith("(stand-in)"), "study"])
+    both = both.joined(Sweeps.from_files(files.folder))
+    return [f"wrote {path}" for path in both.save(files.folder)] if both.names() else []
+
+
+def write(page: Page, files: Files) -> list[Path]:
+    """Write the report, remove pictures that it no longer has, and return its files."""
+    written = {files.page: html(page), files.markdown: _markdown(page, files)}
+    files.figures.mkdir(parents=True, exist_ok=True)
+    wanted = {f"{figure.name}.png": figure.png for figure in page.figures}
+    for left in {path.name for path in files.figures.glob("*.png")} - wanted.keys():
+        (files.figures / left).unlink()
+    for name, png in wanted.items():
+        (files.figures / name).write_bytes(png)
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8")
+    return [*written, files.figures]
+
+
+def differences(page: Page, files: Files) -> list[str]:
+    """Return how RESULTS.md and its pictures differ from the page. Of pictures only the names are compared."""
+    there = files.markdown.read_text(encoding="utf-8") if files.markdown.exists() else ""
+    faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files))
+    pictures = [files.figures / f"{figure.name}.png" for figure in page.figures]
+    return faults + [f"{path} is missing" for path in pictures if not path.exists()]
+
+
+def log_plots(page: Page, found: Tables) -> list[str]:
+    """Log each plot to the runs that it shows, if they are in the store. Returns sentences for the user."""
+    by_run: dict[str, dict[str, bytes]] = {}
+    for figure in page.figures:
+        for run_id in set(found.runs["run_id"]) & set(figure.runs):
+            by_run.setdefault(run_id, {})[figure.name] = figure.png
+    for run_id, plots in by_run.items():
+        measurements.log_plots(run_id, plots)
+    return [f"{len(by_run)} runs were given plots"]
+
+
+def draw(entry: Entry, directory: Path) -> list[Path]:
+    """Write the cost curves of an experiment's runs on real data, and its newest samples; return the files.
+
+    Raises StoreError if the store cannot be read and ReproError if the reported curve cannot.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    runs = [run for run in read.runs(entry.name) if run.tags.get(names.DATA_STATUS) != "stand-in" and run.metrics]
+    if not runs:
+        return []
+    costs = {_label(run): read.history(run.run_id, names.COST) for run in reversed(runs)}
+    written = [directory / f"{entry.name}_cost.png"]
+    title = f"{entry.name}: training cost against the reported curve"
+    curve = figures.reported_curve(entry.file, entry.spec.reported[-1]) if entry.spec.reported else None
+    figures.cost_curve(title, costs, curve).savefig(written[0])
+    samples = read.last_image(runs[0].run_id, "samples")
+    if samples is not None:
+        written.append(directory / f"{entry.name}_samples.png")
+        samples.save(written[1])
+    return written
+
+
+def notes(evidence: Evidence) -> dict[str, Note]:
+    """Return notes by run id, for all runs and for the parents of their seeds. Raises StoreError."""
+    found: dict[str, Note] = {}
+    for entry in all_entries():
+        runs = evidence.tables.runs[evidence.tables.runs["experiment"] == entry.name]
+        judged = [each for each in evidence.verdicts if each.experiment == entry.name]
+        tags = {names.VERDICT: judged[-1].label} if judged else {}
+        for run in runs[runs["status"] == "FINISHED"].to_dict("records"):
+            usable = bool(run["comparable"])
+            found[run["run_id"]] = Note(_of_run(entry, run, evidence), tags if usable else {})
+        for parent in read.parents(entry.name):
+            if parent.tags.get(names.SIGNATURE) == entry.spec.signature and tags:
+                found[parent.run_id] = Note(_of_experiment(entry, evidence), tags)
+    return found
+
+
+def _of_run(entry: Entry, run: dict[str, Any], evidence: Evidence) -> str:
+    costs = {key: float("nan") if run[key] is None else run[key] for key in ("cost", "test_neg_elbo")}
+    lines = [
+        f"**{entry.name}, seed {run['seed']}**: training cost {costs['cost']:.4f} nats per image after epoch "
+        f"{run['epochs']}, test negative ELBO {costs['test_neg_elbo']:.4f}, on {run['data']}."
+    ]
+    if not run["comparable"]:
+        return "\n\n".join([*lines, f"Not comparable with the reported cost: {run['reason']}."])
+    if entry.spec.variant_of:
+        change = "; ".join(f"{key}: {old} → {new}" for key, (old, new) in variants.changed(entry).items())
+        lines.append(f"A variant of {entry.spec.variant_of}: {change}.")
+    elif entry.spec.reported:
+        lines.append(_of_experiment(entry, evidence))
+    return "\n\n".join(lines)
+
+
+def _of_experiment(entry: Entry, evidence: Evidence) -> str:
+    judged = [each for each in evidence.verdicts if each.experiment == entry.name]
+    return "\n\n".join(f"**{entry.name}, epoch {each.epoch}: {each.label}.** {headline(each)}" for each in judged)
+
+
+def _label(run: read.RunRecord) -> str:
+    return f"seed {run.params.get(names.SEED, '?')}" + ("" if run.comparable else " (not comparable)")
+
+
+def _markdown(page: Page, files: Files) -> str:
+    return markdown(page, os.path.relpath(files.figures, files.markdown.parent))
+
+
+def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> list[str]:
+    """Copy a sheet of images of the run that the report shows, if that run is one of those `here`."""
+    try:
+        run_id = evidence.measurement(name, MEASUREMENT_OF.get(kind, "latents")).run_id
+    except MissingError:
+        return []
+    if run_id not in here:
+        return []
+    try:
+        content = measurements.artifact(run_id, f"{measurements.FOLDER}/{kind}.png")
+    except ReproError as error:
+        return [f"note: {error}"]
+    files.figures.mkdir(parents=True, exist_ok=True)
+    (files.figures / f"{name}_{kind}.png").write_bytes(content)
+    return []
