@@ -18,7 +18,7 @@ from repro.engine import Settings, choose
 from repro.engine.products import Mkl, products_for
 from repro.model import build
 from repro.spec import Dense, Experiment
-from repro.train import epoch_noise, epoch_order
+from repro.training.loop import epoch_noise, epoch_order
 
 
 class Engine:

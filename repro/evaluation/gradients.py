@@ -19,7 +19,7 @@ from repro.errors import ReproError
 from repro.evaluation.bounds import Tell, nobody
 from repro.findings import Findings, Row
 from repro.model import VAE
-from repro.randomness import stream
+from repro.rng import stream
 
 PATHWISE, SCORE, BASELINE = "pathwise", "score function", "score function with a baseline"
 ESTIMATORS = (PATHWISE, SCORE, BASELINE)
