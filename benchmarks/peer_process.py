@@ -77,8 +77,9 @@ class PeerProcess:
         """Return the next answer. Raises PeerError if the process ends, or says nothing within the deadline."""
         assert self.process.stdout
         deadline = threading.Timer(DEADLINE, self.process.kill)
-        deadline.start()
+        deadline.daemon = True  # an interrupt while it starts must not leave this process waiting for it
         try:
+            deadline.start()
             found = next((answer for answer in self.process.stdout if answer.startswith("{")), None)
         finally:
             deadline.cancel()
