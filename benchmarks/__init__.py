@@ -1,1 +1,1 @@
-"""What the speed claims stand on."""
+"""Measurements of speed, and the simulation of the verdicts' error rates."""

@@ -1,51 +1,71 @@
-"""What was measured, as JSON and as tables. The keys are listed in the README under `bench`."""
+"""Measurements as JSON and as tables."""
 
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import psutil
-from repro.benchmarks import work
-from repro.benchmarks.driver import ENGINE, FLOOR, ONE_THREAD, PEERS, Options, Turns, measure, middle, paired
-from repro.benchmarks.peers.protocol import SETUPS, steps_per_epoch
+from repro.benchmarks import flops
+from repro.benchmarks.driver import (
+    ENGINE,
+    FLOOR,
+    ONE_THREAD,
+    OURS,
+    PEERS,
+    Options,
+    Turns,
+    available,
+    measure,
+    middle,
+    paired,
+    plan_of,
+)
+from repro.benchmarks.peers.plan import Plan, Request
 
 from repro import provenance, registry
 from repro.errors import UsageError
-from repro.spec import Experiment
 
-BUSY = 0.5  # load for each core used, above which the machine has other things to do
+EXPERIMENTS = ("mnist_fc", "mnist_conv", "cifar_conv")
+BUSY = 0.5  # load for each core used, above which the machine is doing other work
 Json = dict[str, Any]
 
 
 def bench(names: Sequence[str], threads: Sequence[int], options: Options, note: Callable[[str], None]) -> Json:
-    """Measure setups, all if none is named, each with several numbers of threads. Raises UsageError, ReproError."""
-    experiments = {name: registry.get(name).spec for name in names or SETUPS}
+    """Measure experiments, all if none is named, each with several numbers of threads.
+
+    Raises UsageError for what cannot be measured, ReproError if this project's own step fails.
+    """
+    names = [registry.get(name).name for name in names] or EXPERIMENTS
     cores = provenance.cores()
     threads = sorted(set(threads)) or list(range(1, min(cores, 2) + 1))
-    faults = [f"--threads {each}: this process may use {cores}" for each in threads if not 1 <= each <= cores]
-    faults += [f"{name}: bench has peers for {', '.join(SETUPS)} only" for name in experiments if name not in SETUPS]
+    wrong = [f"--threads {each}: this process may use {cores}" for each in threads if not 1 <= each <= cores]
+    wrong += [f"{name}: bench has peers for {', '.join(EXPERIMENTS)} only" for name in names if name not in EXPERIMENTS]
     if options.peer_python and not os.access(options.peer_python, os.X_OK):
-        faults.append(f"--peer-python {options.peer_python}: is not a program")
-    if faults:
-        raise UsageError(*faults)
+        wrong.append(f"--peer-python {options.peer_python}: is not a program")
+    if wrong:
+        raise UsageError(*wrong)
     found: Json = {"machine": machine(max(threads)), "precision": options.precision, "rounds": options.rounds}
-    for name, experiment in experiments.items():
-        done = {each: session(experiment, measure(name, each, options, note)) for each in threads}
-        found.setdefault("setups", {})[name] = {
-            "batch_size": experiment.training.batch_size,
-            "steps_per_epoch": steps_per_epoch(experiment),
-            "dense_flop_per_step": work.of_step(experiment).dense,
-            "conv_flop_per_step": work.of_step(experiment).conv,
-            "floor_covers": work.of_step(experiment).covered,
-            "threads": {str(each): result for each, result in done.items()},
+    faults = available(options, note)
+    for plan in map(plan_of, dict.fromkeys(names)):
+        request = Request(plan, warmup=options.warmup, precision=options.precision)
+        done = {each: measure(replace(request, threads=each), options, faults, note) for each in threads}
+        operations = flops.of_step(plan)
+        found.setdefault("setups", {})[plan.experiment] = {
+            "batch_size": plan.batch_size,
+            "steps_per_epoch": plan.steps_per_epoch,
+            "dense_flop_per_step": operations.dense,
+            "conv_flop_per_step": operations.conv,
+            "floor_covers": operations.covered,
+            "threads": {str(each): session(plan, turns) for each, turns in done.items()},
         }
     return found
 
 
 def machine(threads: int) -> Json:
-    """What this is measured on, and whether others were using it."""
+    """Describe the machine, and whether it was busy with other work."""
     load = os.getloadavg()
     return {
         "cpu": provenance.cpu(),
@@ -59,30 +79,31 @@ def machine(threads: int) -> Json:
     }
 
 
-def session(experiment: Experiment, turns: dict[str, Turns]) -> Json:
-    """The figures of one setup on one number of threads; medians over rounds."""
-    engine, floor, of_step = turns[ENGINE], turns[FLOOR], work.of_step(experiment)
+def session(plan: Plan, turns: dict[str, Turns]) -> Json:
+    """Return the figures of one experiment on one number of threads; medians over rounds."""
+    engine, floor, operations = turns[ENGINE], turns[FLOOR], flops.of_step(plan)
     above = paired(engine.times, floor.times)
     return {
-        "engine": _trained(experiment, engine)
+        "engine": _trained(plan, engine)
         | {key: engine.last[key] for key in ("engine", "products", "precision")}
-        | {"gflop_per_second": (of_step.dense + of_step.conv) / middle(engine.times) / 1e9},
+        | {"gflop_per_second": (operations.dense + operations.conv) / middle(engine.times) / 1e9},
         "floor": {
             "step_ms": middle(floor.times) * 1e3,
-            "gflop_per_second": of_step.dense / middle(floor.times) / 1e9,
+            "gflop_per_second": operations.dense / middle(floor.times) / 1e9,
             "engine_over_floor": middle(above),
             "share_reached": 1 / middle(above),
         },
         "speed_up_over_one_thread": _speed_up(turns),
-        "peers": {peer: _peer(experiment, turns[peer], engine) for peer in PEERS},
+        **{name: _beside(plan, turns[name], engine) for name in OURS},
+        "peers": {peer: _beside(plan, turns[peer], engine) for peer in PEERS},
     }
 
 
-def _trained(experiment: Experiment, turns: Turns) -> Json:
+def _trained(plan: Plan, turns: Turns) -> Json:
     step = middle(turns.times)
     return {
-        "images_per_second": experiment.training.batch_size / step,
-        "seconds_per_epoch": step * steps_per_epoch(experiment),
+        "images_per_second": plan.batch_size / step,
+        "seconds_per_epoch": step * plan.steps_per_epoch,
         "step_ms": step * 1e3,
         "step_ms_by_round": [time * 1e3 for time in turns.times],
         "cores_busy": middle([answer.values["cpu_seconds"] / answer.seconds for answer in turns.answers]),
@@ -91,12 +112,12 @@ def _trained(experiment: Experiment, turns: Turns) -> Json:
     }
 
 
-def _peer(experiment: Experiment, turns: Turns, engine: Turns) -> Json:
+def _beside(plan: Plan, turns: Turns, engine: Turns) -> Json:
     if turns.fault:
         return {"status": turns.fault.status, "message": str(turns.fault)}
     ratios = paired(turns.times, engine.times)
     ratio = {"time_over_engine": middle(ratios), "time_over_engine_range": [min(ratios), max(ratios)]}
-    return {"status": "measured"} | ratio | _trained(experiment, turns)
+    return {"status": "measured"} | ratio | _trained(plan, turns)
 
 
 def _speed_up(turns: dict[str, Turns]) -> float | None:
@@ -104,7 +125,7 @@ def _speed_up(turns: dict[str, Turns]) -> float | None:
 
 
 def headline(found: Json) -> str:
-    """The machine, and a warning if it was busy."""
+    """Return the machine, and a warning if it was busy."""
     here = found["machine"]
     load = ", ".join(f"{each:.2f}" for each in here["load_average"])
     text = (
@@ -112,12 +133,12 @@ def headline(found: Json) -> str:
         f"PyTorch {here['torch']}; load average {load}\n"
         f"precision {found['precision']}, medians of {found['rounds']} rounds"
     )
-    warning = "\nWARNING: the machine was busy with other things at the start, so these ratios mean little"
+    warning = "\nWARNING: the machine was busy with other work at the start, so these ratios mean little"
     return text + warning if here["busy"] else text
 
 
 def tables(found: Json) -> Iterator[tuple[str, list[Json], str]]:
-    """A title, rows and remarks for each setup and number of threads."""
+    """Yield a title, rows and remarks for each experiment and number of threads."""
     for name, setup in found["setups"].items():
         for threads, result in setup["threads"].items():
             title = f"{name}, threads {threads}, batch {setup['batch_size']}, {setup['steps_per_epoch']} steps an epoch"
@@ -125,7 +146,8 @@ def tables(found: Json) -> Iterator[tuple[str, list[Json], str]]:
 
 
 def _rows(result: Json) -> list[Json]:
-    entries = {"engine": result["engine"] | {"time_over_engine": 1.0}} | result["peers"]
+    engine = {ENGINE: result[ENGINE] | {"time_over_engine": 1.0}}
+    entries = engine | {name: result[name] for name in OURS} | result["peers"]
     return [
         {
             "": name,

@@ -1,8 +1,9 @@
-"""How many trials an hour side by side, and how much of a trial is not training: the ways to run a search take turns.
+"""Trials an hour with one job and with several, and the share of a trial that is not training.
 
     python -m repro.benchmarks.sweeps mnist_fc --data-dir DIR
 
-Each turn is the real command in a directory of its own, with the same trials. Run it on an idle machine.
+The ways to run a sweep take turns. Each turn is the real command in a directory of its own, with the same trials. Run
+it on an idle machine.
 """
 
 import statistics
@@ -33,11 +34,11 @@ ONE_THREAD, ALL_CORES = "one job, one thread", "one job, all cores"
 
 @dataclass(frozen=True)
 class Turn:
-    """What one command came to, all in seconds: from its first trial's start to its last one's end, and by trial."""
+    """One run of the command. `span` is from the first trial's start to the last one's end; all in seconds."""
 
     span: float
     trials: list[float]
-    training: float  # in the training steps of all trials
+    training: float  # spent in the training steps of all trials
 
     @property
     def by_hour(self) -> float:
@@ -46,12 +47,12 @@ class Turn:
 
     @property
     def not_training(self) -> float:
-        """The share of the trials' time that is not spent in training steps."""
+        """Share of the trials' time that is not spent in training steps."""
         return 1 - self.training / sum(self.trials)
 
 
 def take(command: list[str]) -> Turn:
-    """Run a sweep, whole, in a directory of its own."""
+    """Run a whole sweep in a directory of its own."""
     with TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "repro", "sweep", *command], cwd=folder, check=True, stdout=sys.stderr)
         study = optuna.load_study(study_name="turn", storage=f"sqlite:///{folder}/mlruns/optuna.db")
@@ -64,7 +65,7 @@ def take(command: list[str]) -> Turn:
 
 
 def heldout_seconds(name: str, data: Source, data_dir: Path | None) -> float:
-    """How long the held-out cost after an epoch takes on one thread: the median of seven."""
+    """Return the seconds that the held-out cost after an epoch takes on one thread, the median of seven."""
     spec = registry.get(name).spec
     trainer = Trainer(spec, 0, load_data(spec, data, data_dir), Settings(threads=1))
     times = []
@@ -96,7 +97,7 @@ def main(
 
 
 def rows(turns: dict[str, list[Turn]], heldout: float) -> list[dict[str, Any]]:
-    """A row for each way. `heldout` is how long the held-out costs of a trial take on one thread, in seconds."""
+    """Return a row for each way. `heldout` is the seconds that a trial's held-out costs take on one thread."""
     found = []
     for way, taken in turns.items():
         row: dict[str, Any] = {"way": way, "trials an hour": statistics.median(turn.by_hour for turn in taken)}

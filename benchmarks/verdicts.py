@@ -1,4 +1,4 @@
-"""How often the verdict is wrong, and how often it can decide: a simulation of planned seeds.
+"""Simulate planned seeds: how often the verdict is wrong, and how often it can decide.
 
 python -m repro.benchmarks.verdicts
 """
@@ -13,7 +13,7 @@ from scipy import stats
 
 REPEATS = 200_000
 EARLIER_RULE = range(3, 13)
-"""Seed counts at which the rule that the plan replaces was asked, until it decided."""
+"""Numbers of seeds after which the earlier rule tested, until one test decided."""
 CASES = (  # result, planned seeds, margin and standard deviation over seeds in nats; the last is of earlier runs
     ("mnist_fc, epoch 100", 12, 1.01, 0.50),
     ("mnist_conv, epoch 150", 12, 1.07, 0.51),
@@ -26,19 +26,19 @@ Values = NDArray[np.float64]
 
 
 def equivalent(mean: Values, std: Values, n: int, reported: Values | float, margin: float) -> NDArray[np.bool_]:
-    """Where two one-sided t tests place the mean of n costs within the margin of the reported cost."""
+    """Return where two one-sided t tests place the mean of n costs within the margin of the reported cost."""
     half = stats.t.ppf(1 - LEVEL, n - 1) * std / math.sqrt(n)
     return np.asarray(np.abs(mean - reported) + half < margin)
 
 
 def outside(mean: Values, std: Values, n: int, reported: Values | float) -> NDArray[np.bool_]:
-    """Where the reported cost lies outside the 95% prediction interval for one more run."""
+    """Return where the reported cost lies outside the 95% prediction interval for one more run."""
     beyond = stats.t.ppf(1 - LEVEL / 2, n - 1) * std * math.sqrt(1 + 1 / n)
     return np.asarray(np.abs(mean - reported) > beyond)
 
 
 def rates(n: int, margin: float, std: float, offset: float, *, one_of_ours: bool = False) -> dict[str, float]:
-    """Shares of `reproduced`, `consistent` and `different` over repeats.
+    """Return the shares of `reproduced`, `consistent` and `different` over repeats.
 
     The reported cost is `offset` below the true mean of ours; with `one_of_ours` it is drawn like our runs.
     """
@@ -52,7 +52,7 @@ def rates(n: int, margin: float, std: float, offset: float, *, one_of_ours: bool
 
 
 def by_the_earlier_rule(margin: float, std: float) -> float:
-    """How often a test asked after each of 3 to 12 seeds says `reproduced` with the true mean at the margin."""
+    """Return how often tests after 3 to 12 seeds say `reproduced` when the true mean is at the margin."""
     costs = np.random.default_rng(0).normal(margin, std, (REPEATS, max(EARLIER_RULE)))
     said = np.zeros(REPEATS, bool)
     for n in EARLIER_RULE:
@@ -62,7 +62,7 @@ def by_the_earlier_rule(margin: float, std: float) -> float:
 
 
 def table(cases: Sequence[tuple[str, int, float, float]] = CASES) -> str:
-    """The rates of every case as Markdown."""
+    """Return the rates of every case as a Markdown table."""
     lines = [
         "| result | seeds | margin | standard deviation | reproduced, true difference at the margin | asked after each "
         "of 3 to 12 seeds | reproduced, true difference 0 | reproduced / consistent / different, published run one of "

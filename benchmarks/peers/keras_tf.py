@@ -1,43 +1,42 @@
-"""TensorFlow 2: the original program's graph, channels last, compiled by tf.function, images in memory as float32.
+"""TensorFlow 2: the original program's graph, channels last, compiled by tf.function, images in memory as float32."""
 
-python -m repro.benchmarks.peers.keras_tf mnist_fc --threads 1
-"""
+from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from repro.benchmarks.peers import protocol
-from repro.benchmarks.peers.plan import Node, plan
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no greetings on standard error
 
-from repro.spec import Conv, Dense, MeanPool, Reshape, TConv
+import images as data  # type: ignore[import-not-found]
+import tensorflow as tf
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its greetings are not errors
-try:
-    import tensorflow as tf
-except ModuleNotFoundError:
-    protocol.not_installed("TensorFlow")
+if TYPE_CHECKING:
+    from repro.benchmarks.peers.images import Pixels
+    from repro.benchmarks.peers.plan import Layer, Request
 
 TensorLike = Any  # TensorFlow's tensors and variables; the library is optional, so its types are not at hand
 SMALLEST = 1e-10  # added before each logarithm, as the original does
+VERSIONS = {"tensorflow": tf.__version__}
 
 
-class KerasTf:
+class Peer:
     """One step is one graph: take the batch, forwards, backwards, Adam as TensorFlow's own fused operation."""
 
-    def __init__(self, request: protocol.Request) -> None:
+    def __init__(self, request: Request, images: Pixels) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(request.threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.random.set_seed(request.seed)
-        experiment = request.experiment
-        self.layers, self.optim, self.indices = plan(experiment), experiment.optim, request.indices()
-        self.batch_size = experiment.training.batch_size
-        self.images = tf.constant(request.pixels())
-        self.weights = [variables(node) for node in self.layers.nodes]
+        self.plan, self.adam = request.plan, request.plan.adam
+        self.facts = {"epsilon_at": "sqrt_uncorrected"}
+        self.indices = data.batches(self.plan, request.seed)
+        self.images = tf.constant(data.as_floats(images))
+        self.weights = [variables(layer, self.plan.weight_std) for layer in self.plan.layers]
         flat = [variable for pair in self.weights for variable in pair]
         self.slots = [(variable, *(tf.Variable(tf.zeros_like(variable)) for _ in range(2))) for variable in flat]
-        self.powers = [tf.Variable(beta) for beta in (self.optim.beta1, self.optim.beta2)]
+        self.powers = [tf.Variable(beta) for beta in (self.adam.beta1, self.adam.beta2)]
         self.parameters = sum(variable.shape.num_elements() for variable in flat)
-        signature = [tf.TensorSpec([self.batch_size], tf.int32)]
+        signature = [tf.TensorSpec([self.plan.batch_size], tf.int32)]
         self.step = tf.function(self._step, signature, autograph=False)
 
     def run(self, steps: int) -> list[float]:
@@ -51,73 +50,67 @@ class KerasTf:
             cost = self._cost(x)
         gradients = tape.gradient(cost, [variable for variable, _, _ in self.slots])
         for (variable, mean, square), gradient in zip(self.slots, gradients, strict=True):
-            self._adam(variable, mean, square, gradient)
-        for power, beta in zip(self.powers, (self.optim.beta1, self.optim.beta2), strict=True):
+            self._update(variable, mean, square, gradient)
+        for power, beta in zip(self.powers, (self.adam.beta1, self.adam.beta2), strict=True):
             power.assign(power * beta)
         return cost
 
     def _cost(self, x: TensorLike) -> TensorLike:
-        """The negative ELBO with one draw of z, nats per image. [B, H, W, C] -> []."""
-        split = len(self.layers.encoder)
-        hidden = forward(self.layers.encoder, self.weights[:split], x)
-        mean, log_variance = (forward([self.layers.head], [pair], hidden) for pair in self.weights[split : split + 2])
+        """Return the negative ELBO with one draw of z, nats per image. [B, H, W, C] -> []."""
+        split = len(self.plan.encoder)
+        hidden = forward(self.plan.encoder, self.weights[:split], x)
+        mean, log_variance = (forward([self.plan.head], [pair], hidden) for pair in self.weights[split : split + 2])
         z = mean + tf.exp(0.5 * log_variance) * tf.random.normal(mean.shape)
-        y = tf.sigmoid(forward(self.layers.decoder, self.weights[split + 2 :], z))
+        y = tf.sigmoid(forward(self.plan.decoder, self.weights[split + 2 :], z))
         y = tf.reshape(y, x.shape)
         reconstruction = -tf.reduce_sum(x * tf.math.log(SMALLEST + y) + (1 - x) * tf.math.log(SMALLEST + 1 - y))
         kl = -0.5 * tf.reduce_sum(1 + log_variance - tf.square(mean) - tf.exp(log_variance))
-        return (reconstruction + kl) / self.batch_size
+        return (reconstruction + kl) / self.plan.batch_size
 
-    def _adam(self, variable: TensorLike, mean: TensorLike, square: TensorLike, gradient: TensorLike) -> None:
+    def _update(self, variable: TensorLike, mean: TensorLike, square: TensorLike, gradient: TensorLike) -> None:
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=mean.handle,
             v=square.handle,
             beta1_power=self.powers[0],
             beta2_power=self.powers[1],
-            lr=self.optim.lr,
-            beta1=self.optim.beta1,
-            beta2=self.optim.beta2,
-            epsilon=self.optim.epsilon,
+            lr=self.adam.lr,
+            beta1=self.adam.beta1,
+            beta2=self.adam.beta2,
+            epsilon=self.adam.epsilon,
             grad=gradient,
         )
 
 
-def variables(node: Node) -> tuple[TensorLike, ...]:
-    """Weights and biases of a layer with their first values; none for a layer without."""
-    if not node.weight_shape:
+def variables(layer: Layer, std: float) -> tuple[TensorLike, ...]:
+    """Return first weights and biases of a layer, () for a layer without."""
+    if not layer.weight_shape:
         return ()
-    *kernel, inputs, outputs = node.weight_shape
-    shape = (*kernel, outputs, inputs) if isinstance(node.layer, TConv) else node.weight_shape
-    weights = tf.random.truncated_normal(shape, stddev=protocol.WEIGHT_STD)
+    *kernel, inputs, outputs = layer.weight_shape
+    shape = (*kernel, outputs, inputs) if layer.kind == "tconv" else layer.weight_shape
+    weights = tf.random.truncated_normal(shape, stddev=std)
     return tf.Variable(weights), tf.Variable(tf.zeros(outputs))
 
 
-def forward(nodes: Any, weights: Any, x: TensorLike) -> TensorLike:
-    """Through layers, each with its weights and activation."""
-    for node, pair in zip(nodes, weights, strict=True):
-        x = layer(node, pair, x)
-        x = x if node.activation == "identity" else getattr(tf.nn, node.activation)(x)
+def forward(layers: Sequence[Layer], weights: Any, x: TensorLike) -> TensorLike:
+    """Apply layers, each with its weights and activation."""
+    for layer, pair in zip(layers, weights, strict=True):
+        x = apply(layer, pair, x)
+        x = x if layer.activation == "identity" else getattr(tf.nn, layer.activation)(x)
     return x
 
 
-def layer(node: Node, pair: tuple[TensorLike, ...], x: TensorLike) -> TensorLike:
-    """One layer without its activation."""
-    match node.layer:
-        case Dense():
-            return tf.nn.bias_add(tf.matmul(tf.reshape(x, (-1, node.inputs)), pair[0]), pair[1])
-        case Conv():
+def apply(layer: Layer, pair: tuple[TensorLike, ...], x: TensorLike) -> TensorLike:
+    """Apply one layer without its activation."""
+    match layer.kind:
+        case "dense":
+            return tf.nn.bias_add(tf.matmul(tf.reshape(x, (-1, layer.inputs)), pair[0]), pair[1])
+        case "conv":
             return tf.nn.bias_add(tf.nn.conv2d(x, pair[0], 1, "SAME"), pair[1])
-        case TConv(stride=stride, channels=channels):
-            batch, height, width, _ = x.shape
-            shape = (batch, height * stride, width * stride, channels)
-            return tf.nn.bias_add(tf.nn.conv2d_transpose(x, pair[0], shape, stride, "SAME"), pair[1])
-        case MeanPool(size=size):
-            return tf.nn.avg_pool2d(x, size, size, "VALID")
-        case Reshape(channels=channels, height=height, width=width):
-            return tf.reshape(x, (x.shape[0], height, width, channels))
-    return None
-
-
-if __name__ == "__main__":
-    protocol.main("keras_tf", KerasTf, {"tensorflow": tf.__version__})
+        case "tconv":
+            shape = (x.shape[0], *layer.gives)
+            return tf.nn.bias_add(tf.nn.conv2d_transpose(x, pair[0], shape, layer.stride, "SAME"), pair[1])
+        case "mean_pool":
+            return tf.nn.avg_pool2d(x, layer.kernel, layer.kernel, "VALID")
+        case "reshape":
+            return tf.reshape(x, (x.shape[0], *layer.gives))

@@ -1,36 +1,37 @@
-"""The way of the well-known PyTorch example: modules, a DataLoader of single images, sigmoid and cross-entropy, Adam.
+"""The well-known PyTorch example: modules, a DataLoader of single images, sigmoid and cross-entropy, torch's Adam."""
 
-python -m repro.benchmarks.peers.plain_pytorch mnist_fc --threads 1
-"""
+from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from PIL import Image
-from repro.benchmarks.peers import protocol
-from repro.benchmarks.peers.plan import Node, Plan, plan
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from repro.spec import Conv, Dense, MeanPool, Reshape, Shape, TConv
+if TYPE_CHECKING:
+    from repro.benchmarks.peers.images import Pixels
+    from repro.benchmarks.peers.plan import Layer, Plan, Request
+
+VERSIONS = {"torch": torch.__version__, "torchvision": torchvision.__version__}
 
 
 class Images(Dataset[Tensor]):
     """Images one at a time, as `torchvision.datasets` gives them: from bytes to a picture to a tensor."""
 
-    def __init__(self, pixels: protocol.Pixels) -> None:
+    def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
         self.transform = ToTensor()
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image. -> float [C, H, W] in [0, 1]."""
+        """Return one image. -> float [C, H, W] in [0, 1]."""
         image: Tensor = self.transform(Image.fromarray(self.pixels[index]))
         return image
 
@@ -43,7 +44,7 @@ class Activation(nn.Module):
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it."""
+        """Apply the activation."""
         result: Tensor = getattr(F, self.name)(x)
         return result
 
@@ -59,21 +60,19 @@ class CutTConv(nn.ConvTranspose2d):
 class VAE(nn.Module):
     """Encoder with two heads, decoder with a sigmoid."""
 
-    def __init__(self, layers: Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(*(part for node in layers.encoder for part in modules(node)))
-        self.mean = nn.Linear(layers.head.inputs, layers.decoder[0].inputs)
-        self.log_variance = nn.Linear(layers.head.inputs, layers.decoder[0].inputs)
-        self.decoder = nn.Sequential(*(part for node in layers.decoder for part in modules(node)))
+        self.encoder = nn.Sequential(*(part for layer in plan.encoder for part in modules(layer)))
+        self.mean, self.log_variance = (nn.Linear(plan.head.inputs, plan.latent) for _ in range(2))
+        self.decoder = nn.Sequential(*(part for layer in plan.decoder for part in modules(layer)))
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
-                std = protocol.WEIGHT_STD
-                nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+                nn.init.trunc_normal_(parameter, std=plan.weight_std, a=-2 * plan.weight_std, b=2 * plan.weight_std)
 
     def reparameterise(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """A draw of z. [B, D], [B, D] -> [B, D]."""
+        """Draw z. [B, D], [B, D] -> [B, D]."""
         std = torch.exp(0.5 * log_variance)
         return mean + torch.randn_like(std) * std
 
@@ -84,45 +83,46 @@ class VAE(nn.Module):
         return torch.sigmoid(self.decoder(self.reparameterise(mean, log_variance))), mean, log_variance
 
 
-def modules(node: Node) -> list[nn.Module]:
-    """One layer and its activation."""
-    activation = [] if node.activation == "identity" else [Activation(node.activation)]
-    match node.layer:
-        case Dense(units=units):
-            flatten = [nn.Flatten()] if isinstance(node.takes, Shape) else []
-            return [*flatten, nn.Linear(node.inputs, units), *activation]
-        case Conv(kernel=kernel, channels=channels):
-            return [nn.Conv2d(node.inputs, channels, kernel, padding="same"), *activation]
-        case TConv(kernel=3 as kernel, channels=channels, stride=2 as stride):
-            return [CutTConv(node.inputs, channels, kernel, stride), *activation]
-        case MeanPool(size=size):
+def modules(layer: Layer) -> list[nn.Module]:
+    """Return one layer and its activation. Raises ValueError for a layer that no experiment with peers has."""
+    activation = [] if layer.activation == "identity" else [Activation(layer.activation)]
+    match layer.kind, layer.kernel, layer.stride:
+        case "dense", _, _:
+            flatten = [nn.Flatten()] if len(layer.takes) > 1 else []
+            return [*flatten, nn.Linear(layer.inputs, layer.gives[-1]), *activation]
+        case "conv", kernel, _:
+            return [nn.Conv2d(layer.inputs, layer.gives[-1], kernel, padding="same"), *activation]
+        case "tconv", 3, 2:
+            return [CutTConv(layer.inputs, layer.gives[-1], 3, 2), *activation]
+        case "mean_pool", size, _:
             return [nn.AvgPool2d(size)]
-        case Reshape(channels=channels, height=height, width=width):
+        case "reshape", _, _:
+            height, width, channels = layer.gives
             return [nn.Unflatten(1, (channels, height, width))]
-    raise ValueError(f"{node.layer}: not used by the setups")
+    raise ValueError(f"no module for {layer}")
 
 
 def loss_function(y: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Cross-entropy and KL, nats, summed over pixels and batch."""
+    """Return cross-entropy and KL, nats, summed over pixels and batch."""
     reconstruction = F.binary_cross_entropy(y.flatten(1), x.flatten(1), reduction="sum")
     kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
     return reconstruction + kl
 
 
-class PlainPytorch:
+class Peer:
     """The example's training loop."""
 
-    def __init__(self, request: protocol.Request) -> None:
+    def __init__(self, request: Request, images: Pixels) -> None:
         torch.set_num_threads(request.threads)
         torch.manual_seed(request.seed)
-        experiment = request.experiment
-        self.batch_size = experiment.training.batch_size
-        self.loader = DataLoader(
-            Images(request.images), self.batch_size, shuffle=experiment.data.shuffle, num_workers=0, drop_last=True
-        )
+        plan, adam = request.plan, request.plan.adam
+        self.facts = {"epsilon_at": "sqrt_corrected"}
+        self.batch_size = plan.batch_size
+        self.loader = DataLoader(Images(images), self.batch_size, shuffle=plan.shuffle, num_workers=0, drop_last=True)
         self.batches = self._batches()
-        self.model = VAE(plan(experiment))
-        self.optimiser = optim.Adam(self.model.parameters(), lr=experiment.optim.lr)
+        self.model = VAE(plan)
+        betas = (adam.beta1, adam.beta2)
+        self.optimiser = optim.Adam(self.model.parameters(), lr=adam.lr, betas=betas, eps=adam.epsilon)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
 
     def run(self, steps: int) -> list[float]:
@@ -142,8 +142,3 @@ class PlainPytorch:
     def _batches(self) -> Iterator[Tensor]:
         while True:
             yield from self.loader
-
-
-if __name__ == "__main__":
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    protocol.main("plain_pytorch", PlainPytorch, versions)

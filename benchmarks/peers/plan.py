@@ -1,85 +1,115 @@
-"""An experiment's layers with what goes into each, from which every peer builds its own network."""
+"""What a peer is asked to train: layers with their sizes, optimiser settings, images and threads, sent as JSON."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from repro.spec import Conv, Dense, Experiment, Layer, MeanPool, Reshape, Shape, TConv
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class Node:
-    """One layer: what it takes and gives (images, or vectors of a length) and the activation that follows it."""
+class Layer:
+    """One layer and the activation after it.
 
-    layer: Layer
-    takes: Shape | int
-    gives: Shape | int
-    activation: str
+    `takes` and `gives` are the sizes of its input and output, (height, width, channels) or (length,). A convolution
+    has `kernel`, a transposed one `kernel` and `stride`, a mean pooling `kernel`.
+    """
+
+    kind: Literal["dense", "conv", "tconv", "mean_pool", "reshape"]
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+    activation: str = "identity"
+    kernel: int = 0
+    stride: int = 1
 
     @property
     def inputs(self) -> int:
-        """Numbers in a flattened input of a dense layer, channels of any other's."""
-        if isinstance(self.layer, Dense):
-            return (
-                self.takes
-                if isinstance(self.takes, int)
-                else self.takes.channels * self.takes.height * self.takes.width
-            )
-        return 0 if isinstance(self.takes, int) else self.takes.channels
+        """Length of a dense layer's flattened input, channels of another's."""
+        return math.prod(self.takes) if self.kind == "dense" else self.takes[-1]
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """Dense [in, out], convolutions [k, k, in, out], () for a layer without weights."""
-        match self.layer:
-            case Dense(units=units):
-                return (self.inputs, units)
-            case Conv(kernel=kernel, channels=channels) | TConv(kernel=kernel, channels=channels):
-                return (kernel, kernel, self.inputs, channels)
-            case _:
-                return ()
+        """Return (inputs, outputs), for convolutions (kernel, kernel, inputs, outputs), () without weights."""
+        if self.kind == "dense":
+            return (self.inputs, self.gives[-1])
+        return (self.kernel, self.kernel, self.inputs, self.gives[-1]) if self.kind in ("conv", "tconv") else ()
+
+
+@dataclass(frozen=True)
+class Adam:
+    """The optimiser's settings; see `repro.spec.Adam`.
+
+    TensorFlow and PyTorch add epsilon where they natively do, whatever `epsilon_at` says; JAX and this project do as
+    it says.
+    """
+
+    lr: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    epsilon_at: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Encoder, one of its two equal heads, decoder; the decoder's last layer gives logits, so has no activation."""
+    """A variational autoencoder and its training.
 
-    encoder: tuple[Node, ...]
-    head: Node
-    decoder: tuple[Node, ...]
+    The encoder ends in two heads like `head`, for mean and log-variance. The decoder's last layer gives Bernoulli
+    logits. `image` is (height, width, channels); there are `images` training images. First weights are drawn from a
+    normal distribution of standard deviation `weight_std`, cut at two of them.
+    """
+
+    experiment: str
+    encoder: tuple[Layer, ...]
+    head: Layer
+    decoder: tuple[Layer, ...]
+    image: tuple[int, ...]
+    images: int
+    shuffle: bool
+    batch_size: int
+    adam: Adam
+    weight_std: float = 0.01
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         """Every layer in order: encoder, mean head, log-variance head, decoder."""
         return (*self.encoder, self.head, self.head, *self.decoder)
 
+    @property
+    def latent(self) -> int:
+        """Length of z."""
+        return self.head.gives[-1]
 
-def plan(experiment: Experiment) -> Plan:
-    """The layers of an experiment, sizes worked out."""
-    model = experiment.model
-    encoder = _chain(model.encoder, experiment.data.shape, model.activation)
-    head = Node(Dense(model.latent), encoder[-1].gives, model.latent, "identity")
-    *body, output = _chain(model.decoder, model.latent, model.activation)
-    return Plan(encoder, head, (*body, Node(output.layer, output.takes, output.gives, "identity")))
-
-
-def _chain(layers: Sequence[Layer], start: Shape | int, activation: str) -> tuple[Node, ...]:
-    nodes: list[Node] = []
-    for layer in layers:
-        follows = "identity" if isinstance(layer, MeanPool | Reshape) else layer.activation or activation
-        nodes.append(Node(layer, start, _size_after(layer, start), follows))
-        start = nodes[-1].gives
-    return tuple(nodes)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.images // self.batch_size
 
 
-def _size_after(layer: Layer, start: Shape | int) -> Shape | int:
-    match layer, start:
-        case Dense(units=units), _:
-            return units
-        case Reshape(channels=channels, height=height, width=width), _:
-            return Shape(channels, height, width)
-        case Conv(channels=channels), Shape():
-            return start._replace(channels=channels)
-        case MeanPool(size=size), Shape():
-            return Shape(start.channels, start.height // size, start.width // size)
-        case TConv(channels=channels, stride=stride), Shape():
-            return Shape(channels, start.height * stride, start.width * stride)
-    raise ValueError(f"{layer} after {start}: does not fit")
+@dataclass(frozen=True)
+class Request:
+    """What one process trains, and how. `engine` and `precision` are for this project's own step."""
+
+    plan: Plan
+    threads: int = 1
+    warmup: int = 0
+    seed: int = 0
+    engine: Literal["auto", "plain", "compiled"] = "auto"
+    precision: Literal["float32", "mixed"] = "float32"
+
+    def to_json(self) -> str:
+        """Return one line."""
+        return json.dumps(asdict(self))
+
+
+def from_json(text: str) -> Request:
+    """Return the request that `Request.to_json` wrote."""
+    values = json.loads(text)
+    plan = values["plan"]
+    for part in ("encoder", "decoder"):
+        plan[part] = tuple(map(_layer, plan[part]))
+    plan |= {"head": _layer(plan["head"]), "image": tuple(plan["image"]), "adam": Adam(**plan["adam"])}
+    return Request(**values | {"plan": Plan(**plan)})
+
+
+def _layer(values: dict[str, Any]) -> Layer:
+    return Layer(**values | {"takes": tuple(values["takes"]), "gives": tuple(values["gives"])})

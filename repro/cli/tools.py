@@ -15,7 +15,7 @@ from repro.terminal import table
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Setups; all if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Experiments; all if none.")] = None,
     threads: Annotated[
         list[int] | None, typer.Option(help="CPU threads; may be repeated. 1 and 2 if not given.")
     ] = None,
@@ -28,7 +28,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="A step or two each, to see that it works.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Training speed beside plain PyTorch, TensorFlow and JAX, which take turns on the same cores."""
+    """Measure training speed beside plain PyTorch, TensorFlow and JAX, which take turns on the same cores."""
     from repro.benchmarks import driver, report
 
     chosen = driver.QUICK if quick else driver.Options(rounds=rounds)

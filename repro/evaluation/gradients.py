@@ -27,7 +27,7 @@ VARIANCE = "(nats per image)^2"
 
 
 class Trainer(Protocol):
-    """What trains the model in between; see `repro.trainer`."""
+    """What trains the model in between; see `repro.training.trainer`."""
 
     model: VAE
     train_images: Tensor

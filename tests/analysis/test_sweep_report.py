@@ -230,7 +230,9 @@ def test_a_rebuilt_study_has_the_trials_the_ranges_and_the_importances_of_its_ta
     kinds = rebuilt.trials[0].distributions
     assert (kinds["optim.lr"].low, kinds["optim.lr"].high, kinds["optim.lr"].log) == (RATES[0], RATES[-1], True)
     assert kinds["model.latent"].choices == LATENTS
-    assert optuna.importance.get_param_importances(rebuilt)["optim.lr"] > 0.8
+    forests = [optuna.importance.FanovaImportanceEvaluator(seed=seed) for seed in range(9)]
+    shares = [optuna.importance.get_param_importances(rebuilt, evaluator=forest)["optim.lr"] for forest in forests]
+    assert np.median(shares) > 0.8, shares
 
 
 def test_studies_of_stand_ins_stay_out_of_the_results(tmp_path: Path) -> None:

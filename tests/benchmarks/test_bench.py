@@ -1,4 +1,4 @@
-"""The benchmark: the real command for a step or two; peers that are missing, crash or hang; work counted by hand."""
+"""The benchmark: the real command for a step or two; peers that are missing, crash or hang; FLOPs counted by hand."""
 
 import json
 import os
@@ -10,10 +10,9 @@ from typing import Any
 
 import psutil
 import pytest
-from repro.benchmarks import contestant, report, sweeps, work
-from repro.benchmarks.contestant import Contestant, PeerError
+from repro.benchmarks import driver, flops, peer_process, report, sweeps
+from repro.benchmarks.peer_process import PeerError, PeerProcess
 
-from repro import registry
 from repro.terminal import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,10 +20,12 @@ MEASURED = {
     "images_per_second", "seconds_per_epoch", "step_ms", "step_ms_by_round", "cores_busy", "peak_rss_mib", "versions",
 }  # fmt: skip
 FAKE = """#!/bin/sh
-case "$2" in
-*keras_tf) echo "TensorFlow is not installed" >&2; exit 3 ;;
-*jax_step) read line; echo '{"seconds": 0.01, "steps": 2}'; read line; printf 'Traceback\\nboom\\n' >&2; exit 7 ;;
-*silent) exec sleep 60 ;;
+case "$2$3" in
+keras_tf--check) echo "No module named 'tensorflow'" >&2; exit 3 ;;
+jax_step--check) echo '{"versions": {"jax": "1.0"}}' ;;
+jax_step) read line; read line; echo '{"seconds": 0.01, "steps": 2}'; read line
+  printf 'Traceback\\nboom\\n' >&2; exit 7 ;;
+silent) exec sleep 60 ;;
 esac
 """
 
@@ -34,7 +35,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return os.environ | {"PYTHONPATH": str(ROOT), "CXX": "no-compiler"}
 
 
 def bench(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,9 +54,15 @@ def fake_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, fake_python: Path) -> dict[str, Any]:
-    done = bench(tmp_path_factory.mktemp("bench"), "mnist_fc", "--quick", "--json", "--peer-python", str(fake_python))
+def done(tmp_path_factory: pytest.TempPathFactory, fake_python: Path) -> subprocess.CompletedProcess[str]:
+    folder = tmp_path_factory.mktemp("bench")
+    done = bench(folder, "mnist_fc", "--quick", "--json", "--peer-python", str(fake_python))
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
@@ -71,12 +78,11 @@ def test_the_json_has_the_documented_keys(found: dict[str, Any]) -> None:
     }  # fmt: skip
     assert list(setup["threads"]) == ["1", "2"][: found["machine"]["cores"]]
     for result in setup["threads"].values():
-        assert set(result) == {"engine", "floor", "speed_up_over_one_thread", "peers"}
+        assert set(result) == {"engine", "floor", "speed_up_over_one_thread", "plain", "compiled", "peers"}
         assert set(result["engine"]) == MEASURED | {"engine", "products", "precision", "gflop_per_second"}
         assert set(result["floor"]) == {"step_ms", "gflop_per_second", "engine_over_floor", "share_reached"}
-        assert set(result["peers"]["plain_pytorch"]) == MEASURED | {
-            "status", "time_over_engine", "time_over_engine_range",
-        }  # fmt: skip
+        for each in (result["plain"], result["peers"]["plain_pytorch"]):
+            assert set(each) == MEASURED | {"status", "time_over_engine", "time_over_engine_range"}
 
 
 def test_its_figures_agree_with_each_other(found: dict[str, Any]) -> None:
@@ -85,10 +91,10 @@ def test_its_figures_agree_with_each_other(found: dict[str, Any]) -> None:
     assert setup["conv_flop_per_step"] == 0
     assert setup["floor_covers"] == "all matrix products"
     for threads, result in setup["threads"].items():
-        engine, floor, plain = result["engine"], result["floor"], result["peers"]["plain_pytorch"]
+        engine, floor = result["engine"], result["floor"]
         assert (result["speed_up_over_one_thread"] is None) == (threads == "1")
         assert engine["engine"] in ("fast", "plain")
-        for each in (engine, plain):
+        for each in (engine, result["plain"], result["peers"]["plain_pytorch"]):
             assert len(each["step_ms_by_round"]) == found["rounds"] == 2
             assert min(each["step_ms_by_round"]) <= each["step_ms"] <= max(each["step_ms_by_round"])
             assert each["images_per_second"] == pytest.approx(100 / each["step_ms"] * 1e3)
@@ -98,18 +104,33 @@ def test_its_figures_agree_with_each_other(found: dict[str, Any]) -> None:
         assert engine["gflop_per_second"] == pytest.approx(0.71 / engine["step_ms"] * 1e3)
         assert floor["gflop_per_second"] == pytest.approx(0.71 / floor["step_ms"] * 1e3)
         assert floor["share_reached"] * floor["engine_over_floor"] == pytest.approx(1)
-        pairs = zip(plain["step_ms_by_round"], engine["step_ms_by_round"], strict=True)
-        ratios = [ours / theirs for ours, theirs in pairs]
-        assert plain["time_over_engine"] == pytest.approx(sum(ratios) / 2)
-        assert plain["time_over_engine_range"] == pytest.approx(sorted(ratios))
+        for each in (result["plain"], result["peers"]["plain_pytorch"]):
+            pairs = zip(each["step_ms_by_round"], engine["step_ms_by_round"], strict=True)
+            ratios = [other / ours for other, ours in pairs]
+            assert each["time_over_engine"] == pytest.approx(sum(ratios) / 2)
+            assert each["time_over_engine_range"] == pytest.approx(sorted(ratios))
 
 
-def test_a_missing_peer_is_listed_and_a_crashing_one_survived(found: dict[str, Any]) -> None:
+def test_a_missing_peer_is_listed_and_a_crashing_one_survived(found: dict[str, Any], fake_python: Path) -> None:
     for result in found["setups"]["mnist_fc"]["threads"].values():
-        peers = result["peers"]
+        peers, missing = (
+            result["peers"],
+            f"not installed: No module named 'tensorflow' ({fake_python}); {driver.REMEDY}",
+        )
         assert peers["plain_pytorch"]["status"] == "measured"
-        assert peers["keras_tf"] == {"status": "not installed", "message": "not installed: pip install '.[bench]'"}
+        assert peers["keras_tf"] == {"status": "not installed", "message": missing}
         assert peers["jax_step"] == {"status": "failed", "message": "boom"}
+        no_compiler = "not installed: torch.compile needs a C++ compiler, no-compiler"
+        assert result["compiled"] == {"status": "not installed", "message": no_compiler}
+
+
+def test_what_can_run_is_said_before_it_is_measured(done: subprocess.CompletedProcess[str], fake_python: Path) -> None:
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("plain_pytorch: torch ")
+    assert lines[1] == f"jax_step: jax 1.0 ({fake_python})"
+    assert lines[2].startswith("keras_tf: cannot run: not installed: No module named 'tensorflow'")
+    assert lines[3].startswith("compiled: cannot run: not installed: torch.compile needs a C++ compiler")
+    assert lines[4] == "mnist_fc, threads 1: 2 rounds of engine, floor, plain, plain_pytorch, jax_step"
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -121,11 +142,14 @@ def test_the_tables_say_what_the_json_says(
     ) == busy
     for title, rows, remarks in report.tables(found):
         assert title.startswith("mnist_fc, threads ")
-        assert [row[""] for row in rows] == ["engine", "plain_pytorch", "keras_tf", "jax_step"]
+        assert [row[""] for row in rows] == [
+            "engine", "plain", "compiled", "plain_pytorch", "keras_tf", "jax_step",
+        ]  # fmt: skip
+
         assert "0.710 GFLOP" in remarks
         assert ("speed-up over one thread" in remarks) == ("threads 2" in title)
         table(rows)
-        assert "not installed: pip install '.[bench]'" in capsys.readouterr().out
+        assert "No module named 'tensorflow'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -136,9 +160,9 @@ def test_half_a_core_of_load_is_busy(load: float, threads: int, busy: bool, monk
     assert report.machine(threads)["busy"] is busy
 
 
-def test_work_is_what_a_count_by_hand_gives() -> None:
+def test_flops_are_what_a_count_by_hand_gives() -> None:
     def counted(name: str) -> tuple[int, int]:
-        found = work.of_step(registry.get(name).spec)
+        found = flops.of_step(driver.plan_of(name))
         return found.dense, found.conv
 
     wide, square, heads, back = 784 * 500, 500 * 500, 2 * 500 * 20, 20 * 500
@@ -167,8 +191,8 @@ def test_wrong_use_is_one_line(tmp_path: Path, arguments: list[str], said: str) 
 
 
 def test_a_peer_that_hangs_is_ended(fake_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contestant, "DEADLINE", 0.2)
-    silent = Contestant("silent", [], str(fake_python))
+    monkeypatch.setattr(peer_process, "DEADLINE", 0.2)
+    silent = PeerProcess("silent", str(fake_python))
     try:
         with pytest.raises(PeerError, match="no answer within") as ended:
             silent.ask("1")
@@ -183,7 +207,7 @@ def test_an_interrupt_ends_every_peer(tmp_path: Path) -> None:
         arguments, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr
-    assert "1000 rounds of engine, floor, plain_pytorch" in process.stderr.readline()
+    assert any("1000 rounds of engine, floor, plain, plain_pytorch" in line for line in process.stderr)
     peers = psutil.Process(process.pid).children(recursive=True)
     assert len(peers) >= 2
     process.send_signal(signal.SIGINT)

@@ -2,24 +2,24 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from repro.benchmarks.peers import plain_pytorch, protocol
-from repro.benchmarks.peers.plan import plan
+from repro.benchmarks.driver import plan_of
+from repro.benchmarks.peer_process import SERVE, PeerError, PeerProcess, versions
+from repro.benchmarks.peers import images, plain_pytorch
+from repro.benchmarks.peers.plan import Layer, Request, from_json
 
 from repro import registry
 from repro.engine import losses, to_batch
 from repro.model import build
-from repro.spec import Dense, Reshape, Shape
 
-ROOT = Path(__file__).parents[2]
 PARAMETERS = {"mnist_fc": 1_316_824, "mnist_conv": 818_433, "cifar_conv": 1_150_235}
 FIRST_COST = {"mnist_fc": 784 * np.log(2), "mnist_conv": 784 * np.log(2), "cifar_conv": 3072 * np.log(2)}
 PEERS = [
@@ -29,127 +29,133 @@ PEERS = [
             importlib.util.find_spec(library) is None, reason=f"{library} is not installed: pip install .[bench]"
         ),
     )
-    for peer, library in (("plain_pytorch", "torchvision"), ("keras_tf", "tensorflow"), ("jax_step", "jax"))
+    for peer, library in (
+        ("ours", "torch"),
+        ("plain_pytorch", "torchvision"),
+        ("keras_tf", "tensorflow"),
+        ("jax_step", "jax"),
+    )
 ]
 
 
 @pytest.fixture(params=PARAMETERS)
-def setup(request: pytest.FixtureRequest) -> str:
+def experiment(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def images(tmp_path: Path, setup: str) -> Path:
-    """Few images, so that a peer starts quickly."""
-    path = tmp_path / "images.npy"
-    np.save(path, protocol.synthetic(registry.get(setup).spec, seed=0)[:300])
-    return path
+def asked(experiment: str, **changes: Any) -> Request:
+    """A request with few images, so that a peer starts quickly."""
+    return replace(Request(replace(plan_of(experiment), images=300)), **changes)
 
 
-def peer(name: str, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"repro.benchmarks.peers.{name}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=240, check=False)
-
-
-@pytest.mark.parametrize("name", PEERS)
-def test_a_peer_trains_the_network_of_the_text_and_prints_one_line(name: str, setup: str, images: Path) -> None:
-    done = peer(name, setup, "--steps", 3, "--warmup", 2, "--images", images, "--costs")
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    found = json.loads(line)
-    assert (found["peer"], found["setup"], found["threads"], found["steps"]) == (name, setup, 1, 3)
-    assert found["parameters"] == PARAMETERS[setup]
-    assert found["first_cost"] == pytest.approx(FIRST_COST[setup], rel=0.03)
-    assert found["last_cost"] < found["first_cost"]
-    assert len(found["costs"]) == 5
-    assert found["seconds_per_epoch"] == pytest.approx(found["seconds"] / 3 * {"c": 500, "m": 550}[setup[0]])
-    assert 50 < found["peak_rss_mib"] < 4000
-    assert found["versions"]
-
-
-@pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize("setup", ["mnist_fc"], indirect=True)
-def test_a_served_peer_answers_each_line_and_ends_with_its_input(name: str, setup: str, images: Path) -> None:
-    done = peer(name, setup, "--warmup", 1, "--images", images, "--serve", stdin="2\n1\n")
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer["steps"] for answer in answers] == [2, 1]
-    assert all(answer["seconds"] > 0 for answer in answers)
-    assert answers[1]["cost"] < answers[0]["cost"] < FIRST_COST[setup]
-
-
-@pytest.mark.parametrize("setup", ["mnist_fc"], indirect=True)
-def test_a_line_that_is_no_number_ends_a_served_peer(setup: str, images: Path) -> None:
-    done = peer("plain_pytorch", setup, "--warmup", 0, "--images", images, "--serve", stdin="1\nmany\n")
-    assert done.returncode == 2
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stderr == "--serve: 'many' is not a whole number from 1\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "library", "called"), [("keras_tf", "tensorflow", "TensorFlow"), ("jax_step", "jax", "JAX")]
-)
-def test_a_missing_library_is_one_line(name: str, library: str, called: str) -> None:
-    program = (
-        f"import runpy, sys; sys.modules[{library!r}] = None; sys.argv[1:] = ['mnist_fc'];"
-        f"runpy.run_module('benchmarks.peers.{name}', run_name='__main__')"
+def served(name: str, request: Request, *lines: str) -> list[dict[str, Any]]:
+    text = "\n".join([request.to_json(), *lines])
+    done = subprocess.run(
+        [sys.executable, SERVE, name], input=text, capture_output=True, text=True, timeout=240, check=False
     )
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 3
-    assert done.stdout == ""
-    assert done.stderr == f"{called} is not installed: pip install .[bench]\n"
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_wrong_use_says_what_was_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)  # this process goes on
-    small, absent = tmp_path / "small.npy", tmp_path / "absent.npy"
-    np.save(small, np.zeros((100, 28, 28), np.uint8))
-    for arguments, said in [
-        (["mnist"], "'mnist'"),
-        (["mnist_fc", "--steps", "0"], "--steps: '0' is not a whole number from 1"),
-        (["mnist_fc", "--threads", "100000"], "--threads 100000: this process may use"),
-        (["mnist_fc", "--images", str(absent)], "absent.npy"),
-        (["mnist_fc", "--images", str(small)], "holds uint8 [100, 28, 28], needs uint8 [N, 28, 28, 1]"),
-    ]:
-        monkeypatch.setattr(sys, "argv", ["peer", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            protocol.main("peer", lambda _: pytest.fail("got to training"), {})
-        assert ended.value.code == 2
-        assert said in capsys.readouterr().err
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_trains_the_experiments_network(name: str, experiment: str) -> None:
+    first, second = served(name, asked(experiment), "1", "4")
+    assert [first["steps"], second["steps"]] == [1, 4]
+    assert first["parameters"] == PARAMETERS[experiment]
+    assert first["cost"] == pytest.approx(FIRST_COST[experiment], rel=0.03)
+    assert second["cost"] < first["cost"]
+    assert min(first["seconds"], second["seconds"]) > 0
+    assert 50 < second["peak_rss_mib"] < 4000
+    assert second["versions"]
 
 
-def test_plain_pytorch_computes_the_reference_cost_on_the_same_weights(setup: str) -> None:
-    experiment = registry.get(setup).spec
-    layers, reference = plan(experiment), build(experiment, seed=0)
+@pytest.mark.slow  # the compiler takes half a minute
+def test_the_compiled_step_computes_the_plain_ones_costs() -> None:
+    costs = {engine: [each["cost"] for each in served("ours", asked("mnist_fc", engine=engine), "1", "3")]
+             for engine in ("plain", "compiled")}  # fmt: skip
+    assert costs["compiled"] == pytest.approx(costs["plain"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["keras_tf", "jax_step", "plain_pytorch", "images", "plan", "serve"])
+def test_peers_import_nothing_of_this_project(name: str) -> None:
+    blocked = "import sys; [sys.modules.__setitem__(each, None) for each in ('repro', 'pydantic')]\n"
+    frameworks = {"keras_tf": ["tensorflow"], "jax_step": ["jax", "jax.numpy", "jaxlib"]}.get(name, [])
+    stubs = "".join(f"sys.modules[{each!r}] = MagicMock(__version__='1')\n" for each in frameworks)
+    code = f"{blocked}from unittest.mock import MagicMock\n{stubs}import {name}"
+    subprocess.run([sys.executable, "-c", code], cwd=SERVE.parent, check=True, timeout=120)
+
+
+def test_versions_names_a_library_that_is_missing(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    with pytest.raises(PeerError, match=r"not installed: No module named 'numpy' \(.*/python\)") as missing:
+        versions("jax_step", str(python))
+    assert missing.value.status == "not installed"
+
+
+def test_a_line_that_is_no_number_ends_a_peer() -> None:
+    peer = PeerProcess("plain_pytorch")
+    try:
+        peer.prepare(asked("mnist_fc"))
+        assert peer.ask("1").steps == 1
+        with pytest.raises(PeerError, match="'many'") as ended:
+            peer.ask("many")
+        assert ended.value.status == "failed"
+    finally:
+        peer.close()
+
+
+def test_a_request_is_read_as_it_was_written(experiment: str) -> None:
+    request = asked(experiment, threads=2, warmup=3, engine="plain", precision="mixed")
+    assert from_json(request.to_json()) == request
+
+
+def test_a_plan_has_the_optimisers_settings(experiment: str) -> None:
+    found, expected = plan_of(experiment).adam, registry.get(experiment).spec.optim
+    assert vars(found) == {key: getattr(expected, key) for key in vars(found)}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install .[bench]")
+@pytest.mark.parametrize("epsilon_at", ["sqrt_corrected", "sqrt_uncorrected"])
+def test_jax_adds_epsilon_where_the_plan_says(epsilon_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SERVE.parent)
+    jax_step = importlib.import_module("jax_step")
+    settings = replace(plan_of("mnist_fc").adam, epsilon=0.1, epsilon_at=epsilon_at)
+    w, _, square = jax_step.adam(settings, [1.0], [0.0], [0.0], 1, [0.5])
+    root = np.sqrt(0.001 * 0.25)
+    below = root / np.sqrt(0.001) + 0.1 if epsilon_at == "sqrt_corrected" else (root + 0.1) / np.sqrt(0.001)
+    assert square[0] == pytest.approx(0.001 * 0.25)
+    assert float(w[0]) == pytest.approx(1 - settings.lr * 0.5 / below, rel=1e-6)
+
+
+def test_plain_pytorch_computes_the_reference_cost_on_the_same_weights(experiment: str) -> None:
+    plan, spec = plan_of(experiment), registry.get(experiment).spec
+    reference = build(spec, seed=0)
     for parameter in reference.parameters():
         torch.nn.init.normal_(parameter, std=0.03)
     torch.nn.init.zeros_(reference.log_variance_head.weight)
     torch.nn.init.constant_(reference.log_variance_head.bias, -60)  # so that noise does not matter
-    plain = plain_pytorch.VAE(layers)
-    _copy_weights(reference, plain, layers.nodes)
-    pixels = protocol.synthetic(experiment, seed=0)[:50]
-    expected = sum(losses(reference, to_batch(torch.from_numpy(pixels)), torch.zeros(1, 50, experiment.model.latent)))
+    plain = plain_pytorch.VAE(plan)
+    _copy_weights(reference, plain, plan.layers)
+    pixels = images.synthetic(replace(plan, images=50), seed=0)
+    expected = sum(losses(reference, to_batch(torch.from_numpy(pixels)), torch.zeros(1, 50, plan.latent)))
     x = torch.stack(list(map(plain_pytorch.Images(pixels).__getitem__, range(50))))
     y, mean, log_variance = plain(x)
     loss = plain_pytorch.loss_function(y, x, mean, log_variance)
     assert loss.item() == pytest.approx(expected.sum().item(), rel=1e-5)
 
 
-def _copy_weights(reference: Any, plain: Any, nodes: Any) -> None:
+def _copy_weights(reference: Any, plain: Any, layers: tuple[Layer, ...]) -> None:
     """The reference flattens by row, column, channel; plain PyTorch by channel, row, column."""
     pairs = zip(*(iter(zip(reference.parameters(), plain.parameters(), strict=True)),) * 2, strict=True)
-    for index, node in enumerate(nodes):
-        if not node.weight_shape:
+    for index, layer in enumerate(layers):
+        if not layer.weight_shape:
             continue
         for source, target in next(pairs):
             value = source.detach()
-            if value.dim() == 2 and isinstance(node.takes, Shape):
-                channels, height, width = node.takes
-                value = value.unflatten(1, (height, width, channels)).movedim(3, 1).flatten(1)
-            if isinstance(node.layer, Dense) and index + 1 < len(nodes) and isinstance(nodes[index + 1].layer, Reshape):
-                channels, height, width = nodes[index + 1].gives
-                value = value.unflatten(0, (height, width, channels)).movedim(2, 0).flatten(0, 2)
+            if value.dim() == 2 and len(layer.takes) == 3:
+                value = value.unflatten(1, layer.takes).movedim(3, 1).flatten(1)
+            if layer.kind == "dense" and index + 1 < len(layers) and layers[index + 1].kind == "reshape":
+                value = value.unflatten(0, layers[index + 1].gives).movedim(2, 0).flatten(0, 2)
             target.data.copy_(value)

@@ -206,7 +206,12 @@ FILL = {IMAGES: write_mnist, LABELS: write_mnist, "data_batch_2.bin": write_bina
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "found"), [(name, *fault) for name, faults in FAULTS.items() for fault in faults], ids=str
+    ("name", "content", "found"),
+    [
+        pytest.param(name, *fault, id=f"{name}-{number}")
+        for name, faults in FAULTS.items()
+        for number, fault in enumerate(faults)
+    ],
 )
 def test_a_broken_file_is_refused(tmp_path: Path, name: str, content: bytes, found: str) -> None:
     plain = name.removesuffix(".gz")

@@ -327,7 +327,7 @@ def test_an_interrupted_finish_compares_what_has_finished(
     whole = json.loads(capsys.readouterr().out)
     train, trained = seeds.run, []
 
-    def interrupted(*arguments: Any) -> seeds.Outcome:
+    def interrupted(*arguments: Any) -> seeds.SeedsResult:
         trained.append(arguments)
         return replace(train(*arguments), exit_code=130)
 

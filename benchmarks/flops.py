@@ -1,0 +1,41 @@
+"""Floating-point operations of one training step, counted from the layers: the same for every way of computing it."""
+
+import math
+from dataclasses import dataclass
+
+from repro.benchmarks.peers.plan import Layer, Plan
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of one step's products, a multiplication and an addition counted as two.
+
+    A layer has three products of one size: forward, gradient of its weights, gradient of its input. The first layer's
+    input are the images, which need no gradient.
+    """
+
+    dense: int
+    conv: int
+
+    @property
+    def covered(self) -> str:
+        """What the floor, which is dense products alone, covers of the step."""
+        return "the dense layers only, not the convolutions" if self.conv else "all matrix products"
+
+
+def of_step(plan: Plan) -> Flops:
+    """Count the operations of one training step."""
+    sums = {"dense": 0, "conv": 0}
+    for index, layer in enumerate(plan.layers):
+        products = 3 if index else 2
+        kind = "dense" if layer.kind == "dense" else "conv"
+        sums[kind] += 2 * products * plan.batch_size * multiplications(layer)
+    return Flops(**sums)
+
+
+def multiplications(layer: Layer) -> int:
+    """Count one image's multiplications in the forward pass, those by the zeros around an image included."""
+    if not layer.weight_shape:
+        return 0
+    positions = {"dense": (), "conv": layer.gives[:2], "tconv": layer.takes[:2]}[layer.kind]
+    return math.prod(layer.weight_shape) * math.prod(positions)
