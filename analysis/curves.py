@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 from repro.analysis.tables import Tables
 from repro.analysis.verdicts import outcomes
 
-from repro import figures
-from repro.figures import Curve
+from repro import images, names
+from repro.images import Curve
 from repro.registry import Entry
 from repro.spec import Reported
-from repro.tracking import names
 
 LEVEL = 0.1
 """A published curve whose p is at most this is unlike ours. The least p that thirteen curves give is 1/13 = 0.077."""
@@ -54,7 +53,7 @@ def place(entry: Entry, reported: Reported, tables: Tables) -> Place | None:
 
     Raises ReproError if the curve's file is damaged.
     """
-    published = figures.reported_curve(entry.file, reported)
+    published = images.reported_curve(entry.file, reported)
     if published is None:
         return None
     runs, _ = outcomes(tables.runs[tables.runs["experiment"] == entry.name], reported.epoch)

@@ -10,9 +10,10 @@ import pandas as pd
 from pydantic import FiniteFloat
 from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, TableSet, data_label, json_column, need
 
+from repro import names
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import measurements, names, read, sweeps
+from repro.tracking import measurements, read, sweeps
 
 SETTINGS = json_column(dict[str, int | FiniteFloat | str])
 TRIAL_COLUMNS = {

@@ -14,10 +14,10 @@ from annotated_types import Ge
 from pydantic import AfterValidator, BeforeValidator, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from repro import registry
+from repro import names, registry
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import measurements, names, read
+from repro.tracking import measurements, read
 
 DIVERGED = "DIVERGED"
 """Status of a run that ended because its cost was no longer a number."""

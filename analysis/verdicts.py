@@ -17,10 +17,10 @@ import pandas as pd
 from repro.analysis.tables import FAILED, Tables, unchanged
 from scipy import stats
 
+from repro import names
 from repro.registry import Entry
 from repro.spec import Reported
 from repro.text import seed_list
-from repro.tracking import names
 
 LEVEL = 0.05  # of each of the two one-sided tests, and of the prediction interval
 

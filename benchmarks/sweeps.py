@@ -19,14 +19,14 @@ import optuna
 import typer
 from mlflow import MlflowClient
 
-from repro import prepare, provenance, registry
+from repro import names, provenance, registry
 from repro.engine import Settings
-from repro.randomness import stream
+from repro.rng import stream
+from repro.runs.config import load_data
 from repro.sweep.study import RUN, SECONDS
 from repro.terminal import table
-from repro.tracking import names
-from repro.train import evaluate
-from repro.trainer import Trainer
+from repro.training.loop import evaluate
+from repro.training.trainer import Trainer
 
 Source = Literal["auto", "real", "stand-in"]
 ONE_THREAD, ALL_CORES = "one job, one thread", "one job, all cores"
@@ -67,7 +67,7 @@ def take(command: list[str]) -> Turn:
 def heldout_seconds(name: str, data: Source, data_dir: Path | None) -> float:
     """Return the seconds that the held-out cost after an epoch takes on one thread, the median of seven."""
     spec = registry.get(name).spec
-    trainer = Trainer(spec, 0, prepare.load_data(spec, data, data_dir), Settings(threads=1))
+    trainer = Trainer(spec, 0, load_data(spec, data, data_dir), Settings(threads=1))
     times = []
     for _ in range(8):
         began = time.perf_counter()

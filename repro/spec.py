@@ -272,6 +272,12 @@ class Experiment:
         """The spec as text by dotted key, `optim.lr` and the like; layers as JSON, unset fields left out."""
         return _flatten(self.to_dict(), "")
 
+    def differences(self, other: "Experiment") -> dict[str, tuple[str, str]]:
+        """Return the settings that differ, by dotted key: the value here and that of `other`, `-` where unset."""
+        mine, theirs = self.flat(), other.flat()
+        keys = [key for key in sorted(mine | theirs) if mine.get(key) != theirs.get(key)]
+        return {key: (mine.get(key, "-"), theirs.get(key, "-")) for key in keys}
+
     @property
     def signature(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of everything that decides what an epoch computes.

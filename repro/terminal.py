@@ -1,10 +1,17 @@
-"""Tables on the terminal."""
+"""Messages, tables and durations on the terminal."""
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+
+def say(*lines: str, error: bool = False) -> None:
+    """Print lines, on stderr if `error`; training goes on where the terminal or the disk refuses them."""
+    with suppress(OSError):
+        print(*lines, sep="\n", file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> None:
@@ -24,3 +31,15 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words: `5 s`, `3 min 02 s`, `1 h 20 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    return (
+        f"{seconds // 60} min {seconds % 60:02d} s"
+        if seconds < 3600
+        else f"{seconds // 3600} h {seconds // 60 % 60:02d} min"
+    )

@@ -9,33 +9,35 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = {"errors", "spec", "objective", "randomness", "model", "engine", "train", "checkpoint", "evaluation"}
-EVERYWHERE = {"errors", "text"}
+CORE = {"errors", "spec", "objective", "rng", "model", "engine", "training", "evaluation"}
+EVERYWHERE = {"errors", "text", "names"}
 MAY_IMPORT = {
     "text": set(),
     "terminal": set(),
     "errors": set(),
+    "names": set(),
     "spec": {"errors"},
     "registry": {"errors", "spec"},
     "overrides": {"errors", "spec", "registry"},
-    "randomness": set(),
+    "rng": set(),
     "objective": set(),
-    "model": {"errors", "spec", "randomness"},
+    "model": {"errors", "spec", "rng"},
     "data": {"errors", "spec"},
     "engine": {"spec", "objective", "model"},
-    "train": {"errors", "spec", "randomness", "engine", "model"},
+    "training": {"spec", "data", "rng", "engine", "model"},
     "findings": set(),
-    "evaluation": {"spec", "data", "randomness", "objective", "engine", "model", "train", "figures", "findings"},
-    "checkpoint": {"errors", "spec"},
-    "folder": {"errors", "registry"},
+    "evaluation": {"spec", "data", "rng", "objective", "engine", "model", "training", "images", "findings"},
     "signals": set(),
     "provenance": {"errors"},
-    "figures": {"errors", "spec"},
-    "outcome": {"spec", "registry", "data"},
-    "tracking": {"errors", "spec", "data", "outcome", "findings"},
+    "images": {"errors", "spec"},
+    "tracking": {"errors", "spec", "data", "findings"},
+    "runs": {
+        "spec", "registry", "overrides", "data", "rng", "model", "engine", "training", "evaluation", "tracking",
+        "images", "provenance", "signals", "terminal",
+    },
     "experiments": {"spec", "registry"},
-    "analysis": {"errors", "spec", "registry", "figures", "tracking"},
-}
+    "analysis": {"errors", "spec", "registry", "images", "tracking"},
+}  # fmt: skip
 INSIDE_ANALYSIS = {
     "tables": set(),
     "verdicts": {"tables"},
@@ -46,21 +48,7 @@ INSIDE_ANALYSIS = {
     "plots": {"curves"},
     "report": {"tables", "verdicts", "curves", "sweeps", "claims", "variants", "plots"},
 }
-COMPOSERS = {
-    "finished",
-    "seeds",
-    "seed_process",
-    "sweep",
-    "prepare",
-    "request",
-    "runner",
-    "trainer",
-    "verify",
-    "progress",
-    "cli",
-    "__main__",
-    "__init__",
-}
+COMPOSERS = {"sweep", "cli", "__main__", "__init__"}
 
 
 def rooms_imported(file: Path) -> set[str]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 from repro.analysis.curves import table_of
 
-from repro.figures import COLORS, Curve
+from repro.images import COLORS, Curve
 
 INK = "#123456"
 """Stands for the text colour of the page, which may be light or dark."""

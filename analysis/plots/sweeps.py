@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from repro.figures import COLORS
+from repro.images import COLORS
 
 VALUE = "held-out negative ELBO (nats)"
 FEWEST = 6

@@ -15,8 +15,7 @@ from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Tables
 from scipy import stats
 
-from repro import registry
-from repro.tracking import names
+from repro import names, registry
 
 SHOWN = 5
 """Best trials of a study that the report lists."""

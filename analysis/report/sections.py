@@ -16,7 +16,7 @@ from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import all_entries
 from repro.analysis.verdicts import MEANINGS
 
-from repro import figures
+from repro import images
 from repro.errors import ReproError
 from repro.registry import Entry
 from repro.spec import Reported
@@ -119,7 +119,7 @@ def _curve(evidence: Evidence, entry: Entry, reported: Reported) -> Part:
     name, runs = f"{entry.name}, epochs 1 to {reported.epoch}", evidence.planned(entry.name, reported.epoch)
     command = f"`{run_command(entry.name, reported)}`"
     try:
-        published = figures.reported_curve(entry.file, reported)
+        published = images.reported_curve(entry.file, reported)
     except ReproError as error:
         return Prose(f"{name}: {error}.")
     mine = evidence.curves_of(runs)

@@ -18,10 +18,10 @@ from repro.analysis.report.summary import headline
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Tables, all_entries, diverged
 
-from repro import figures
+from repro import images, names
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import measurements, names, read
+from repro.tracking import measurements, read
 from repro.tracking.notes import Note, annotate
 
 MAPPED = 800
@@ -124,8 +124,8 @@ def draw(entry: Entry, directory: Path) -> list[Path]:
     costs = {_label(run): read.history(run.run_id, names.COST) for run in reversed(runs)}
     written = [directory / f"{entry.name}_cost.png"]
     title = f"{entry.name}: training cost against the reported curve"
-    curve = figures.reported_curve(entry.file, entry.spec.reported[-1]) if entry.spec.reported else None
-    figures.cost_curve(title, costs, curve).savefig(written[0])
+    curve = images.reported_curve(entry.file, entry.spec.reported[-1]) if entry.spec.reported else None
+    images.cost_curve(title, costs, curve).savefig(written[0])
     samples = read.last_image(runs[0].run_id, "samples")
     if samples is not None:
         written.append(directory / f"{entry.name}_samples.png")

@@ -13,7 +13,7 @@ from repro import registry
 from repro.engine import Engine, Settings, choose, plain
 from repro.engine.products import products_for
 from repro.model import build
-from repro.train import epoch_noise, epoch_order
+from repro.training.loop import epoch_noise, epoch_order
 
 VERSIONS = {"torch": torch.__version__}
 

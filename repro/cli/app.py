@@ -1,7 +1,4 @@
-"""The program's name and help, and the options that several commands take."""
-
-from pathlib import Path
-from typing import Annotated
+"""The program's name and help."""
 
 import typer
 
@@ -14,13 +11,3 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A registered experiment (see `list`), or the path of your own file.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="The directory that holds the data; also read from REPRO_DATA_DIR.", metavar="DIR")
-]
-SummaryFile = Annotated[Path | None, typer.Option(help="Write what came of it as JSON.", metavar="FILE")]
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="A run's id, or its beginning.")]

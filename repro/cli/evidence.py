@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repro import registry
-from repro.cli.app import AsJson, DataDir, RunId, app
+from repro.cli.app import app
+from repro.cli.options import AsJson, DataDir, RunId
 from repro.errors import ReproError, UsageError
 from repro.terminal import table
 
 if TYPE_CHECKING:
     from repro.analysis.tables import Tables
     from repro.findings import Findings, Row
-    from repro.finished import Finished
+    from repro.runs.load import FinishedRun
 
 Results = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Read committed results, such as `results`, not the tracking store.")
@@ -107,14 +108,15 @@ def evaluate(
     On one core it takes about 2 minutes for mnist_fc, 4 for mnist_conv and 9 for cifar_conv, unless options say
     otherwise: the time goes with K * N + 10,000 * L. Exit 130 where it is interrupted; nothing is logged then.
     """
-    from repro import finished, provenance
+    from repro import provenance
     from repro.evaluation import image_ranges
     from repro.evaluation import registry as measurements
     from repro.evaluation.likelihood import Options
+    from repro.runs import load
 
     wanted = measurements.check_names([*(measure or []), *(study or [])] or ["evaluation"])
     options = Options(samples, draws, images, image_ranges.parse(only))
-    run = finished.load(run_id, data_dir, threads or provenance.cores())
+    run = load.load(run_id, data_dir, threads or provenance.cores())
     found: dict[str, Any] = {}
     for name in wanted:
         findings = measurements.MEASUREMENTS[name](run, options, lambda text: print(text, file=sys.stderr, flush=True))
@@ -174,7 +176,7 @@ def _tell(sentences: list[str]) -> None:
         print(sentence, file=sys.stderr)
 
 
-def _log_whole(run: "Finished", name: str, findings: "Findings") -> None:
+def _log_whole(run: "FinishedRun", name: str, findings: "Findings") -> None:
     """Log a measurement; an interrupt takes effect when all of it is logged."""
     from repro import provenance
     from repro.signals import Interrupted, interruptible
@@ -188,7 +190,7 @@ def _log_whole(run: "Finished", name: str, findings: "Findings") -> None:
         raise typer.Exit(stop.exit_code) from None
 
 
-def _print_measurement(run: "Finished", name: str, rows: list["Row"]) -> None:
+def _print_measurement(run: "FinishedRun", name: str, rows: list["Row"]) -> None:
     """The single numbers in one table, and what goes over dimensions or epochs in compact ones, ten to a block."""
     record, dataset = run.record, run.dataset
     print(f"\n{name} of run {record.run_id}: {record.experiment}, seed {run.seed}")

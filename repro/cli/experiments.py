@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from repro import registry
-from repro.cli.app import AsJson, DataDir, Name, app
+from repro.cli.app import app
+from repro.cli.options import AsJson, DataDir, Name
 from repro.overrides import FIXED
 from repro.terminal import table
 

@@ -1,15 +1,21 @@
 """Commands that train: run, resume, verify; and sync, which delivers what they measured."""
 
-import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from repro import folder, prepare, registry
-from repro.cli.app import DataDir, Name, RunId, SummaryFile, app
+from repro import provenance, registry
+from repro.cli import options
+from repro.cli.app import app
+from repro.cli.options import DataDir, Name, RunId, SummaryFile
 from repro.errors import ReproError
+
+if TYPE_CHECKING:
+    from repro.data import Dataset
+    from repro.runs.config import RunConfig
 
 
 @app.command()
@@ -43,38 +49,47 @@ def run(
     ] = False,
 ) -> int:
     """Train an experiment and track it; exit 0 done, 1 failed, 2 wrong use, 3 no data, 130/143 interrupted."""
-    from repro import provenance
-
     entry = registry.get(name)
     if epochs is not None:
         assignments = [*(assignments or []), f"training.epochs={epochs}"]
-    with prepare.all_faults() as faults:
+    with options.all_faults() as faults:
         chosen, at_once = _seeds(faults, seed, seeds, jobs)
-        cores = prepare.whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
+        cores = options.whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
         if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
             faults.append(f"--summary {summary}: should be a file in a directory that exists")
-        spec = prepare.overridden(faults, entry.spec, assignments or [])
-    place = prepare.pick_device(device)
-    run_id = prepare.to_resume(name, spec, chosen[0]) if resume and seeds is None else None
-    if run_id is not None:
-        return _resume(run_id, data_dir, summary)
-    dataset = prepare.load_data(spec, data, data_dir)
+        spec = options.overridden(faults, entry.spec, assignments or [])
 
-    from repro.request import Request  # MLflow takes seconds to import; faults above do not wait for it
+    from repro.runs import resume as resuming
+    from repro.runs.config import RunConfig, pick_device, reference
 
-    source = str(Path(data_dir).resolve()) if data_dir else None
-    reference = prepare.reference(name)
-    asked = {"experiment": reference, "assignments": tuple(assignments or ()), "data": data, "data_dir": source}
-    request = Request(entry, spec, dataset, chosen[0], place, max(1, cores // at_once))
-    return (
-        _train_new(request, asked, summary) if seeds is None else _train_seeds(request, chosen, at_once, asked, summary)
+    config = RunConfig(
+        experiment=reference(name),
+        spec=spec,
+        seed=chosen[0],
+        assignments=tuple(assignments or ()),
+        data=data,
+        data_dir=data_dir.resolve() if data_dir else None,
+        device=pick_device(device),
+        threads=max(1, cores // at_once),
     )
+    if seeds is None:
+        run_id = resuming.newest(config.experiment, spec, config.seed) if resume else None
+        return _resume(run_id, data_dir, summary) if run_id else _begin(config, summary)
+    dataset = config.load_data()
+
+    from repro.runs import seeds as several
+
+    result = several.run(config, dataset, chosen, at_once)
+    _write_summary(summary, result.to_json())
+    return result.exit_code
 
 
 @app.command("resume")
 def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None) -> int:
     """Go on with a run that was cut off, as if nothing had happened; its id may be shortened."""
-    return _resume(folder.find(run_id).run_id, data_dir, summary)
+    from repro.runs import run_dir
+
+    return _resume(run_dir.find(run_id), data_dir, summary)
 
 
 @app.command("verify")
@@ -85,43 +100,43 @@ def verify_(
     data_dir: DataDir = None,
 ) -> int:
     """Train a run again from what it recorded: bit-identical, equal within tolerance, or different (exit 1)."""
-    plan = folder.find(run_id)
-    request = prepare.recorded(plan, data_dir)
+    from repro import names
+    from repro.runs import resume, run_dir, verify
+    from repro.tracking import read
+    from repro.training.trainer import Trainer
 
-    from repro import verify
-    from repro.tracking import names, read
-
-    done = len(read.history(plan.run_id, names.COST))
+    found = run_dir.find(run_id)
+    config, dataset = resume.recorded(found, data_dir)
+    done = len(read.history(found, names.COST))
     if not done:
-        raise ReproError(f"run {plan.run_id} has no epoch to verify")
-    if threads:
-        request = dataclasses.replace(request, threads=threads)
+        raise ReproError(f"run {found} has no epoch to verify")
+    settings = replace(config.settings, threads=threads or config.threads)
     count = min(epochs, done)
 
     def tell(epoch: int, difference: float) -> None:
         print(f"epoch {epoch:4d}/{count}  cost differs by {difference:+.3g} nats", flush=True)
 
-    verdict = verify.verify(read.run(plan.run_id), request.trainer(), count, tell)
-    print(f"run {plan.run_id}, {verdict.epochs} of {done} epochs: {verdict.agreement}")
+    verdict = verify.verify(read.run(found), Trainer(config.spec, config.seed, dataset, settings), count, tell)
+    print(f"run {found}, {verdict.epochs} of {done} epochs: {verdict.agreement}")
     if verdict.epoch is not None:
         print(f"first epoch that differs: {verdict.epoch}; largest relative difference of a cost {verdict.largest:.2g}")
-        threads_changed = [f"threads: was {plan.threads}, is {threads}"] if threads not in (None, plan.threads) else []
-        print("what is not as it was:", *threads_changed, *verdict.reasons, sep="\n  ")
+        same = settings.threads == config.threads
+        changed = [] if same else [f"threads: was {config.threads}, is {settings.threads}"]
+        print("what is not as it was:", *changed, *verdict.reasons, sep="\n  ")
     return int(verdict.agreement == "different")
 
 
 @app.command()
 def sync(run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run; all if none.")] = "") -> int:
     """Deliver to the tracking store what runs measured while it did not answer."""
-    from repro.tracking import write
+    from repro.runs import run_dir, runner
 
     failed = 0
-    for each in [folder.find(run_id).run_id] if run_id else folder.every():
+    for each in [run_dir.find(run_id)] if run_id else run_dir.run_ids():
         try:
-            with folder.locked(each):
-                failed += not write.sync(each, folder.of(each), print)
-        except folder.BusyError as busy:
-            print(busy)  # that process delivers for itself
+            failed += not runner.deliver(each, print)
+        except run_dir.BusyError as busy:
+            print(busy)
     return int(failed > 0)
 
 
@@ -131,47 +146,40 @@ def _seeds(faults: list[str], seed: str | None, seeds: str | None, jobs: str | N
         faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
     if jobs is not None and seeds is None:
         faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
-    at_once = prepare.whole(faults, "--jobs", jobs, 1, 64) if jobs is not None else 1
+    at_once = options.whole(faults, "--jobs", jobs, 1, 64) if jobs is not None else 1
     if seeds is not None:
-        return prepare.seeds(faults, seeds), at_once
-    return (prepare.whole(faults, "--seed", seed, 0, 2**63 - 1) if seed is not None else 0,), at_once
+        return options.seeds(faults, seeds), at_once
+    return (options.whole(faults, "--seed", seed, 0, 2**63 - 1) if seed is not None else 0,), at_once
+
+
+def _begin(config: "RunConfig", summary: Path | None) -> int:
+    dataset = config.load_data()
+
+    from repro.runs import runner
+
+    return _train(runner.begin(config, dataset), config, dataset, summary)
 
 
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
-    finished = folder.outcome(run_id)
+    from repro.runs import resume, run_dir
+
+    finished = run_dir.load_result(run_id)
     if finished is not None:
-        print(f"run {run_id} is finished already: training cost {finished['cost']:.4f} nats per image")
-        _write_summary(summary, finished)
+        print(f"run {run_id} is finished already: training cost {finished.cost:.4f} nats per image")
+        _write_summary(summary, finished.to_json())
         return sync(run_id)
-    plan = folder.load(run_id)
-    return _train(run_id, prepare.recorded(plan, data_dir), summary)
+    return _train(run_id, *resume.recorded(run_id, data_dir), summary)
 
 
-def _train_new(request: Any, asked: dict[str, Any], summary: Path | None) -> int:
-    from repro import runner
+def _train(run_id: str, config: "RunConfig", dataset: "Dataset", summary: Path | None) -> int:
+    from repro.runs import progress, runner
 
-    return _train(runner.begin(request, **asked), request, summary)
-
-
-def _train_seeds(
-    request: Any, chosen: tuple[int, ...], at_once: int, asked: dict[str, Any], summary: Path | None
-) -> int:
-    from repro import seeds
-
-    outcome = seeds.run(request, chosen, at_once, asked)
-    _write_summary(summary, outcome.to_json())
-    return outcome.exit_code
-
-
-def _train(run_id: str, request: Any, summary: Path | None) -> int:
-    from repro import progress, runner
-
-    progress.announce(request)
-    with progress.reporter(request.spec) as reporter:
-        outcome = runner.run(run_id, request, reporter)
-    progress.conclude(outcome)
-    _write_summary(summary, outcome.to_json())
-    return outcome.exit_code
+    progress.announce(config, dataset)
+    with progress.reporter(config.spec) as reporter:
+        result = runner.run(run_id, config, dataset, reporter)
+    progress.conclude(result)
+    _write_summary(summary, result.to_json())
+    return result.exit_code
 
 
 def _write_summary(file: Path | None, summary: dict[str, Any]) -> None:

@@ -2,13 +2,14 @@
 
 import json
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from repro import prepare, registry
-from repro.cli.app import AsJson, DataDir, app
+from repro import registry
+from repro.cli import options
+from repro.cli.app import app
+from repro.cli.options import AsJson, DataDir
 from repro.errors import UsageError
 from repro.spec import Experiment, Space
 from repro.terminal import table
@@ -70,16 +71,16 @@ def sweep(
     entry = registry.get(name)
     from repro import provenance
 
-    with prepare.all_faults() as faults:
-        cores = prepare.whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
-        count = prepare.whole(faults, "--trials", trials, 1, 100_000)
-        at_once = prepare.whole(faults, "--jobs", jobs, 1, 64)
-        of_trial = prepare.whole(faults, "--seeds-per-trial", seeds_per_trial, 1, 100)
-        first = prepare.whole(faults, "--seed", seed, 0, 2**31)
+    with options.all_faults() as faults:
+        cores = options.whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
+        count = options.whole(faults, "--trials", trials, 1, 100_000)
+        at_once = options.whole(faults, "--jobs", jobs, 1, 64)
+        of_trial = options.whole(faults, "--seeds-per-trial", seeds_per_trial, 1, 100)
+        first = options.whole(faults, "--seed", seed, 0, 2**31)
         longest = max(1, entry.spec.training.epochs // 5)
-        length = prepare.whole(faults, "--epochs", epochs, 1, 1_000_000) if epochs is not None else longest
-        kept = prepare.whole(faults, "--best", best, 1, 100)
-        fresh = prepare.whole(faults, "--seeds", seeds, 1, 100)
+        length = options.whole(faults, "--epochs", epochs, 1, 1_000_000) if epochs is not None else longest
+        kept = options.whole(faults, "--best", best, 1, 100)
+        fresh = options.whole(faults, "--seeds", seeds, 1, 100)
         called = study or entry.name
         if not STUDY_NAME.fullmatch(called):
             faults.append(
@@ -87,12 +88,19 @@ def sweep(
             )
         searched = {} if finish else _space(faults, entry.spec, space or [])
         _address(faults, storage)
-    source = str(Path(data_dir).resolve()) if data_dir else None
-    asked: dict[str, Any] = {"experiment": prepare.reference(name), "data": data, "data_dir": source}
 
+    from repro.runs.config import RunConfig, pick_device, reference
     from repro.sweep.worker import How
 
-    how = How(called, storage, heartbeat, at_once, cores, device, asked)
+    config = RunConfig(
+        experiment=reference(name),
+        spec=entry.spec,
+        data=data,
+        data_dir=data_dir.resolve() if data_dir else None,
+        device=pick_device(device),
+        threads=max(1, cores // at_once),
+    )
+    how = How(called, storage, heartbeat, at_once, config)
     if finish:
         from repro.sweep.finish import finish as finished
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from repro.cli.app import AsJson, app
+from repro.cli.app import app
+from repro.cli.options import AsJson
 from repro.terminal import table
 
 

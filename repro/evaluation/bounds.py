@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from repro import objective
 from repro.engine import to_batch
 from repro.model import VAE
-from repro.train import EVALUATION_BATCH
+from repro.training.loop import EVALUATION_BATCH
 
 BLOCK = 5000  # draws of z whose noise is made at once; the noise must not depend on what fits into memory
 MEMORY = 16 * 2**20  # bytes of activations at once: bounded, and no more than a processor's cache, which is faster

@@ -19,7 +19,7 @@ from repro.errors import ReproError
 from repro.evaluation.bounds import Tell, nobody
 from repro.findings import Findings, Row
 from repro.model import VAE
-from repro.randomness import stream
+from repro.rng import stream
 
 PATHWISE, SCORE, BASELINE = "pathwise", "score function", "score function with a baseline"
 ESTIMATORS = (PATHWISE, SCORE, BASELINE)
@@ -27,7 +27,7 @@ VARIANCE = "(nats per image)^2"
 
 
 class Trainer(Protocol):
-    """What trains the model in between; see `repro.trainer`."""
+    """What trains the model in between; see `repro.training.trainer`."""
 
     model: VAE
     train_images: Tensor

@@ -9,7 +9,7 @@ from repro import objective
 from repro.engine import to_batch
 from repro.findings import Findings, Row
 from repro.model import VAE
-from repro.randomness import stream
+from repro.rng import stream
 
 NATS = "nats per image"
 CHUNK = 100  # images whose draws are in memory at once

@@ -5,13 +5,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repro import figures
+from repro import images
 from repro.data import Dataset
 from repro.engine import to_batch
 from repro.findings import Findings, Row
 from repro.model import VAE
 from repro.objective import kl_to_standard_normal
-from repro.randomness import stream
+from repro.rng import stream
 
 STEPS = 11  # pictures in a row
 REACH = 3.0  # standard deviations of the prior that a traversal goes either way
@@ -40,12 +40,12 @@ def maps(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000,
     return Findings(
         rows,
         {
-            "samples": figures.grid(model.generate(z).numpy(), columns=10),
-            "originals_and_reconstructions": figures.pairs(
+            "samples": images.grid(model.generate(z).numpy(), columns=10),
+            "originals_and_reconstructions": images.pairs(
                 originals.numpy(), model.generate(mean[:50]).numpy(), columns=10
             ),
-            "walk": figures.grid(model.generate(walk(starts, ends)).numpy(), columns=STEPS),
-            "traversals": figures.grid(model.generate(traversals(mean, log_variance)).numpy(), columns=STEPS),
+            "walk": images.grid(model.generate(walk(starts, ends)).numpy(), columns=STEPS),
+            "traversals": images.grid(model.generate(traversals(mean, log_variance)).numpy(), columns=STEPS),
         },
     )
 

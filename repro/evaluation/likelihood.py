@@ -17,8 +17,8 @@ from repro.evaluation import image_ranges
 from repro.evaluation.bounds import Bound, LogPx, Tell, bound, log_px, nobody
 from repro.findings import Findings, Row
 from repro.model import VAE
-from repro.randomness import stream
-from repro.train import EVALUATION_BATCH
+from repro.rng import stream
+from repro.training.loop import EVALUATION_BATCH
 
 ACTIVE = 0.01  # variance over images of E_q[z_d] above which a latent dimension counts as active, as in Burda et al.
 TRAIN_DRAWS = 10  # of z for each training image, of which there are tens of thousands

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repro import figures
+from repro import images
 from repro.data import Dataset
 from repro.engine import to_batch
 from repro.errors import UsageError
 from repro.evaluation.bounds import Tell, nobody
 from repro.findings import Findings, Row
 from repro.model import VAE
-from repro.randomness import stream
+from repro.rng import stream
 
 CLASSES = 10
 SURE = 0.9
@@ -59,7 +59,7 @@ def realism(
         rows.append(told_apart(real[:samples], other[:samples], group, epochs, seed, tell))
     order = chances["samples"].max(1).values.argsort(descending=True)
     sheets = {"most_confident": order[:50], "least_confident": order.flip(0)[:50]}
-    sheet = {f"samples_{name}": figures.grid(drawn[chosen].numpy(), columns=10) for name, chosen in sheets.items()}
+    sheet = {f"samples_{name}": images.grid(drawn[chosen].numpy(), columns=10) for name, chosen in sheets.items()}
     return Findings(rows, sheet)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from repro.engine import to_batch
 from repro.findings import Findings, Row
 from repro.model import VAE
-from repro.randomness import stream
+from repro.rng import stream
 
 HALF = 0.5  # of the Nyquist frequency, above which a frequency is high
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601

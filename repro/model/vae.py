@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from repro import spec
 from repro.errors import UsageError
 from repro.model.layers import Flatten, Unflatten, describe, initialise, length, module, modules, sizes
-from repro.randomness import stream
+from repro.rng import stream
 from repro.spec import Shape
 
 

@@ -6,26 +6,28 @@ much of it is luck shows when its settings are trained again with other seeds.
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from repro import overrides, prepare, seeds
+from repro import names, overrides
 from repro.data import Dataset
 from repro.errors import UsageError
-from repro.progress import say
 from repro.registry import Entry
-from repro.request import Request
+from repro.runs import seeds
+from repro.runs.config import load_data
+from repro.runs.result import RunResult
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage, is_there
 from repro.sweep.study import Study
 from repro.sweep.sweep import held_out
 from repro.sweep.worker import How
-from repro.terminal import table
-from repro.tracking import names, read, sweeps
+from repro.terminal import say, table
+from repro.tracking import read, sweeps
 from repro.tracking.store import StoreError
 
 OWN = "the experiment's own"
@@ -64,7 +66,8 @@ def finish(entry: Entry, how: How, best: int, fresh: int, as_json: bool = False)
     Raises UsageError if there is no such study, if it is of another experiment, spec or data, or has no complete trial.
     """
     study = _study(how)
-    dataset = prepare.load_data(overrides.apply(entry.spec, held_out(entry.spec)), how.asked["data"], how.data_dir)
+    spec = overrides.apply(entry.spec, held_out(entry.spec))
+    dataset = load_data(spec, how.config.data, how.config.data_dir)
     _refuse_others(study, entry, dataset)
     first = study.terms.seed + study.terms.seeds_per_trial
     numbers = tuple(range(first, first + fresh))
@@ -95,12 +98,12 @@ def _retrain(
     for trial in (*study.best()[:best], None):
         assignments = (*held_out(entry.spec), *spaces.assignments(trial.params if trial else {}))
         spec = overrides.apply(entry.spec, assignments)
-        request = Request(entry, spec, dataset, numbers[0], prepare.pick_device(how.device), how.threads_each)
+        config = replace(how.found(dataset).config, spec=spec, assignments=assignments)
         if code >= 128:
-            found.append(_retrained(study, trial, seeds.before(request, numbers, how.asked["experiment"])))
+            found.append(_retrained(study, trial, seeds.finished(config, dataset, numbers)))
             continue
         say(f"\n{_label(trial)}")
-        outcome = seeds.run(request, numbers, how.jobs, how.found(dataset).asked | {"assignments": assignments})
+        outcome = seeds.run(config, dataset, numbers, how.jobs)
         code = outcome.exit_code or code
         if outcome.parent_run_id:
             sweeps.adopt(study.parent, outcome.parent_run_id, {names.SWEEP: study.name})
@@ -124,20 +127,20 @@ def _refuse_others(study: Study, entry: Entry, dataset: Dataset) -> None:
         raise UsageError(*faults)
 
 
-def _retrained(study: Study, trial: FrozenTrial | None, runs: list[dict[str, Any]]) -> Retrained:
-    done = [run for run in runs if run["status"] == "FINISHED"]
-    costs = [run["cost"] for run in done]
-    curves = [read.history(run["run_id"], names.HELDOUT_NEG_ELBO) for run in done]
+def _retrained(study: Study, trial: FrozenTrial | None, runs: Sequence[RunResult]) -> Retrained:
+    done = [run for run in runs if run.status == "FINISHED"]
+    costs = [run.cost for run in done if run.cost is not None]
+    curves = [read.history(run.run_id, names.HELDOUT_NEG_ELBO) for run in done]
     then = [curve[study.terms.epochs] for curve in curves if study.terms.epochs in curve]
     return Retrained(
         trial=trial.number if trial else None,
         setting=dict(trial.params) if trial else {},
-        seeds=[run["seed"] for run in done],
-        runs=[run["run_id"] for run in done],
+        seeds=[run.seed for run in done],
+        runs=[run.run_id for run in done],
         trial_value=trial.value if trial else None,
         heldout_then=fmean(then) if then else None,
         cost=fmean(costs) if costs else None,
-        test_neg_elbo=[run["test_neg_elbo"] for run in done],
+        test_neg_elbo=[run.test_neg_elbo for run in done if run.test_neg_elbo is not None],
     )
 
 

@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from repro.errors import ReproError, UsageError
-from repro.randomness import stream
+from repro.rng import stream
 from repro.spec import Space
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage

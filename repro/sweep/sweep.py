@@ -2,16 +2,18 @@
 
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from optuna.trial import TrialState
 
-from repro import folder, overrides, prepare
+from repro import names, overrides
 from repro.data import Dataset
 from repro.errors import UsageError
-from repro.progress import say
 from repro.registry import Entry
+from repro.runs import run_dir, runner
+from repro.runs.config import load_data
 from repro.spec import Experiment, Space
 from repro.sweep import space as spaces
 from repro.sweep import worker
@@ -19,7 +21,8 @@ from repro.sweep.figures import figures
 from repro.sweep.storage import Storage
 from repro.sweep.study import OPEN, REASON, PrunerName, SamplerName, Study, Terms, join
 from repro.sweep.trial import STATES, runs_of
-from repro.tracking import names, read, sweeps, write
+from repro.terminal import say
+from repro.tracking import read, sweeps
 from repro.tracking.store import StoreError
 
 HOLDOUT = 5000  # images that are taken out of training where the experiment holds out none
@@ -55,7 +58,7 @@ def sweep(entry: Entry, space: Space, options: Options, how: worker.How) -> int:
         spaces.cells(space)
     if options.sampler == "cmaes" and find_spec("cmaes") is None:  # which Optuna looks for as late as the second trial
         raise UsageError("--sampler cmaes: needs the package cmaes; pip install cmaes")
-    dataset = prepare.load_data(spec, how.asked["data"], how.data_dir)
+    dataset = load_data(spec, how.config.data, how.config.data_dir)
     storage = Storage(how.url, how.heartbeat)
     terms = Terms(
         experiment=entry.name,
@@ -109,10 +112,11 @@ def conclude(study: Study, code: int, how: worker.How) -> int:
 
 def _finishing(study: Study, how: worker.How) -> str:
     """The command that finishes a study; a password in its address is not shown."""
-    words = ["sweep", how.asked["experiment"], "--study", study.name, "--finish"]
+    config = how.config
+    words = ["sweep", config.experiment, "--study", study.name, "--finish"]
     words += ["--storage", study.storage.shown] if how.url else []
-    words += ["--data", how.asked["data"]] if how.asked["data"] != "auto" else []
-    words += ["--data-dir", how.asked["data_dir"]] if how.asked["data_dir"] else []
+    words += ["--data", config.data] if config.data != "auto" else []
+    words += ["--data-dir", str(config.data_dir)] if config.data_dir else []
     return shlex.join(["python", "-m", "repro", *words])
 
 
@@ -172,12 +176,9 @@ def _deliver(study: Study) -> None:
     """What the tracking store did not take when trials of this machine ended."""
     for trial in study.trials():
         for run_id in runs_of(trial):
-            if (folder.of(run_id) / "run.json").exists():
-                try:
-                    with folder.locked(run_id):
-                        write.sync(run_id, folder.of(run_id), say)
-                except folder.BusyError:
-                    continue
+            if run_dir.exists(run_id):
+                with suppress(run_dir.BusyError):
+                    runner.deliver(run_id, say)
 
 
 def _end_runs_of_the_dead(study: Study) -> None:

@@ -5,25 +5,26 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from statistics import fmean
 from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from repro import folder, overrides, prepare, runner
+from repro import names, overrides
 from repro.data import Dataset
 from repro.errors import ReproError
-from repro.outcome import PrunedError, Status, Summary
-from repro.registry import Entry
-from repro.request import Request
+from repro.names import Status
+from repro.runs import run_dir, runner
+from repro.runs.config import RunConfig
+from repro.runs.result import PrunedError, RunResult
 from repro.signals import Interrupted
 from repro.spec import Data, Space
 from repro.sweep import space as spaces
 from repro.sweep.storage import StorageError
 from repro.sweep.study import ATTEMPTS, RUN, SECONDS, LostError, Study
-from repro.tracking import names, sweeps
+from repro.tracking import sweeps
 from repro.tracking.journal import Journal
 from repro.tracking.store import StoreError
 from repro.tracking.write import LAST_ATTEMPTS, RunWriter, nothing
@@ -46,25 +47,21 @@ T = TypeVar("T")
 class Bench:
     """What all trials of a worker share: the experiment, the data once loaded, and how to compute."""
 
-    entry: Entry
+    config: RunConfig
     assignments: tuple[str, ...]  # what holds for every trial
     space: Space
-    device: str
-    threads: int
-    asked: dict[str, Any]  # experiment, data and data_dir, as `runner.begin` takes them
     owner: str
     say: Callable[[str], None]
     loaded: dict[Data, Dataset]
 
-    def request(self, values: dict[str, Any], seed: int) -> tuple[Request, tuple[str, ...]]:
-        """What to train for these values, and how `--set` would say it. Raises UsageError if that cannot be."""
+    def run(self, values: dict[str, Any], seed: int) -> tuple[RunConfig, Dataset]:
+        """What to train for these values, and on which data. Raises UsageError if that cannot be."""
         assignments = (*self.assignments, *spaces.assignments(values))
-        spec = overrides.apply(self.entry.spec, assignments)
+        spec = overrides.apply(self.config.spec, assignments)
+        config = replace(self.config, spec=spec, assignments=assignments, seed=seed, trial=True)
         if spec.data not in self.loaded:
-            self.loaded[spec.data] = prepare.load_data(spec, self.asked["data"], self.asked["data_dir"])
-        device = prepare.pick_device(self.device)
-        request = Request(self.entry, spec, self.loaded[spec.data], seed, device, self.threads, trial=True)
-        return request, assignments
+            self.loaded[spec.data] = config.load_data()
+        return config, self.loaded[spec.data]
 
 
 def work(study: Study, trial: Trial, bench: Bench) -> TrialState:
@@ -89,13 +86,13 @@ def work(study: Study, trial: Trial, bench: Bench) -> TrialState:
         _leave(study, trial)
         raise
     for run_id in _here(trial):
-        shutil.rmtree(folder.checkpoints(run_id), ignore_errors=True)
+        shutil.rmtree(run_dir.checkpoints(run_id), ignore_errors=True)
     return state
 
 
 def _here(trial: Trial) -> list[str]:
     """A trial's runs whose folders are on this disk."""
-    return [run_id for run_id in runs_of(trial) if (folder.of(run_id) / "run.json").exists()]
+    return [run_id for run_id in runs_of(trial) if run_dir.exists(run_id)]
 
 
 def _leave(study: Study, trial: Trial) -> None:
@@ -104,7 +101,7 @@ def _leave(study: Study, trial: Trial) -> None:
     for run_id in _here(trial):
         if now.state.is_finished() and run_id in runs_of(now):
             continue
-        with suppress(folder.BusyError), folder.locked(run_id):
+        with suppress(run_dir.BusyError), run_dir.locked(run_id):
             _tag(run_id, {names.TRIAL_STATE: "abandoned"}, "KILLED")
 
 
@@ -124,29 +121,28 @@ def _seeds(study: Study, trial: Trial, bench: Bench) -> tuple[TrialState, float 
         except (ReproError, OSError) as error:
             return TrialState.FAIL, None, str(error)
         if summary.status != "FINISHED" or summary.heldout_neg_elbo is None:
-            early = summary.cause in (PrunedError.__name__, names.NOT_FINITE)
+            early = summary.cause in ("pruned", "not finite")
             return TrialState.PRUNED if early else TrialState.FAIL, None, str(summary.error)
         values.append(summary.heldout_neg_elbo)
     return TrialState.COMPLETE, fmean(values), ""
 
 
-def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Bench) -> Summary:
+def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Bench) -> RunResult:
     """A run of the trial, from where an earlier worker has left it. `values` are those of the seeds before."""
-    request, assignments = bench.request(trial.params, seed)
+    config, dataset = bench.run(trial.params, seed)
     run_id = _left(trial, seed)
     if not run_id:
         _patiently(lambda: _abandon(study, trial, seed))
-        run_id = _begin(study, trial, request, bench.asked | {"assignments": assignments})
+        run_id = _begin(study, trial, config, dataset)
         study.storage.patiently(lambda: trial.set_user_attr(f"{RUN}{seed}", run_id))
-    finished = folder.outcome(run_id)
+    finished = run_dir.load_result(run_id)
     if finished:
-        return Summary(**finished)
-    summary = runner.run(run_id, request, _Watch(study, trial, bench, values))
-    if summary.cause == LostError.__name__:
-        raise LostError(str(summary.error))
-    if summary.cause == StorageError.__name__:
-        raise StorageError(str(summary.error))
-    if summary.status == "KILLED" and not summary.cause:
+        return finished
+    watch = _Watch(study, trial, bench, values)
+    summary = runner.run(run_id, config, dataset, watch)
+    if watch.error:
+        raise watch.error
+    if summary.cause == "interrupted":
         _tag(run_id, {names.TRIAL_STATE: "waiting"})
         raise Interrupted(summary.exit_code - 128)
     return summary
@@ -155,21 +151,21 @@ def _train(study: Study, trial: Trial, seed: int, values: list[float], bench: Be
 def _left(trial: Trial, seed: int) -> str:
     """The run of this seed that an earlier worker has left, if its folder is here and nobody holds it; else ""."""
     run_id: str = trial.user_attrs.get(f"{RUN}{seed}", "")
-    if not run_id or not (folder.of(run_id) / "run.json").exists():
+    if not run_id or not run_dir.exists(run_id):
         return ""
     try:
-        with folder.locked(run_id):
+        with run_dir.locked(run_id):
             _tag(run_id, {names.TRIAL_STATE: STATES[TrialState.RUNNING]})
-    except folder.BusyError:  # by a worker that is silent and may wake up
+    except run_dir.BusyError:  # by a worker that is silent and may wake up
         return ""
     return run_id
 
 
-def _begin(study: Study, trial: Trial, request: Request, asked: dict[str, Any]) -> str:
+def _begin(study: Study, trial: Trial, config: RunConfig, dataset: Dataset) -> str:
     """Start the run, which waits for a tracking store that is away for a moment."""
-    label = f"trial {trial.number}" + (f" seed {request.seed}" if study.terms.seeds_per_trial > 1 else "")
-    place = sweeps.place(request.entry.name, study.name, study.parent, trial.number, label)
-    return _patiently(lambda: runner.begin(request, place, **asked))
+    label = f"trial {trial.number}" + (f" seed {config.seed}" if study.terms.seeds_per_trial > 1 else "")
+    place = sweeps.place(config.entry.name, study.name, study.parent, trial.number, label)
+    return _patiently(lambda: runner.begin(config, dataset, place))
 
 
 def _patiently(call: Callable[[], T]) -> T:
@@ -193,7 +189,7 @@ def _abandon(study: Study, trial: Trial, seed: int) -> None:
 
 def _tag(run_id: str, tags: dict[str, str], status: Status | None = None) -> None:
     """Set tags of a run, and its status; a store that is away is given them by a later `sync`."""
-    writer = RunWriter(run_id, Journal(folder.of(run_id)), nothing)
+    writer = RunWriter(run_id, Journal(run_dir.path(run_id)), nothing)
     writer.tags(tags)
     if status:
         writer.status(status)
@@ -206,6 +202,7 @@ class _Watch:
     def __init__(self, study: Study, trial: Trial, bench: Bench, values: list[float]) -> None:
         self.study, self.trial, self.bench, self.values = study, trial, bench, values
         self._next = time.monotonic() + TELL_EVERY
+        self.error: LostError | StorageError | None = None  # what ended the run in `epoch`
 
     def started(self, run_id: str, steps: int, done: int) -> None:
         pass
@@ -213,10 +210,17 @@ class _Watch:
     def tell(self, text: str) -> None:
         self.bench.say(f"trial {self.trial.number}: note: {text}")
 
-    def step(self) -> None:
+    def step(self, count: int = 1) -> None:
         pass
 
     def epoch(self, number: int, row: dict[str, float]) -> None:
+        try:
+            self._report(number, row)
+        except (LostError, StorageError) as error:
+            self.error = error
+            raise
+
+    def _report(self, number: int, row: dict[str, float]) -> None:
         parent = parent_process()
         if parent is not None and not parent.is_alive():
             raise Interrupted(signal.SIGTERM)

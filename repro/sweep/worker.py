@@ -9,21 +9,19 @@ import uuid
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
 
 from optuna.trial import Trial, TrialState
 
-from repro import registry
 from repro.data import Dataset
 from repro.errors import ReproError
-from repro.progress import duration, say
+from repro.runs.config import RunConfig
 from repro.signals import Interrupted, interruptible
 from repro.spec import Data, Space
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
 from repro.sweep.study import REASON, SECONDS, LostError, Study
 from repro.sweep.trial import STATES, Bench, work
+from repro.terminal import duration, say
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
 IN_A_ROW = 3  # failed trials after which a worker gives up
@@ -37,24 +35,13 @@ class How:
     study: str
     url: str  # of the store of studies; "" for the one beside the tracking store
     heartbeat: int  # seconds
-    jobs: int  # processes side by side, which share the threads
-    threads: int
-    device: str
-    asked: dict[str, Any]  # experiment, data and data_dir, as `runner.begin` takes them
-
-    @property
-    def data_dir(self) -> Path | None:
-        """Where to look for the data first."""
-        return Path(self.asked["data_dir"]) if self.asked["data_dir"] else None
+    jobs: int  # processes side by side
+    config: RunConfig  # of the experiment itself; its threads are those of one process
 
     def found(self, dataset: Dataset) -> "How":
         """The same for workers, who need not search for data where there is only a stand-in."""
-        return replace(self, asked=self.asked | {"data": "stand-in"}) if dataset.status == "stand-in" else self
-
-    @property
-    def threads_each(self) -> int:
-        """What a process may take."""
-        return max(1, self.threads // self.jobs)
+        stand_in = dataset.status == "stand-in"
+        return replace(self, config=replace(self.config, data="stand-in")) if stand_in else self
 
 
 @dataclass(frozen=True)
@@ -80,8 +67,7 @@ def serve(order: Order, loaded: dict[Data, Dataset]) -> int:
     how = order.how
     study = Study(Storage(how.url, how.heartbeat), how.study)
     owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex[:8]}"
-    entry = registry.get(how.asked["experiment"])
-    bench = Bench(entry, order.assignments, order.space, how.device, how.threads_each, how.asked, owner, say, loaded)
+    bench = Bench(how.config, order.assignments, order.space, owner, say, loaded)
     failed, told = 0, False
     try:
         with interruptible() as check:

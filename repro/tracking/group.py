@@ -15,10 +15,11 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from repro.outcome import Status
+from repro import names
+from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line, seed_list
-from repro.tracking import names, read
+from repro.tracking import read
 from repro.tracking.store import StoreError, experiment_id, open_client
 
 BATCH = 1000  # metrics that the store takes in one call
@@ -68,7 +69,7 @@ class Group:
             if parent:
                 self._settle(client, parent, covered, "RUNNING")
 
-    def adopt(self, run_id: str) -> None:
+    def add(self, run_id: str) -> None:
         """Make a run a child of the parent."""
         if self.run_id is not None and not self._refused:
             with self._told():

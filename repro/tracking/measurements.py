@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from repro import names
 from repro.findings import Findings, Row
 from repro.text import first_line
-from repro.tracking import names
 from repro.tracking.read import RunRecord
 from repro.tracking.store import StoreError, open_client
 

@@ -10,8 +10,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from repro import names
 from repro.text import first_line
-from repro.tracking import names
 from repro.tracking.store import StoreError, open_client
 
 

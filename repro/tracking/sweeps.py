@@ -11,9 +11,10 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from repro.outcome import Status
+from repro import names
+from repro.names import Status
 from repro.text import first_line
-from repro.tracking import names, read
+from repro.tracking import read
 from repro.tracking.store import StoreError, experiment_id, open_client
 from repro.tracking.write import Place
 

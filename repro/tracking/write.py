@@ -19,11 +19,11 @@ from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 from torch import nn
 
+from repro import names
 from repro.data import Dataset as Images
-from repro.outcome import Status
+from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line
-from repro.tracking import names
 from repro.tracking.journal import Journal, Record
 from repro.tracking.store import StoreError, experiment_id, open_client, shown_uri
 

@@ -17,9 +17,8 @@ from repro.analysis.report.write import Files, update_sweeps
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import CURVE_COLUMNS, RUN_COLUMNS, Tables
 
-from repro import registry
+from repro import names, registry
 from repro.errors import ReproError
-from repro.tracking import names
 from repro.tracking import sweeps as tracked
 from repro.tracking.store import experiment_id, open_client
 

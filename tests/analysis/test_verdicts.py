@@ -21,7 +21,7 @@ from support import synthetic
 from support.process import repro
 
 from repro import registry
-from repro.figures import Curve
+from repro.images import Curve
 from repro.overrides import apply
 
 FC = registry.get("mnist_fc")

@@ -11,11 +11,12 @@ from mlflow import MlflowClient
 from safetensors.torch import save_file
 from support.process import client, repro, started, wait_for
 
-from repro import cli, finished
+from repro import cli, names
 from repro.findings import Findings, Row
 from repro.model import build
+from repro.runs import load
 from repro.spec import Experiment
-from repro.tracking import measurements, names, read
+from repro.tracking import measurements, read
 
 QUICK = ["--samples", "50", "--draws", "4", "--images", "20", "--threads", "1"]
 
@@ -84,7 +85,7 @@ def test_an_interrupt_logs_nothing(here: tuple[MlflowClient, str]) -> None:
 
 
 def test_a_loaded_run_is_the_one_that_was_trained(here: tuple[MlflowClient, str]) -> None:
-    run = finished.load(here[1], None, 1)
+    run = load.load(here[1], None, 1)
     trainer = run.trainer()
     trainer.epoch(lambda: None)
     assert trainer.digest() == run.record.tags[names.WEIGHTS_SHA256]

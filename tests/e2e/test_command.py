@@ -12,8 +12,8 @@ import pytest
 import torch
 from support.process import ROOT, client, environment, fetched, free_port, repro
 
-from repro import checkpoint
-from repro.tracking import names
+from repro import names
+from repro.training import checkpoint
 
 PARTS = (names.RECONSTRUCTION, names.KL)
 

@@ -12,14 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro import checkpoint, folder, registry
-from repro.checkpoint import CheckpointError
+from repro import registry
 from repro.engine import Settings, choose
 from repro.errors import ReproError, UsageError
-from repro.figures import read_curve
+from repro.images import read_curve
 from repro.model import build, check, count_parameters
+from repro.runs import run_dir
 from repro.spec import VAE, Conv, Dense, Experiment, MeanPool, Reshape, Shape, TConv, from_dict
 from repro.tracking.journal import Journal
+from repro.training import checkpoint
+from repro.training.checkpoint import CheckpointError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -159,8 +161,8 @@ def test_a_journal_keeps_its_whole_records_before_anything_torn(torn: bytes) -> 
 @given(JSON | st.dictionaries(st.sampled_from(["run_id", "spec", "assignments", "seed"]), JSON))
 def test_a_plan_with_anything_in_it(anything: Any) -> None:
     with scratch() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder, "root", lambda: directory)
+        patch.setattr(run_dir, "root", lambda: directory)
         (directory / "r").mkdir()
         (directory / "r" / "run.json").write_text(json.dumps(anything), encoding="utf-8")
         with pytest.raises(UsageError, match=r"run\.json cannot be read"):
-            folder.load("r")
+            run_dir.load_config("r")

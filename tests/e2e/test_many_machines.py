@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from support import postgres
 from support.process import environment, fetched, free_port, started
 
-from repro.tracking import names
+from repro import names
 
 pytestmark = [
     pytest.mark.slow,

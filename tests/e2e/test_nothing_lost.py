@@ -18,8 +18,8 @@ import pytest
 from mlflow import MlflowClient
 from support.process import client, environment, fetched, free_port, repro, started, wait_for
 
-from repro import checkpoint
-from repro.tracking import names
+from repro import names
+from repro.training import checkpoint
 
 TRAINED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
 STAND_IN = ["--data", "stand-in", "--threads", "1"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repro import checkpoint, engine, registry, spec, train
+from repro import engine, registry, spec
 from repro.engine import Settings, Step, Unsupported, choose, cuda_graph, losses, products, to_batch
 from repro.engine.activations import Softplus
 from repro.engine.cuda_graph import GraphStep
@@ -23,9 +23,11 @@ from repro.engine.fast import FastStep
 from repro.engine.network import BernoulliFromLogits
 from repro.engine.plain import PlainStep
 from repro.model import VAE, build
-from repro.outcome import not_comparable
 from repro.overrides import apply
+from repro.runs.config import RunConfig
+from repro.runs.result import not_comparable
 from repro.spec import Adam, Conv, Data, Dense, Experiment, MeanPool, Reshape, TConv, Training
+from repro.training import checkpoint, loop
 
 SETUPS = ("mnist_fc", "mnist_conv", "cifar_conv")
 FAST_ACTIVATIONS = ("identity", "relu", "sigmoid", "softplus", "tanh")
@@ -293,7 +295,7 @@ def wrong(x: Tensor, w: Tensor, *_: object) -> Tensor:
 
 @pytest.fixture
 def fresh_choice() -> Iterator[None]:
-    caches = products.fastest, engine.trial
+    caches = products.default, engine.trial
     for each in caches:
         each.cache_clear()
     yield
@@ -400,7 +402,7 @@ def test_mixed_precision_is_near_float32_and_not_the_same(engine: str) -> None:
 
 
 def epoch_data(experiment: Experiment, images: int, seed: int) -> tuple[Tensor, Tensor]:
-    return train.epoch_order(images, experiment.data, seed, 1), train.epoch_noise(images, experiment, seed, 1)
+    return loop.epoch_order(images, experiment.data, seed, 1), loop.epoch_noise(images, experiment, seed, 1)
 
 
 def warms_up_and_fails(next_step: Callable[[], None], position: Tensor) -> Callable[[], None]:
@@ -446,15 +448,15 @@ def test_on_a_gpu_every_step_is_announced_and_the_first_bad_one_is_named(
     images = torch.cat([each for each, _ in batches(small, 7)])
     taken: list[int] = []
     step = GraphStep(small, build(small, 0), Settings(device="cpu"))
-    costs = train.train_epoch(step, images, small, 0, 1, lambda: taken.append(1))
+    costs = loop.train_epoch(step, images, small, 0, 1, lambda: taken.append(1))
     assert len(taken) == 7
     other = PlainStep(small, build(small, 0), Settings())
-    assert train.train_epoch(other, images, small, 0, 1) == costs
+    assert loop.train_epoch(other, images, small, 0, 1) == costs
     bad = torch.ones(7, 2, dtype=torch.float64)
     bad[4, 1], bad[5, 0] = float("inf"), float("nan")
-    with pytest.raises(train.NotFiniteError, match=r"epoch 3, step 5: reconstruction 1.0, KL inf"):
-        train.require_finite(bad, 3)
-    train.require_finite(bad[:4], 3)
+    with pytest.raises(loop.NotFiniteError, match=r"epoch 3, step 5: reconstruction 1.0, KL inf"):
+        loop.require_finite(bad, 3)
+    loop.require_finite(bad[:4], 3)
 
 
 def test_one_thread_is_put_back_also_after_an_error() -> None:
@@ -466,17 +468,12 @@ def test_one_thread_is_put_back_also_after_an_error() -> None:
 
 
 def test_a_run_records_what_was_chosen_and_mixed_precision_is_not_comparable(small: Experiment) -> None:
-    from repro.runner import Request  # noqa: PLC0415 - imports MLflow
-
-    dataset = SimpleNamespace(fingerprint="f", status="canonical")
-    entry = SimpleNamespace(spec=registry.get("mnist_fc").spec, name="mnist_fc")
-    request = Request(entry, small, dataset, 0, torch.device("cpu"), 2, "mixed")
-    about = {"experiment": "mnist_fc", "assignments": (), "data": "auto", "data_dir": None}
-    plan = request.resolved().plan("0" * 32, **about)
-    assert (plan.threads, plan.precision, plan.engine, plan.products) == (2, "mixed", "fast", "bfloat16")
-    assert request.resolved().resolved() == request.resolved()
+    dataset, entry = SimpleNamespace(fingerprint="f", status="canonical"), registry.get("mnist_fc")
+    config = RunConfig("mnist_fc", small, threads=2, precision="mixed").resolved()
+    assert (config.threads, config.precision, config.engine, config.products) == (2, "mixed", "fast", "bfloat16")
+    assert config.resolved() == config
     exact = apply(entry.spec, [])
-    assert not_comparable(entry, exact, dataset) == not_comparable(entry, exact, dataset, "float32") == []
+    assert not_comparable(entry, exact, dataset) == not_comparable(entry, exact, dataset, "float32") == ()
     assert "mixed precision" in not_comparable(entry, exact, dataset, "mixed")[0]
 
 

@@ -17,9 +17,9 @@ from repro.evaluation import gradients, kl, latents, realism, spectrum
 from repro.findings import Findings, Row
 from repro.model import VAE, build
 from repro.overrides import apply
-from repro.randomness import stream
+from repro.rng import stream
 from repro.spec import Data, Dense, Experiment, Shape
-from repro.trainer import Trainer
+from repro.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,22 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 from support.process import client, repro, started, wait_for
 
-from repro import cli, data, prepare, registry
-from repro.progress import SeedsDisplay
-from repro.request import Request
+from repro import cli, data, names, registry
+from repro.cli import options
+from repro.runs.config import RunConfig
+from repro.runs.progress import SeedsDisplay
 from repro.spec import Experiment
 from repro.text import seed_list
-from repro.tracking import names, read
+from repro.tracking import read
 from repro.tracking.group import Group, Setup
 from repro.tracking.store import experiment_id, open_client
+from repro.training.trainer import Trainer
 
 STAND_IN = ["--data", "stand-in", "--threads", "2"]  # with two jobs: one thread each
 CURVES = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
@@ -35,9 +36,9 @@ CURVES = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
 )
 def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
     faults: list[str] = []
-    assert prepare.seeds(faults, text) == seeds
+    assert options.seeds(faults, text) == seeds
     assert not faults
-    assert prepare.seeds(faults, seed_list(seeds)) == seeds
+    assert options.seeds(faults, seed_list(seeds)) == seeds
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
 )
 def test_a_fault_in_seeds_is_named(text: str, said: str) -> None:
     faults: list[str] = []
-    prepare.seeds(faults, text)
+    options.seeds(faults, text)
     assert len(faults) == 1
     assert faults[0].startswith(f"--seeds {text}: ")
     assert said in faults[0]
@@ -109,10 +110,10 @@ def digests(folder: Path) -> dict[int, str]:
 
 def weights(seeds: range, epochs: int) -> dict[int, str]:
     """The same of seeds that are trained without any of it: no command, no process, no store."""
-    entry = registry.load(Path("small.py"))
-    dataset, found = data.load(entry.spec.data, "stand-in"), {}
+    spec = registry.load(Path("small.py")).spec
+    dataset, found = data.load(spec.data, "stand-in"), {}
     for seed in seeds:
-        trainer = Request(entry, entry.spec, dataset, seed, torch.device("cpu"), threads=1).resolved().trainer()
+        trainer = Trainer(spec, seed, dataset, RunConfig("small.py", spec, threads=1).resolved().settings)
         for _ in range(epochs):
             trainer.epoch(lambda: None)
         found[seed] = trainer.digest()
@@ -244,7 +245,7 @@ def test_a_store_that_refuses_the_parent_is_told_of_once(monkeypatch: pytest.Mon
     told: list[str] = []
     group = Group(Setup("small", small, "f", "canonical", ()), [0], told.append)
     group.open([])
-    group.adopt("r")
+    group.add("r")
     group.close("FINISHED", ["r"])
     assert group.run_id is None
     assert len(told) == 1

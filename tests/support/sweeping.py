@@ -5,10 +5,10 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from repro import cli
+from repro import cli, names
 from repro.spec import Choice, LogUniform, Space
 from repro.sweep import status
-from repro.tracking import names, read
+from repro.tracking import read
 from support.process import client
 
 SPACE: Space = {"optim.lr": LogUniform(1e-4, 1e-1), "model.latent": Choice(2, 3, 5)}

@@ -7,10 +7,9 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from repro.analysis.tables import CURVE_COLUMNS, RUN_COLUMNS, Tables
 
-from repro import figures, registry
+from repro import images, names, registry
 from repro.registry import Entry
 from repro.spec import Experiment
-from repro.tracking import names
 from repro.tracking.store import experiment_id, open_client
 
 PLAN_COMMIT, PLAN_DATE = "c" * 40, "2026-01-01T00:00:00+00:00"
@@ -71,10 +70,10 @@ def run(
     return run_id
 
 
-def curve_of(entry: Entry) -> figures.Curve:
+def curve_of(entry: Entry) -> images.Curve:
     """The longest published curve of an experiment, or of the one that it varies."""
     owner = entry if entry.spec.reported else registry.get(str(entry.spec.variant_of))
-    curve = figures.reported_curve(owner.file, owner.spec.reported[-1])
+    curve = images.reported_curve(owner.file, owner.spec.reported[-1])
     assert curve is not None
     return curve
 

@@ -20,14 +20,15 @@ from optuna.trial import TrialState
 from support.process import client, started, wait_for
 from support.sweeping import COMMAND, OPTIONS, SEARCHED, SPACE, agree, curve, runs_of, sweep, trials, tried
 
-from repro import cli, folder, seeds
+from repro import cli, names
 from repro.data import load
+from repro.runs import run_dir, seeds
 from repro.spec import Data
 from repro.sweep import status
 from repro.sweep.storage import Storage
 from repro.sweep.study import Study
-from repro.tracking import names, read
-from repro.trainer import Trainer
+from repro.tracking import read
+from repro.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("small_file")
 
@@ -115,7 +116,7 @@ def test_a_run_that_a_silent_worker_still_holds_is_begun_anew(tmp_path: Path, mo
     in_epoch(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert sweep(*SHORT) == 130
     held = trials()[0]["runs"]
-    with folder.locked(held):
+    with run_dir.locked(held):
         assert sweep(*SHORT) == 0
     assert [row["state"] for row in trials()] == ["complete"] * 2
     assert trials()[0]["runs"] != held
@@ -326,7 +327,7 @@ def test_an_interrupted_finish_compares_what_has_finished(
     whole = json.loads(capsys.readouterr().out)
     train, trained = seeds.run, []
 
-    def interrupted(*arguments: Any) -> seeds.Outcome:
+    def interrupted(*arguments: Any) -> seeds.SeedsResult:
         trained.append(arguments)
         return replace(train(*arguments), exit_code=130)
 

@@ -1,12 +1,12 @@
-"""Training a run again from what it recorded, and saying how the two agree."""
+"""Training a run again from its record, and comparing the two."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from repro import provenance
-from repro.tracking import names, read
-from repro.trainer import Trainer
+from repro import names, provenance
+from repro.tracking import read
+from repro.training.trainer import Trainer
 
 COMPARED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
 TOLERANCE = 2e-3  # of the cost: what rounding in another order may grow to over many epochs
@@ -14,9 +14,10 @@ TOLERANCE = 2e-3  # of the cost: what rounding in another order may grow to over
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a second training agrees with the first. `epoch` is the first that differs at all, None if none does.
+    """How a second training agrees with the first.
 
-    `largest` is the largest difference of a cost, relative; `reasons` is what differs between then and now.
+    `epoch` is the first epoch that differs at all, or None. `largest` is the largest relative difference of a cost.
+    `reasons` lists what differs between the two machines and versions.
     """
 
     agreement: Literal["bit-identical", "equal within float tolerance", "different"]
@@ -27,10 +28,10 @@ class Verdict:
 
 
 def verify(run: read.RunRecord, trainer: Trainer, epochs: int, tell: Callable[[int, float], None]) -> Verdict:
-    """Train `epochs` epochs again and compare each with what the store has of it, the last also by its weights.
+    """Train `epochs` epochs again and compare each with the store's record, the last one also by its weights.
 
-    `tell` is given each epoch's number and its cost's difference, nats per image. It stops at a difference beyond
-    float tolerance. Raises StoreError if the store cannot be read.
+    `tell` is given each epoch's number and the difference of its cost in nats per image. Training stops at a difference
+    beyond TOLERANCE. Raises StoreError if the store cannot be read.
     """
     recorded = {name: read.history(run.run_id, name) for name in COMPARED}
     first, largest = None, 0.0
@@ -51,7 +52,7 @@ def verify(run: read.RunRecord, trainer: Trainer, epochs: int, tell: Callable[[i
 
 
 def _changes(run: read.RunRecord) -> list[str]:
-    """What of the machine and the versions is not as it was."""
+    """Return what of the machine and the versions has changed since the run."""
     now = provenance.describe(run.tags.get("repro.gpu", "none"))
     compared = [key for key in now if key in ("repro.cpu", "repro.python") or key.startswith("repro.version")]
     compared.append("mlflow.source.git.commit")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repro.engine import Step
 from repro.errors import ReproError
-from repro.randomness import stream
+from repro.rng import stream
 from repro.spec import Data, Experiment
 
 EVALUATION_BATCH = 500

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import torch
 
-from repro import checkpoint
+from repro import names
 from repro.data import Dataset
 from repro.engine import Settings, choose
 from repro.model import build
-from repro.randomness import stream
+from repro.rng import stream
 from repro.spec import Experiment
-from repro.tracking import names
-from repro.train import Costs, evaluate, train_epoch
+from repro.training import checkpoint
+from repro.training.loop import Costs, evaluate, train_epoch
 
 TEST_SAMPLES = 10  # draws of z for each test image
 

@@ -1,4 +1,4 @@
-"""A finished run, loaded from the tracking store: its spec, its final weights and its data, to be studied."""
+"""A finished run, loaded from the tracking store with its final weights and its data, to be measured."""
 
 import json
 from dataclasses import dataclass
@@ -9,23 +9,26 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
-from repro import checkpoint, folder, prepare
+from repro import names
 from repro.data import Dataset
 from repro.engine import Settings
 from repro.errors import ReproError, UsageError
 from repro.model import VAE, build
+from repro.runs import run_dir
+from repro.runs.config import load_data, require_same_data
 from repro.spec import Experiment, from_dict
 from repro.text import first_line
-from repro.tracking import measurements, names, read, store
+from repro.tracking import measurements, read, store
 from repro.tracking.read import RunRecord
-from repro.trainer import Trainer
+from repro.training import checkpoint
+from repro.training.trainer import Trainer
 
 ID_LENGTH = 32  # of MLflow's run ids
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A finished run. `model` has its final weights; `settings` are how its steps were computed, threads aside."""
+class FinishedRun:
+    """A finished run. `model` has its final weights; `settings` say how its steps were computed, but for threads."""
 
     record: RunRecord
     spec: Experiment
@@ -35,12 +38,12 @@ class Finished:
     settings: Settings
 
     def trainer(self) -> Trainer:
-        """What trains the same anew, from its initial weights on."""
+        """Return a trainer that repeats the training from the initial weights."""
         return Trainer(self.spec, self.seed, self.dataset, self.settings)
 
 
-def load(text: str, data_dir: Path | None, threads: int) -> Finished:
-    """The finished run whose id is `text`, or begins with it; on the CPU, with so many threads.
+def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
+    """Return the finished run whose id is, or begins with, `text`; its model is on the CPU.
 
     Its data come from `data_dir`, or from where the run had them. Raises UsageError for a run that is unknown, has not
     finished, is of another version of the program or of other data, DataError if its data are not here, StoreError and
@@ -50,12 +53,12 @@ def load(text: str, data_dir: Path | None, threads: int) -> Finished:
     spec = _spec(record.run_id)
     model = _model(record, spec)
     dataset = _dataset(record, spec, data_dir)
-    return Finished(record, spec, int(record.params[names.SEED]), model, dataset, _settings(record, threads))
+    return FinishedRun(record, spec, int(record.params[names.SEED]), model, dataset, _settings(record, threads))
 
 
 def _record(text: str) -> RunRecord:
-    known = any(run_id.startswith(text) for run_id in folder.every())
-    run_id = folder.find(text).run_id if known or len(text) != ID_LENGTH else text
+    known = any(run_id.startswith(text) for run_id in run_dir.run_ids())
+    run_id = run_dir.find(text) if known or len(text) != ID_LENGTH else text
     if not store.exists():  # to read it would make an empty one
         raise UsageError(f"run {run_id} is not known: there is no tracking store in {store.folder()}")
     record = read.run(run_id)
@@ -81,7 +84,7 @@ def _spec(run_id: str) -> Experiment:
 
 
 def _model(record: RunRecord, spec: Experiment) -> VAE:
-    """The final weights, if they are those whose checksum the run recorded."""
+    """Load the final weights, and check them against the checksum that the run recorded."""
     name = names.WEIGHTS_FILE
     content = measurements.artifact(record.run_id, name)
     model = build(spec, 0)
@@ -99,18 +102,12 @@ def _model(record: RunRecord, spec: Experiment) -> VAE:
 
 
 def _dataset(record: RunRecord, spec: Experiment, data_dir: Path | None) -> Dataset:
-    """The images that the run was trained on, by their fingerprint."""
+    """Load the images that the run was trained on, and check their fingerprint."""
     stand_in = record.tags.get(names.DATA_STATUS) == "stand-in"
-    if data_dir is None and record.run_id in folder.every():
-        recorded = folder.load(record.run_id).data_dir
-        data_dir = Path(recorded) if recorded else None
-    dataset = prepare.load_data(spec, "stand-in" if stand_in else "real", data_dir)
-    fingerprint = record.tags.get(names.DATA_FINGERPRINT, "")
-    if dataset.fingerprint != fingerprint:
-        raise UsageError(
-            f"run {record.run_id} was trained on other data (fingerprint {fingerprint[:12]}, here is "
-            f"{dataset.fingerprint[:12]}: {dataset.origin}); name the directory it used with --data-dir"
-        )
+    if data_dir is None and run_dir.exists(record.run_id):
+        data_dir = run_dir.load_config(record.run_id).data_dir
+    dataset = load_data(spec, "stand-in" if stand_in else "real", data_dir)
+    require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
     return dataset
 
 

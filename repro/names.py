@@ -1,5 +1,10 @@
 """The glossary: every metric, tag and artifact that a run logs, with unit and meaning. Written once, here."""
 
+from typing import Literal
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ended, in MLflow's words."""
+
 COST = "cost"
 RECONSTRUCTION = "reconstruction"
 KL = "kl"

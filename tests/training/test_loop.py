@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro import checkpoint, train
-from repro.checkpoint import CheckpointError
 from repro.engine import Settings, Step, choose, losses, to_batch
 from repro.model import VAE, build
 from repro.objective import bernoulli_reconstruction, kl_to_standard_normal
 from repro.overrides import apply
-from repro.randomness import stream
+from repro.rng import stream
 from repro.spec import Data, Experiment
+from repro.training import checkpoint, loop
+from repro.training.checkpoint import CheckpointError
 
 IMAGES = torch.randint(0, 256, (230, 28, 28, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
@@ -24,7 +24,7 @@ def step_of(spec: Experiment, seed: int = 0) -> tuple[VAE, Step]:
 
 def trained(spec: Experiment, epochs: int, seed: int = 0) -> tuple[VAE, Step, list[float]]:
     model, step = step_of(spec, seed)
-    return model, step, [train.train_epoch(step, IMAGES, spec, seed, e).cost for e in range(1, epochs + 1)]
+    return model, step, [loop.train_epoch(step, IMAGES, spec, seed, e).cost for e in range(1, epochs + 1)]
 
 
 def test_the_epoch_cost_is_the_running_mean_of_the_costs_before_each_update(small: Experiment) -> None:
@@ -64,27 +64,27 @@ def test_an_epoch_can_be_replayed_from_seed_and_number_alone(small: Experiment) 
 
 
 def test_order_is_a_fresh_permutation_each_epoch_or_the_file_order() -> None:
-    first, second = (train.epoch_order(1000, Data("mnist"), 0, epoch) for epoch in (1, 2))
+    first, second = (loop.epoch_order(1000, Data("mnist"), 0, epoch) for epoch in (1, 2))
     assert torch.equal(first.sort().values, torch.arange(1000))
     assert not torch.equal(first, second)
-    assert torch.equal(train.epoch_order(7, Data("mnist", shuffle=False), 0, 1), torch.arange(7))
+    assert torch.equal(loop.epoch_order(7, Data("mnist", shuffle=False), 0, 1), torch.arange(7))
 
 
 def test_the_first_epoch_may_have_an_order_of_its_own() -> None:
     in_order = Data("mnist", first_epoch="file")
-    assert torch.equal(train.epoch_order(1000, in_order, 0, 1), torch.arange(1000))
-    assert torch.equal(train.epoch_order(1000, in_order, 0, 2), train.epoch_order(1000, Data("mnist"), 0, 2))
+    assert torch.equal(loop.epoch_order(1000, in_order, 0, 1), torch.arange(1000))
+    assert torch.equal(loop.epoch_order(1000, in_order, 0, 2), loop.epoch_order(1000, Data("mnist"), 0, 2))
     shuffled_once = Data("mnist", shuffle=False, first_epoch="shuffled")
-    assert torch.equal(train.epoch_order(1000, shuffled_once, 0, 1), train.epoch_order(1000, Data("mnist"), 0, 1))
-    assert torch.equal(train.epoch_order(1000, shuffled_once, 0, 2), torch.arange(1000))
+    assert torch.equal(loop.epoch_order(1000, shuffled_once, 0, 1), loop.epoch_order(1000, Data("mnist"), 0, 1))
+    assert torch.equal(loop.epoch_order(1000, shuffled_once, 0, 2), torch.arange(1000))
 
 
 def test_noise_is_standard_normal_and_differs_by_epoch_and_seed(small: Experiment) -> None:
-    noise = train.epoch_noise(20_000, small, 0, 1)
+    noise = loop.epoch_noise(20_000, small, 0, 1)
     assert noise.shape == (1, 20_000, 3)
     assert noise.mean().item() == pytest.approx(0, abs=0.02)
     assert noise.std().item() == pytest.approx(1, abs=0.02)
-    assert not torch.equal(noise[:, :9], train.epoch_noise(9, small, 1, 1))
+    assert not torch.equal(noise[:, :9], loop.epoch_noise(9, small, 1, 1))
     assert stream("a", 1, 2).initial_seed() != stream("a", 12).initial_seed()
 
 
@@ -109,31 +109,31 @@ def test_evaluation_is_the_mean_over_images_whatever_the_chunks(
     model, step = step_of(small)
     with torch.no_grad():
         model.log_variance_head.bias.fill_(-80)  # no noise, so that the draws cannot matter
-    whole = train.evaluate(step, IMAGES, torch.Generator())
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 33)
-    assert train.evaluate(step, IMAGES, torch.Generator(), samples=2).cost == pytest.approx(whole.cost, rel=1e-6)
+    whole = loop.evaluate(step, IMAGES, torch.Generator())
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 33)
+    assert loop.evaluate(step, IMAGES, torch.Generator(), samples=2).cost == pytest.approx(whole.cost, rel=1e-6)
 
 
 def test_a_cost_that_is_not_finite_stops_at_its_step(small: Experiment) -> None:
     spec = apply(small, ["optim.lr=1000", "model.activation=relu"])
     step, taken = step_of(spec)[1], []
-    with pytest.raises(train.NotFiniteError, match=r"epoch \d+, step \d+") as caught:
+    with pytest.raises(loop.NotFiniteError, match=r"epoch \d+, step \d+") as caught:
         for epoch in range(1, 50):
             taken.clear()
-            train.train_epoch(step, IMAGES, spec, 0, epoch, lambda: taken.append(1))
+            loop.train_epoch(step, IMAGES, spec, 0, epoch, lambda: taken.append(1))
     assert f"epoch {epoch}, step {len(taken) + 1}:" in str(caught.value)
 
 
 def test_a_checkpoint_goes_on_bit_for_bit(small: Experiment, tmp_path: Path) -> None:
     model, step, _ = trained(small, 1)
     path = checkpoint.save_state(checkpoint.snapshot(model, step.state(), small, 0, [{"cost": 0.1}]), tmp_path)
-    expected = train.train_epoch(step, IMAGES, small, 0, 2)
+    expected = loop.train_epoch(step, IMAGES, small, 0, 2)
 
     other, other_step = step_of(small, 9)
     state = checkpoint.load_state(path, small.signature)
     other_step.load_state(checkpoint.restore(state, other))
     assert (state.epoch, state.seed, state.history) == (1, 0, [{"cost": 0.1}])
-    assert train.train_epoch(other_step, IMAGES, small, 0, 2) == expected
+    assert loop.train_epoch(other_step, IMAGES, small, 0, 2) == expected
     assert checkpoint.digest(other.state_dict()) == checkpoint.digest(model.state_dict())
 
 

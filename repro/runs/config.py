@@ -1,0 +1,124 @@
+"""RunConfig: everything that decides what one run computes, and where its data come from."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import TypeAdapter
+
+from repro import data, model, registry
+from repro.data import Choice, Dataset
+from repro.engine import Engine, Precision, Settings, resolve
+from repro.errors import UsageError
+from repro.spec import Experiment, checked
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: an experiment after overrides, its seed, its data, and how its steps are computed.
+
+    A run's directory holds it as `run.json`; `resume` and `verify` read it there, and a child process is given it.
+    """
+
+    experiment: str  # a registered name, or the absolute path of a user's file
+    spec: Experiment  # with the assignments applied
+    seed: int = 0
+    assignments: tuple[str, ...] = ()  # what --set and --epochs changed
+    data: Choice = "auto"
+    data_dir: Path | None = None
+    fingerprint: str = ""  # of the data set; "" until it is loaded
+    device: Device = "cpu"
+    threads: int = 1
+    precision: Precision = "float32"
+    engine: Engine = "auto"
+    products: str = ""  # the library of the engine's matrix products; "" where there is no choice
+    trial: bool = False  # of a sweep: it does not look at the test images and draws no pictures
+
+    @cached_property
+    def entry(self) -> registry.Entry:
+        """The registered experiment. Raises UsageError if it is not registered any more."""
+        return registry.get(self.experiment)
+
+    @property
+    def settings(self) -> Settings:
+        """How the engine is to compute the steps."""
+        return Settings(self.device, self.threads, self.precision, self.engine, self.products)
+
+    def resolved(self) -> "RunConfig":
+        """Return the configuration with the engine and the products that this machine uses for it."""
+        settings = resolve(self.spec, self.settings)
+        return replace(self, engine=settings.engine, products=settings.products)
+
+    def load_data(self) -> Dataset:
+        """Load the data set; see `load_data` for what it raises."""
+        return load_data(self.spec, self.data, self.data_dir)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values; `from_json` is the inverse."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"spec": self.spec.to_dict(), "data_dir": str(self.data_dir) if self.data_dir else None}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "RunConfig":
+        """Read what `to_json` returned, here or in an earlier version. Raises UsageError with every fault."""
+        return checked(lambda: TypeAdapter(cls).validate_python(values))
+
+
+def reference(name: str) -> str:
+    """Return an experiment's name as it is, and the path of a user's file as an absolute one."""
+    return str(Path(name).resolve()) if Path(name).suffix == ".py" else name
+
+
+def pick_device(name: str) -> Device:
+    """Return the device to compute on for `auto`, `cpu` or `cuda`. Raises UsageError if there is no GPU to use."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no usable NVIDIA GPU here; use --device cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Dataset:
+    """Check that the model and the batch size fit, then load the data set.
+
+    If it is a stand-in, print on stderr where the real data were looked for. Raises UsageError and DataError.
+    """
+    model.check(spec.model, spec.data.shape)
+    with _collected_log() as log:
+        dataset = data.load(spec.data, choice, data_dir)
+        if dataset.status == "stand-in":
+            log.flush()
+    batch, images = spec.training.batch_size, len(dataset.train)
+    if batch > images:
+        raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")
+    return dataset
+
+
+def require_same_data(run_id: str, fingerprint: str, dataset: Dataset) -> None:
+    """Raise UsageError if a run was trained on a data set with another fingerprint."""
+    if dataset.fingerprint != fingerprint:
+        raise UsageError(
+            f"run {run_id} was trained on other data (fingerprint {fingerprint[:12]}, here is "
+            f"{dataset.fingerprint[:12]}: {dataset.origin}); name the directory it used with --data-dir"
+        )
+
+
+@contextmanager
+def _collected_log() -> Iterator[MemoryHandler]:
+    """Collect what the search for data logs; it is printed on stderr when flushed, otherwise dropped."""
+    log, printed = logging.getLogger("repro.data"), logging.StreamHandler()
+    printed.setFormatter(logging.Formatter("not found: %(message)s"))
+    collected = MemoryHandler(capacity=100, flushLevel=logging.CRITICAL, target=printed, flushOnClose=False)
+    log.addHandler(collected)
+    log.setLevel(logging.INFO)
+    try:
+        yield collected
+    finally:
+        log.removeHandler(collected)
+        collected.close()

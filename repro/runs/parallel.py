@@ -1,0 +1,171 @@
+"""Tasks side by side: a function runs in child processes, each of which sends messages up and can be told to stop.
+
+Each child has a pipe of its own: messages go up, the number of a signal goes down. If either process is killed, the
+other reads the end of the pipe. A queue for all children would stay locked if one were killed while writing to it.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, Protocol, TypeVar
+
+from repro.signals import Interrupted, interruptible
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+POLL = 0.25  # seconds between two looks at signals while no message comes
+PATIENCE = 30.0  # seconds that a child is given to end by itself when the command ends
+
+Task = TypeVar("Task")
+Message = TypeVar("Message")
+Task_contra = TypeVar("Task_contra", contravariant=True)
+Message_contra = TypeVar("Message_contra", contravariant=True)
+
+
+class Channel(Generic[Message_contra]):
+    """A child's connection to the process that started it."""
+
+    def __init__(self, pipe: Connection, check_signals: Callable[[], None]) -> None:
+        self._pipe, self._check_signals = pipe, check_signals
+
+    def send(self, message: Message_contra) -> None:
+        """Send a message, which is pickled. If the parent process is gone, nothing happens; see `check_stop`."""
+        with suppress(OSError):
+            self._pipe.send(message)
+
+    def check_stop(self) -> None:
+        """Raise Interrupted if this process or its parent received a signal, or if the parent is gone."""
+        self._check_signals()
+        try:
+            signum = self._pipe.recv() if self._pipe.poll() else None
+        except (EOFError, OSError):
+            signum = signal.SIGTERM
+        if signum is not None:
+            raise Interrupted(signum)
+
+
+class Handler(Protocol[Task_contra, Message_contra]):
+    """Is told in the parent process what its children do."""
+
+    def message(self, task: Task_contra, message: Message_contra) -> None:
+        """The child that works on a task sent a message."""
+
+    def ended(self, task: Task_contra, exit_code: int | None, stopped: bool) -> None:
+        """The child ended, with a negative code if by a signal; None if it was never started.
+
+        `stopped` is whether all children were told to stop.
+        """
+
+
+def run_all(
+    function: Callable[[Task, Channel[Message]], None],
+    tasks: Iterable[Task],
+    at_once: int,
+    handler: Handler[Task, Message],
+) -> int:
+    """Call `function(task, channel)` for each task in a process of its own, `at_once` at a time; wait for all of them.
+
+    The function and the tasks are pickled. A first SIGINT or SIGTERM is passed on to the children, and no further child
+    is started; a second one terminates them. Returns 0, or 130 or 143 if such a signal came. No child is left running.
+    """
+    return _Pool(function, list(tasks), handler).run(at_once)
+
+
+@dataclass
+class _Child(Generic[Task]):
+    task: Task
+    process: BaseProcess
+
+
+class _Pool(Generic[Task, Message]):
+    def __init__(
+        self,
+        function: Callable[[Task, Channel[Message]], None],
+        tasks: list[Task],
+        handler: Handler[Task, Message],
+    ) -> None:
+        self.function, self.waiting, self.handler = function, tasks, handler
+        self.children: dict[Connection, _Child[Task]] = {}  # by this process's end of the pipe
+        self.stopped = 0  # the exit code that a signal asks for
+
+    def run(self, at_once: int) -> int:
+        try:
+            with interruptible() as check_interrupt:
+                resource_tracker.ensure_running()  # it unblocks signals when it starts, which `_start` has blocked
+                self._pass_on_signal(check_interrupt)
+                while self.waiting or self.children:
+                    while self.waiting and len(self.children) < at_once:
+                        self._start(self.waiting.pop(0))
+                    for pipe in wait(list(self.children), timeout=POLL):
+                        self._receive(pipe)
+                    self._pass_on_signal(check_interrupt)
+        except Interrupted as second:
+            self.stopped = second.exit_code
+            for child in self.children.values():
+                child.process.terminate()
+        finally:
+            self._end_all()
+        return self.stopped
+
+    def _start(self, task: Task) -> None:
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_child_main, args=(self.function, task, theirs))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the child can handle them
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self.children[ours] = _Child(task, process)
+
+    def _receive(self, pipe: Any) -> None:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            self._ended(pipe)
+        else:
+            self.handler.message(self.children[pipe].task, message)
+
+    def _ended(self, pipe: Connection) -> None:
+        child = self.children.pop(pipe)
+        pipe.close()
+        child.process.join()
+        self.handler.ended(child.task, child.process.exitcode, bool(self.stopped))
+
+    def _pass_on_signal(self, check_interrupt: Callable[[], None]) -> None:
+        try:
+            check_interrupt()
+        except Interrupted as stop:
+            if self.stopped:
+                return
+            self.stopped = stop.exit_code
+            for task in self.waiting:
+                self.handler.ended(task, None, True)
+            self.waiting.clear()
+            for pipe in self.children:
+                with suppress(OSError):
+                    pipe.send(stop.exit_code - 128)
+
+    def _end_all(self) -> None:
+        """Close the pipes, which tells the children that are left to stop; kill those that do not."""
+        for pipe in self.children:
+            pipe.close()
+        for pipe, child in list(self.children.items()):
+            child.process.join(PATIENCE)
+            if child.process.is_alive():
+                child.process.kill()
+            self._ended(pipe)
+
+
+def _child_main(function: Callable[[Any, Channel[Any]], None], task: Any, pipe: Connection) -> None:
+    try:
+        with interruptible() as check_signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            function(task, Channel(pipe, check_signals))
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)

@@ -1,0 +1,109 @@
+"""RunResult: what a run came to, and whether it may be compared with the reported cost."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from repro.data import Dataset
+from repro.names import Status
+from repro.registry import Entry
+from repro.spec import Experiment
+from repro.text import plural
+
+Cause = Literal["", "interrupted", "pruned", "not finite", "error"]
+"""Why a run ended early: by a signal, by its reporter, at a cost that is no number, by any other error."""
+UNFINISHED = "it did not finish"
+
+
+class PrunedError(Exception):
+    """Raised by a reporter to stop a run early; the message gives the reason."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data set that a run was trained on."""
+
+    source: str
+    canonical: bool
+    fingerprint: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DataSource":
+        """Describe a loaded data set."""
+        return cls(dataset.origin, dataset.status == "canonical", dataset.fingerprint)
+
+
+@dataclass(frozen=True)
+class ReportedCost:
+    """A reported cost beside a run's cost at the same epoch, nats per image; `difference` is run minus reported."""
+
+    epoch: int
+    reported: float
+    cost: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to. Costs are nats per image; `cost` and `heldout_neg_elbo` are the last epoch's."""
+
+    run_id: str  # "" if the run was never started
+    status: Status
+    experiment: str
+    seed: int
+    epochs: int
+    cost: float | None
+    heldout_neg_elbo: float | None
+    test_neg_elbo: float | None
+    seconds: float
+    data: DataSource
+    reasons: tuple[str, ...] = ()  # why its cost may not be compared with a reported one
+    reported: tuple[ReportedCost, ...] = ()
+    error: str | None = None
+    cause: Cause = ""
+    exit_code: int = 0
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the cost may be compared with the reported one."""
+        return not self.reasons
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that `--summary` and `summary.json` hold; `from_json` is the inverse."""
+        values = {key: value for key, value in asdict(self).items() if key not in ("cause", "exit_code")}
+        return values | {"run_id": self.run_id or None, "comparable": self.comparable}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "RunResult":
+        """Read what `to_json` returned, here or in an earlier version. Raises ValueError."""
+        return TypeAdapter(cls).validate_python(values)
+
+
+def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset, precision: str = "float32") -> tuple[str, ...]:
+    """Return why the cost of such a run may not be compared with any reported cost; empty if it may.
+
+    A run that is longer or shorter than the experiment counts for each reported cost whose epoch it reaches.
+    """
+    reasons = []
+    if dataset.status == "stand-in":
+        reasons.append("it was trained on a stand-in, not on the real data")
+    if precision != "float32":
+        reasons.append(f"it was computed in {precision} precision; the reported cost is of float32")
+    if not entry.spec.reported:
+        return (*reasons, "the experiment names no reported cost")
+    epochs, first = spec.training.epochs, min(reported.epoch for reported in entry.spec.reported)
+    if epochs < first:
+        first_reported = "first reported cost" if len(entry.spec.reported) > 1 else "reported cost"
+        reasons.append(f"it was set to {plural(epochs, 'epoch')}; the {first_reported} is of epoch {first}")
+    changed = [key for key in entry.spec.differences(spec) if key != "training.epochs"]
+    return (*reasons, *([f"it overrides {', '.join(changed)}"] if changed else []))
+
+
+def beside_reported(spec: Experiment, costs: list[float]) -> tuple[ReportedCost, ...]:
+    """Return the costs of a run's epochs, nats per image, beside each reported cost whose epoch it has reached."""
+    reached = [reported for reported in spec.reported if reported.epoch <= len(costs)]
+    return tuple(
+        ReportedCost(each.epoch, each.cost, costs[each.epoch - 1], costs[each.epoch - 1] - each.cost)
+        for each in reached
+    )

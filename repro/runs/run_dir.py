@@ -1,0 +1,107 @@
+"""A run's directory on this disk: its configuration, checkpoints, journal, result, and a lock while it runs."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from repro.errors import ReproError, UsageError
+from repro.runs.config import RunConfig
+from repro.runs.result import RunResult
+from repro.text import did_you_mean
+
+
+class BusyError(ReproError):
+    """Another process works on the run."""
+
+
+def root() -> Path:
+    """Return the directory that holds the directories of all runs."""
+    return Path("mlruns/runs").resolve()
+
+
+def path(run_id: str) -> Path:
+    """Return the directory of a run."""
+    return root() / run_id
+
+
+def exists(run_id: str) -> bool:
+    """Whether a run has a directory on this disk."""
+    return _config_file(run_id).exists()
+
+
+def checkpoints(run_id: str) -> Path:
+    """Return the directory of a run's checkpoints."""
+    return path(run_id) / "checkpoints"
+
+
+def epochs(run_id: str) -> int:
+    """Return how many epochs are in the newest checkpoint of a run; 0 if it has none."""
+    found = sorted(checkpoints(run_id).glob("epoch-*.safetensors")) if run_id else []
+    return int(found[-1].stem.removeprefix("epoch-")) if found else 0
+
+
+def run_ids() -> list[str]:
+    """Return the ids of the runs that have a directory here, newest first."""
+    found = root().glob("*/run.json")
+    return [file.parent.name for file in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)]
+
+
+def find(text: str) -> str:
+    """Return the id of the run that is, or begins with, `text`. Raises UsageError if there is not exactly one."""
+    ids = run_ids()
+    matching = [run_id for run_id in ids if text and run_id.startswith(text)]
+    if len(matching) != 1:
+        what = "begins like several runs" if matching else "is no run"
+        raise UsageError(f"{text!r} {what} in {root()}{did_you_mean(text, ids)}; python -m repro compare lists them")
+    return matching[0]
+
+
+def save_config(run_id: str, config: RunConfig) -> None:
+    """Write `run.json`, whole or not at all; the directory is made if need be."""
+    path(run_id).mkdir(parents=True, exist_ok=True)
+    partial = path(run_id) / "run.json.part"
+    partial.write_text(json.dumps({"run_id": run_id} | config.to_json(), indent=2), encoding="utf-8")
+    partial.replace(_config_file(run_id))
+
+
+def load_config(run_id: str) -> RunConfig:
+    """Read `run.json`. Raises UsageError if it is damaged, or of a version of this program with other settings."""
+    file = _config_file(run_id)
+    try:
+        return RunConfig.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error!r}") from None
+    except UsageError as error:
+        raise UsageError(f"{file} cannot be read:", *(f"  {fault}" for fault in error.faults)) from None
+
+
+def save_result(run_id: str, result: RunResult) -> None:
+    """Write `summary.json`."""
+    (path(run_id) / "summary.json").write_text(json.dumps(result.to_json(), indent=2), encoding="utf-8")
+
+
+def load_result(run_id: str) -> RunResult | None:
+    """Return the result of a finished run; None if the run has not finished."""
+    try:
+        found = RunResult.from_json(json.loads((path(run_id) / "summary.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    return found if found.status == "FINISHED" else None
+
+
+@contextmanager
+def locked(run_id: str) -> Iterator[None]:
+    """Hold a run's directory while working on it. Raises BusyError if another process holds it."""
+    path(run_id).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path(run_id) / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise BusyError(f"run {run_id} is being worked on by another process") from None
+
+
+def _config_file(run_id: str) -> Path:
+    return path(run_id) / "run.json"

@@ -1,0 +1,112 @@
+"""Configurations and results as JSON, and a run directory that an earlier version of the program has written."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repro import cli, names
+from repro.errors import UsageError
+from repro.runs import resume, run_dir
+from repro.runs.config import RunConfig
+from repro.runs.result import DataSource, ReportedCost, RunResult
+from repro.spec import Experiment
+from repro.tracking.journal import Journal
+from repro.training import checkpoint
+from repro.training.trainer import Trainer
+
+EARLIER = Path(__file__).parent / "run_of_an_earlier_version"
+RUN_ID = "a563ca29825748aaac877580d09012d4"
+
+
+def config(spec: Experiment) -> RunConfig:
+    return RunConfig(
+        "small.py", spec, 7, ("optim.lr=0.1",), "stand-in", Path("/data"), "f", "cpu", 2, "mixed", "fast", "mkl", True
+    )
+
+
+def result() -> RunResult:
+    return RunResult(
+        "r", "KILLED", "small", 7, 2, 1.0, 2.0, None, 3.0, DataSource("here", True, "f"), ("it did not finish",),
+        (ReportedCost(2, 1.5, 1.0, -0.5),), "interrupted", "interrupted", 130,
+    )  # fmt: skip
+
+
+def test_a_config_is_the_same_after_json(small: Experiment) -> None:
+    assert RunConfig.from_json(json.loads(json.dumps(config(small).to_json()))) == config(small)
+    plain = RunConfig("mnist_fc", small)
+    assert RunConfig.from_json(json.loads(json.dumps(plain.to_json()))) == plain
+
+
+def test_faults_of_a_config_are_named(small: Experiment) -> None:
+    values = config(small).to_json() | {"threads": "many", "device": "tpu"}
+    values["spec"]["optim"]["momentum"] = 1
+    with pytest.raises(UsageError) as caught:
+        RunConfig.from_json(values)
+    for part in ("threads='many'", "device='tpu'", "spec.optim.momentum"):
+        assert part in str(caught.value)
+
+
+def test_a_result_is_the_same_after_json_but_for_what_only_its_process_needs() -> None:
+    again = RunResult.from_json(json.loads(json.dumps(result().to_json())))
+    assert again == replace(result(), cause="", exit_code=0)
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> str:
+    """Put the earlier version's run where this version looks for runs."""
+    shutil.copytree(EARLIER, tmp_path / "mlruns" / "runs")
+    return RUN_ID
+
+
+def test_an_earlier_versions_run_is_read(earlier: str) -> None:
+    found = run_dir.load_config(run_dir.find(earlier[:6]))
+    assert (found.experiment, found.seed, found.spec.model.latent, found.data) == ("mnist_fc", 3, 2, "stand-in")
+    assert (found.device, found.threads, found.precision, found.engine, found.products) == (
+        "cpu", 1, "float32", "fast", "onednn",
+    )  # fmt: skip
+    finished = run_dir.load_result(earlier)
+    assert finished is not None
+    assert (finished.run_id, finished.cost, finished.comparable) == (earlier, 541.5794738171799, False)
+    assert json.loads(json.dumps(finished.to_json())) == json.loads(
+        (run_dir.path(earlier) / "summary.json").read_text()
+    )
+    assert resume.same_runs(found) == {3: earlier}
+    assert resume.newest("mnist_fc", found.spec, 3) == earlier
+    journal = Journal(run_dir.path(earlier))
+    assert (len(journal.records), journal.pending()) == (15, [])
+    assert journal.has("status", status="FINISHED")
+
+
+def test_an_earlier_versions_checkpoint_gives_the_costs_that_it_recorded(earlier: str) -> None:
+    found, dataset = resume.recorded(earlier)
+    trainer = Trainer(found.spec, found.seed, dataset, found.settings)
+    state, faults = checkpoint.newest(run_dir.checkpoints(earlier), found.spec.signature)
+    assert state is not None, faults
+    trainer.restore(state)
+    finished = run_dir.load_result(earlier)
+    assert finished is not None
+    assert trainer.test().cost == pytest.approx(finished.test_neg_elbo, rel=1e-6)
+    assert trainer.history[-1][names.COST] == finished.cost
+
+
+def test_an_earlier_versions_run_goes_on(earlier: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["resume", earlier]) == 0
+    assert "is finished already: training cost 541.5795" in capsys.readouterr().out
+    (run_dir.path(earlier) / "summary.json").unlink()
+    assert cli.main(["resume", earlier]) == 1, "the store of this directory has no such run"
+    printed = capsys.readouterr().out
+    assert "14 steps, 14 of them done before" in printed
+    assert "FINISHED" in printed
+    assert run_dir.load_result(earlier) is not None
+
+
+def test_a_run_whose_record_cannot_be_read_is_named_but_stops_no_other(earlier: str) -> None:
+    damaged = run_dir.path("0" * 32)
+    damaged.mkdir()
+    (damaged / "run.json").write_text('{"spec": {}}')
+    with pytest.raises(UsageError, match=r"run\.json cannot be read"):
+        run_dir.load_config("0" * 32)
+    assert [run_id for run_id, _ in resume.earlier_runs("mnist_fc")] == [earlier]
