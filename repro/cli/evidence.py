@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repro import registry
 from repro.cli.app import app
 from repro.cli.options import AsJson, DataDir, RunId
 from repro.errors import ReproError, UsageError
+from repro.spec import registry
 from repro.terminal import table
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from repro import registry
 from repro.cli.app import app
 from repro.cli.options import AsJson, DataDir, Name
-from repro.overrides import FIXED
+from repro.spec import registry
+from repro.spec.overrides import FIXED
 from repro.terminal import table
 
 

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from repro import overrides
 from repro.errors import UsageError
-from repro.spec import Experiment
+from repro.spec import Experiment, overrides
 
 MOST_SEEDS = 1000  # in one command
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from repro import provenance, registry
+from repro import provenance
 from repro.cli import options
 from repro.cli.app import app
 from repro.cli.options import DataDir, Name, RunId, SummaryFile
 from repro.errors import ReproError
+from repro.spec import registry
 
 if TYPE_CHECKING:
     from repro.data import Dataset

@@ -6,10 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from repro import objective
 from repro.engine.adam import Adam, load_state, named_state
 from repro.engine.step import Settings, in_turn
-from repro.model import VAE
+from repro.model import VAE, objective
 from repro.spec import Experiment, Training
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repro import objective
 from repro.engine import to_batch
-from repro.model import VAE
+from repro.model import VAE, objective
 from repro.training.loop import EVALUATION_BATCH
 
 BLOCK = 5000  # draws of z whose noise is made at once; the noise must not depend on what fits into memory

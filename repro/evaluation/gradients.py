@@ -13,12 +13,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from repro import objective
 from repro.engine import to_batch
 from repro.errors import ReproError
 from repro.evaluation.bounds import Tell, nobody
 from repro.findings import Findings, Row
-from repro.model import VAE
+from repro.model import VAE, objective
 from repro.rng import stream
 
 PATHWISE, SCORE, BASELINE = "pathwise", "score function", "score function with a baseline"

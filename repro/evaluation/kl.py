@@ -5,10 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from repro import objective
 from repro.engine import to_batch
 from repro.findings import Findings, Row
-from repro.model import VAE
+from repro.model import VAE, objective
 from repro.rng import stream
 
 NATS = "nats per image"

@@ -10,7 +10,7 @@ from repro.data import Dataset
 from repro.engine import to_batch
 from repro.findings import Findings, Row
 from repro.model import VAE
-from repro.objective import kl_to_standard_normal
+from repro.model.objective import kl_to_standard_normal
 from repro.rng import stream
 
 STEPS = 11  # pictures in a row

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from pydantic import TypeAdapter
 
-from repro import data, model, registry
+from repro import data, model
 from repro.data import Choice, Dataset
 from repro.engine import Engine, Precision, Settings, resolve
 from repro.errors import UsageError
-from repro.spec import Experiment, checked
+from repro.spec import Experiment, checked, registry
 
 Device = Literal["cpu", "cuda"]
 

@@ -7,8 +7,8 @@ from pydantic import TypeAdapter
 
 from repro.data import Dataset
 from repro.names import Status
-from repro.registry import Entry
 from repro.spec import Experiment
+from repro.spec.registry import Entry
 from repro.text import plural
 
 Cause = Literal["", "interrupted", "pruned", "not finite", "error"]

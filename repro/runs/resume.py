@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from repro import overrides
 from repro.data import Dataset
 from repro.errors import UsageError
 from repro.runs import run_dir
 from repro.runs.config import RunConfig, pick_device, require_same_data
-from repro.spec import Experiment
+from repro.spec import Experiment, overrides
 
 
 def earlier_runs(experiment: str) -> Iterator[tuple[str, RunConfig]]:

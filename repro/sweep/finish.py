@@ -14,13 +14,14 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from repro import names, overrides
+from repro import names
 from repro.data import Dataset
 from repro.errors import UsageError
-from repro.registry import Entry
 from repro.runs import seeds
 from repro.runs.config import load_data
 from repro.runs.result import RunResult
+from repro.spec import overrides
+from repro.spec.registry import Entry
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage, is_there
 from repro.sweep.study import Study

@@ -9,9 +9,8 @@ from typing import Any
 from optuna import distributions
 from optuna.trial import Trial
 
-from repro import overrides
 from repro.errors import UsageError
-from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, Uniform
+from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, Uniform, overrides
 
 FORM = "KEY=log:LOW:HIGH, KEY=uniform:LOW:HIGH, KEY=int:LOW:HIGH, or KEY=VALUE,VALUE,..."
 MOST_CELLS = 10_000

@@ -8,13 +8,13 @@ from importlib.util import find_spec
 
 from optuna.trial import TrialState
 
-from repro import names, overrides
+from repro import names
 from repro.data import Dataset
 from repro.errors import UsageError
-from repro.registry import Entry
 from repro.runs import run_dir, runner
 from repro.runs.config import load_data
-from repro.spec import Experiment, Space
+from repro.spec import Experiment, Space, overrides
+from repro.spec.registry import Entry
 from repro.sweep import space as spaces
 from repro.sweep import worker
 from repro.sweep.figures import figures

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from repro import names, overrides
+from repro import names
 from repro.data import Dataset
 from repro.errors import ReproError
 from repro.names import Status
@@ -20,7 +20,7 @@ from repro.runs import run_dir, runner
 from repro.runs.config import RunConfig
 from repro.runs.result import PrunedError, RunResult
 from repro.signals import Interrupted
-from repro.spec import Data, Space
+from repro.spec import Data, Space, overrides
 from repro.sweep import space as spaces
 from repro.sweep.storage import StorageError
 from repro.sweep.study import ATTEMPTS, RUN, SECONDS, LostError, Study

@@ -22,7 +22,7 @@ from support.process import repro
 
 from repro import registry
 from repro.images import Curve
-from repro.overrides import apply
+from repro.spec.overrides import apply
 
 FC = registry.get("mnist_fc")
 LAST = FC.spec.reported[-1]

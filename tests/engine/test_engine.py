@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repro import engine, registry, spec
+from repro import engine, spec
 from repro.engine import Settings, Step, Unsupported, choose, cuda_graph, losses, products, to_batch
 from repro.engine.activations import Softplus
 from repro.engine.cuda_graph import GraphStep
@@ -23,10 +23,10 @@ from repro.engine.fast import FastStep
 from repro.engine.network import BernoulliFromLogits
 from repro.engine.plain import PlainStep
 from repro.model import VAE, build
-from repro.overrides import apply
 from repro.runs.config import RunConfig
 from repro.runs.result import not_comparable
-from repro.spec import Adam, Conv, Data, Dense, Experiment, MeanPool, Reshape, TConv, Training
+from repro.spec import Adam, Conv, Data, Dense, Experiment, MeanPool, Reshape, TConv, Training, registry
+from repro.spec.overrides import apply
 from repro.training import checkpoint, loop
 
 SETUPS = ("mnist_fc", "mnist_conv", "cifar_conv")

@@ -5,13 +5,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from repro import objective, registry
 from repro.engine import Settings, Unsupported, choose
 from repro.engine.fast import FastStep
 from repro.engine.plain import PlainStep, losses, training_losses
-from repro.model import VAE, build
-from repro.overrides import apply
-from repro.spec import Experiment
+from repro.model import VAE, build, objective
+from repro.spec import Experiment, registry
+from repro.spec.overrides import apply
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from typing import Literal
 import pytest
 import torch
 
-from repro import objective, spec
+from repro import spec
 from repro.data import Dataset, load
 from repro.errors import UsageError
 from repro.evaluation import bounds, image_ranges, likelihood
 from repro.evaluation.bounds import LogSums, bound, log_px
-from repro.model import VAE
+from repro.model import VAE, objective
 from repro.spec import Dense, Shape
 
 SHAPE, PIXELS, LATENT, NOISE = Shape(1, 2, 3), 6, 2, 0.3

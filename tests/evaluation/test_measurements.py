@@ -16,9 +16,9 @@ from repro.errors import ReproError, UsageError
 from repro.evaluation import gradients, kl, latents, realism, spectrum
 from repro.findings import Findings, Row
 from repro.model import VAE, build
-from repro.overrides import apply
 from repro.rng import stream
 from repro.spec import Data, Dense, Experiment, Shape
+from repro.spec.overrides import apply
 from repro.training.trainer import Trainer
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from repro import registry, spec
+from repro import spec
 from repro.errors import UsageError
 from repro.model import VAE, build, check, count_parameters
 from repro.model.layers import Flatten, Unflatten, module
-from repro.overrides import apply
-from repro.spec import Conv, Dense, MeanPool, Reshape, Shape, TConv
+from repro.spec import Conv, Dense, MeanPool, Reshape, Shape, TConv, registry
+from repro.spec.overrides import apply
 
 
 @pytest.mark.parametrize(

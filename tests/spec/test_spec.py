@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro import registry
 from repro.errors import UsageError
-from repro.overrides import apply
-from repro.spec import Conv, Dense, Experiment, from_dict
+from repro.spec import Conv, Dense, Experiment, from_dict, registry
+from repro.spec.overrides import apply
 
 FC = registry.get("mnist_fc").spec
 

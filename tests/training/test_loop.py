@@ -7,10 +7,10 @@ import torch
 
 from repro.engine import Settings, Step, choose, losses, to_batch
 from repro.model import VAE, build
-from repro.objective import bernoulli_reconstruction, kl_to_standard_normal
-from repro.overrides import apply
+from repro.model.objective import bernoulli_reconstruction, kl_to_standard_normal
 from repro.rng import stream
 from repro.spec import Data, Experiment
+from repro.spec.overrides import apply
 from repro.training import checkpoint, loop
 from repro.training.checkpoint import CheckpointError
 

@@ -1,7 +1,7 @@
-"""What an experiment is: frozen, validated data. No training code and no torch here.
+"""The parts of an experiment as frozen, validated dataclasses.
 
-Every number that decides what a run computes stands in one of these classes, so that the same spec is the same
-experiment. Faults are collected by `checked` and raised once, with the place, the value and the remedy.
+They hold every number that decides what a run computes, so that equal specs are the same experiment. `checked` turns
+all faults of a spec into one UsageError with the field, the value and the remedy of each.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, SkipValidation, TypeAda
 from pydantic.dataclasses import dataclass
 
 from repro.errors import UsageError
+from repro.spec.search_space import Space
 
 T = TypeVar("T")
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -26,7 +27,7 @@ Count = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class Shape(NamedTuple):
-    """Size of one image."""
+    """Shape of one image."""
 
     channels: int
     height: int
@@ -37,11 +38,11 @@ class Shape(NamedTuple):
 
 
 class DatasetFacts(NamedTuple):
-    """What is fixed by a data set's name."""
+    """Properties of a published data set."""
 
     shape: Shape
     train_images: int  # before any are held out
-    holdout_at: Literal["start", "end"]  # where among them those are that a holdout takes
+    holdout_at: Literal["start", "end"]  # which end of the training images a holdout takes
 
 
 DATASETS = {
@@ -54,11 +55,11 @@ DATASETS = {
 class Data:
     """The training images and their order.
 
-    `shuffle` draws a new order for every epoch; without it every epoch is in file order. `first_epoch` is the order of
-    the first epoch where it differs from the others: TensorFlow 1.0's reader of MNIST shuffled from the second on.
+    `shuffle` draws a new order for every epoch; otherwise every epoch is in file order. `first_epoch` sets the order of
+    the first epoch if it differs: TensorFlow 1.0's reader of MNIST shuffled from the second epoch on.
 
-    `holdout` is how many training images, the first of MNIST's and the last of CIFAR-10's, are kept out of training, to
-    measure the held-out negative ELBO on. With 0 the test images are used for that, for monitoring only.
+    `holdout` is the number of training images that are kept out of training for the held-out negative ELBO: the first
+    ones of MNIST, the last ones of CIFAR-10. With 0 the held-out negative ELBO is that of the test images.
     """
 
     name: Literal["mnist", "cifar10"]
@@ -68,13 +69,12 @@ class Data:
 
     @property
     def shape(self) -> Shape:
-        """Size of one image."""
         return DATASETS[self.name].shape
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Dense:
-    """Fully connected layer; an image coming in is flattened in row, column, channel order."""
+    """Fully connected layer. It flattens an image in row, column, channel order."""
 
     units: Count
     activation: Activation | None = None
@@ -83,7 +83,7 @@ class Dense:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Conv:
-    """Convolution, stride 1, SAME padding (the odd one of an even kernel's padding goes below and right)."""
+    """Convolution with stride 1 and SAME padding. An even kernel is padded by one more row and column at the end."""
 
     kernel: Annotated[int, Field(gt=0, le=64)]
     channels: Count
@@ -93,7 +93,7 @@ class Conv:
 
 @dataclass(frozen=True, config=_CONFIG)
 class MeanPool:
-    """Non-overlapping mean pooling; no activation."""
+    """Non-overlapping mean pooling, without activation."""
 
     size: Annotated[int, Field(gt=0, le=1024)]
     kind: Literal["mean_pool"] = "mean_pool"
@@ -101,7 +101,7 @@ class MeanPool:
 
 @dataclass(frozen=True, config=_CONFIG)
 class TConv:
-    """Transposed convolution, SAME: n pixels become n * stride; what is beyond that is cut below and right."""
+    """Transposed convolution with SAME padding: n pixels become n * stride. See `model.layers.SameTConv`."""
 
     kernel: Annotated[int, Field(gt=0, le=64)]
     channels: Count
@@ -112,7 +112,7 @@ class TConv:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Reshape:
-    """A vector read as an image, in row, column, channel order."""
+    """Reshape a vector to an image, in row, column, channel order."""
 
     channels: Count
     height: Count
@@ -127,9 +127,9 @@ Layer = Annotated[Dense | Conv | MeanPool | TConv | Reshape, Field(discriminator
 class VAE:
     """A variational autoencoder with prior N(0, I).
 
-    The encoder ends in two heads that are added to what is listed: mean and log-variance, dense, `latent` wide.
-    The decoder's last layer is its output, without activation: the Bernoulli logits; for the Gaussian likelihood it is
-    built twice, for the mean and for the log-variance. `activation` holds for every layer that names none itself.
+    Two dense heads of width `latent`, mean and log-variance, follow the encoder's listed layers. The decoder's last
+    layer is its output and has no activation: it gives the Bernoulli logits. For the Gaussian likelihood it is built
+    twice, for the mean and for the log-variance. `activation` is the default of the layers that name none.
     """
 
     encoder: Annotated[tuple[Layer, ...], Field(max_length=100)]
@@ -144,10 +144,10 @@ class VAE:
 class Adam:
     """Adam as in Kingma and Ba (2015).
 
-    `epsilon_at` is the square root that epsilon is added to. `sqrt_corrected` is that of the bias-corrected second
-    moment, as in their algorithm 1 and in PyTorch. `sqrt_uncorrected` is that of the second moment itself, as in the
-    reordered form at the end of their section 2 ("epsilon hat") and in TensorFlow. The second is the first with an
-    epsilon of epsilon / sqrt(1 - beta2**t) at step t, which matters where gradients are not far above epsilon.
+    `epsilon_at` names the square root that epsilon is added to. `sqrt_corrected` is the root of the bias-corrected
+    second moment, as in the paper's algorithm 1 and in PyTorch. `sqrt_uncorrected` is the root of the second moment
+    itself, as in the reordered form at the end of the paper's section 2 ("epsilon hat") and in TensorFlow. It equals
+    the first with epsilon / sqrt(1 - beta2**t) at step t, which matters where gradients are not far above epsilon.
     """
 
     lr: Annotated[float, Field(gt=0, le=1000)]
@@ -159,11 +159,12 @@ class Adam:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Training:
-    """How long, in what steps, and of what the gradient is taken.
+    """The length of training and its objective.
 
-    `samples` is L, the Monte Carlo samples of z per image and step. `kl` is the closed form for q's variance exp(s), or
-    the one that the text prints, which has (exp(s))^2 in its place. `estimator` is how the encoder's gradient of the
-    reconstruction is estimated: through z = mean + deviation * noise, or by the score function, grad log q(z|x).
+    `samples` is L, the number of Monte Carlo samples of z per image and step. `kl` is the closed form for the variance
+    exp(s) of q, or the form that the notebook prints, with (exp(s))^2 in its place. `estimator` is the estimator of the
+    encoder's gradient of the reconstruction: pathwise, through z = mean + standard deviation * noise, or the score
+    function grad log q(z|x).
     """
 
     epochs: Count
@@ -177,9 +178,9 @@ class Training:
 class Reported:
     """One published result: the training cost of epoch `epoch`, nats per image.
 
-    `curve` is a CSV file beside the experiment, with the published cost of every epoch. `margin` and `seeds` are the
-    plan, fixed before the runs: the largest difference of the mean cost, nats per image, that counts as reproduced (2%
-    of the reported cost's excess over the entropy floor of the training images), and the seeds that decide.
+    `curve` is a CSV file beside the experiment, with the published cost of every epoch. `margin` and `seeds` are fixed
+    before the runs: the largest difference of the mean cost, nats per image, that counts as reproduced (2% of the
+    reported cost's excess over the entropy floor of the training images), and the seeds that decide.
     """
 
     cost: float
@@ -190,90 +191,39 @@ class Reported:
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
 
-def _as_list(reported: Any) -> Any:
-    """Takes one reported result as it stands, and none as None."""
+def _as_tuple(reported: Any) -> Any:
+    """Accept one reported result without a list, and None for no result."""
     return () if reported is None else (reported,) if isinstance(reported, dict | Reported) else reported
-
-
-@dataclasses.dataclass(frozen=True)
-class LogUniform:
-    """A number drawn so that its logarithm is uniform from low to high, both positive."""
-
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"log:{self.low:.12g}:{self.high:.12g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Uniform:
-    """A number drawn uniformly from low to high."""
-
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"uniform:{self.low:.12g}:{self.high:.12g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Integers:
-    """A whole number from low to high, both included."""
-
-    low: int
-    high: int
-
-    def __str__(self) -> str:
-        return f"int:{self.low}:{self.high}"
-
-
-@dataclasses.dataclass(frozen=True, init=False)
-class Choice:
-    """One of a few values, of which none is nearer to another."""
-
-    values: tuple[int | float | str, ...]
-
-    def __init__(self, *values: int | float | str) -> None:
-        object.__setattr__(self, "values", values)
-
-    def __str__(self) -> str:
-        return ",".join(str(value) for value in self.values)
-
-
-Range = LogUniform | Uniform | Integers | Choice
-Space = dict[str, Range]
-"""What a setting may be in a sweep; as text it is what `--space` takes."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Experiment:
-    """Everything that decides what a run computes, and what was reported for it.
+    """Everything that decides what a run computes, and the published results.
 
-    `reported` are the published results, in the order of their epochs; a run counts for each whose epoch it reaches.
-    `variant_of` names the registered experiment that this one differs from in one factor, to see what that does.
-    `sweep` is what a sweep searches unless it is told otherwise, ranges by dotted key; no run depends on it.
+    `reported` has the published results in the order of their epochs; a run counts for each epoch that it reaches.
+    `variant_of` names the registered experiment from which this one differs in one factor. `sweep` is the default
+    search space of a sweep; no run depends on it.
     """
 
     data: Data
     model: VAE
     optim: Adam
     training: Training
-    reported: Annotated[tuple[Reported, ...], BeforeValidator(_as_list)] = ()
+    reported: Annotated[tuple[Reported, ...], BeforeValidator(_as_tuple)] = ()
     variant_of: str | None = None
     sweep: SkipValidation[Space | None] = dataclasses.field(default=None, hash=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole spec but for `sweep` as plain lists and dictionaries, ready for JSON."""
+        """Return the spec without `sweep` as plain lists and dictionaries, ready for JSON."""
         values: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json", exclude={"sweep"})
         return values
 
     def flat(self) -> dict[str, str]:
-        """The spec as text by dotted key, `optim.lr` and the like; layers as JSON, unset fields left out."""
+        """Return the settings as text by dotted key such as `optim.lr`; layers as JSON, without unset fields."""
         return _flatten(self.to_dict(), "")
 
     def differences(self, other: "Experiment") -> dict[str, tuple[str, str]]:
-        """Return the settings that differ, by dotted key: the value here and that of `other`, `-` where unset."""
+        """Return (own value, value of `other`) of the settings that differ, by dotted key; `-` where unset."""
         mine, theirs = self.flat(), other.flat()
         keys = [key for key in sorted(mine | theirs) if mine.get(key) != theirs.get(key)]
         return {key: (mine.get(key, "-"), theirs.get(key, "-")) for key in keys}
@@ -282,32 +232,32 @@ class Experiment:
     def signature(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of everything that decides what an epoch computes.
 
-        Of data, model, optim and training all enters that is not a field's default, so that a new field whose default
-        is how it was before leaves signatures as they are: a default must never change. How many epochs there are does
-        not enter, nor what was reported or whose variant it is.
+        All values of data, model, optim and training enter that differ from their field's default, except the number
+        of epochs. A new field therefore leaves signatures as they are if its default is the behaviour before it. A
+        default must never change.
         """
-        computed = {key: _deviating(getattr(self, key)) for key in ("data", "model", "optim", "training")}
+        computed = {key: _without_defaults(getattr(self, key)) for key in ("data", "model", "optim", "training")}
         del computed["training"]["epochs"]
         return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def from_dict(values: dict[str, Any]) -> Experiment:
-    """The inverse of `Experiment.to_dict`. Raises UsageError with every fault."""
+    """Return the experiment of which `Experiment.to_dict` made `values`. Raises UsageError with every fault."""
     return checked(lambda: TypeAdapter(Experiment).validate_python(values))
 
 
-def _deviating(value: Any) -> Any:
-    """A spec as plain values without the fields that have their default; a layer keeps its kind."""
+def _without_defaults(value: Any) -> Any:
+    """Return a part of a spec as plain values without the fields that have their default; a layer keeps its kind."""
     if isinstance(value, tuple):
-        return [_deviating(each) for each in value]
+        return [_without_defaults(each) for each in value]
     if not dataclasses.is_dataclass(value):
         return value
     fields = {field.name: (getattr(value, field.name), field.default) for field in dataclasses.fields(value)}
-    return {name: _deviating(own) for name, (own, default) in fields.items() if name == "kind" or own != default}
+    return {name: _without_defaults(own) for name, (own, default) in fields.items() if name == "kind" or own != default}
 
 
 def checked(build: Callable[[], T]) -> T:
-    """Call `build` and turn what pydantic says of its values into one UsageError with a line for each fault."""
+    """Return `build()`. Turns a ValidationError of pydantic into a UsageError with a line for each fault."""
     try:
         return build()
     except ValidationError as error:

@@ -1,0 +1,108 @@
+"""The experiments by name: those in `experiments/`, and files of the user's own, named by their path."""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.errors import ReproError, UsageError
+from repro.spec.experiment import Experiment, checked
+from repro.text import did_you_mean
+
+Builder = Callable[[], Experiment]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered experiment."""
+
+    name: str
+    spec: Experiment
+    about: str  # the docstring of its file; of a variant that of its function
+    file: Path
+
+
+_builders: dict[str, Builder] = {}
+
+
+def register(build: Builder) -> Builder:
+    """Register the experiment that `build` returns under the name of the function."""
+    _builders[build.__name__] = build
+    return build
+
+
+def names() -> list[str]:
+    """Return the names of the project's experiments in alphabetical order."""
+    package = importlib.import_module("repro.experiments")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    if not _builders:
+        raise ReproError(f"no experiment is registered: {list(package.__path__)} has none; install the project again")
+    return sorted(_builders)
+
+
+def get(name: str) -> Entry:
+    """Return the experiment called `name`, or the one that the Python file at the path `name` registers.
+
+    Raises UsageError, with the nearest name, if there is none, and if the file cannot be used.
+    """
+    if name.endswith(".py") or "/" in name:
+        return load(Path(name))
+    known = names()
+    if name not in known:
+        raise UsageError(
+            f"unknown experiment {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}. "
+            "Your own is named by the path of its file, such as ./my_vae.py"
+        )
+    return _entry(name)
+
+
+def load(path: Path) -> Entry:
+    """Run an experiment file and return the one experiment that it registers. Raises UsageError.
+
+    The experiment does not stay registered.
+    """
+    if not path.is_file():
+        raise UsageError(f"experiment file {str(path)!r} does not exist, or is not a file")
+    spec = importlib.util.spec_from_file_location(f"user_experiment_{path.stem}", path.resolve())
+    if spec is None or spec.loader is None:
+        raise UsageError(f"experiment file {str(path)!r} is not a Python file: its name must end in .py")
+    known = dict(_builders)
+    _builders.clear()
+    try:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # `_entry` looks it up there
+        loader = spec.loader
+        checked(lambda: loader.exec_module(module))
+        found = list(_builders)
+        if len(found) != 1:
+            raise UsageError(f"experiment file {str(path)!r} must @register one experiment; it registers {len(found)}")
+        return _entry(found[0])
+    except UsageError as fault:
+        raise UsageError(*(f"{path}: {line}" for line in fault.faults)) from None
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"experiment file {str(path)!r} fails{_line_of(error, path)}: {error!r}") from None
+    finally:
+        _builders.clear()
+        _builders.update(known)
+
+
+def _entry(name: str) -> Entry:
+    build = _builders[name]
+    module = sys.modules[build.__module__]
+    spec = checked(build)
+    about = build.__doc__ if spec.variant_of else module.__doc__
+    return Entry(name, spec, (about or "").strip(), Path(str(module.__file__)))
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Return ` in line N`, the line of the file where the error arose, or nothing."""
+    if isinstance(error, SyntaxError):
+        return f" in line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.resolve())]
+    return f" in line {lines[-1]}" if lines else ""
