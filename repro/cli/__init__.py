@@ -1,19 +1,19 @@
-"""The command line: parses, calls, prints. Heavy imports are inside the commands, so that `--help` answers at once."""
+"""The command line. The commands import their heavy modules themselves, so that `--help` answers at once."""
 
 import sys
 import tempfile
 import traceback
 from contextlib import suppress
 
-from repro.cli import evidence, experiments, runs, sweeps, tools  # noqa: F401 - they register their commands
+from repro.cli import experiments, results, runs, sweeps, tools  # noqa: F401 - they register their commands
 from repro.cli.app import app
 from repro.errors import ReproError
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use, 3 no data, 130 or 143 interrupted."""
+    """Run one command. Returns 0 done, 1 failed, 2 wrong use, 3 no data, 130 or 143 interrupted."""
     try:
-        result = app(arguments, standalone_mode=False)  # an interrupt comes back as 130
+        result = app(arguments, standalone_mode=False)  # returns 130 after Ctrl-C
         return result if isinstance(result, int) else 0
     except ReproError as error:
         for line in str(error).splitlines():
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        if hasattr(error, "exit_code") and hasattr(error, "show"):  # what the parser has to say
+        if hasattr(error, "exit_code") and hasattr(error, "show"):  # an error of the parser
             error.show()
             return int(error.exit_code)
         return _unexpected(error)

@@ -1,10 +1,10 @@
-"""The program's name and help."""
+"""The command line's name and its help."""
 
 import typer
 
 app = typer.Typer(
     name="python -m repro",
-    help="Rerun published variational-autoencoder results, track every run, see whether the numbers are reproduced.",
+    help="Rerun published results of variational autoencoders, track every run, and decide which are reproduced.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

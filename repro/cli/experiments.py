@@ -1,4 +1,4 @@
-"""Commands that show what there is: experiments and data."""
+"""Commands that show the experiments and the data."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from repro.terminal import table
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """The registered experiments and what was reported for them."""
+    """List the experiments with their reported costs."""
     rows = [_overview(registry.get(name)) for name in registry.names()]
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -22,7 +22,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """One experiment: what it is, what was reported, and every setting that --set can change."""
+    """Show one experiment and every setting that --set can change."""
     entry = registry.get(name)
     overview = _overview(entry)
     if as_json:
@@ -38,7 +38,10 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command("data")
 def data_(data_dir: DataDir = None) -> None:
-    """What data was found where, and whether it is the canonical one. Downloads nothing."""
+    """Show where data sets are found and whether they are canonical.
+
+    Nothing is downloaded.
+    """
     from repro.data import survey
 
     table([vars(finding) for finding in survey(data_dir)])
@@ -49,7 +52,7 @@ def _as_text(overview: dict[str, Any]) -> dict[str, Any]:
     return overview | {"reported": costs or None}
 
 
-def _overview(entry: Any) -> dict[str, Any]:
+def _overview(entry: registry.Entry) -> dict[str, Any]:
     from repro.model import count_parameters
 
     spec = entry.spec

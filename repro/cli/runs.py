@@ -1,16 +1,16 @@
-"""Commands that train: run, resume, verify; and sync, which delivers what they measured."""
+"""Commands that train: run, resume and verify; and sync, which delivers measurements to the tracking store."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from repro import provenance
 from repro.cli import options
 from repro.cli.app import app
-from repro.cli.options import DataDir, Name, RunId, SummaryFile
+from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads
 from repro.errors import ReproError
 from repro.spec import registry
 
@@ -23,42 +23,58 @@ if TYPE_CHECKING:
 def run(
     name: Name,
     seed: Annotated[
-        str | None, typer.Option(help="Decides initial weights, order and noise; 0 if not given.", metavar="N")
+        int | None,
+        typer.Option(
+            min=0,
+            max=options.LARGEST_SEED,
+            metavar="N",
+            help="Determines initial weights, order and noise; 0 if not given.",
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Several, such as 0-4 or 0,2,7-9; finished ones are skipped, others go on.", metavar="LIST"),
+        typer.Option(
+            metavar="LIST",
+            help="Train several seeds, such as 0-4 or 0,2,7-9; skip finished ones, resume the others.",
+        ),
     ] = None,
     jobs: Annotated[
-        str | None,
-        typer.Option(help="How many of --seeds at a time, sharing the threads; 1 if not given.", metavar="N"),
+        int | None,
+        typer.Option(min=1, max=64, metavar="N", help="Seeds to train at a time, sharing the threads; 1 if not given."),
     ] = None,
-    epochs: Annotated[str | None, typer.Option(help="Same as --set training.epochs=N.", metavar="N")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Same as --set training.epochs=N.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting, such as optim.lr=3e-4; may be repeated.", metavar="KEY=VALUE"),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as optim.lr=3e-4; may be repeated."),
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    threads: Annotated[str | None, typer.Option(help="CPU threads; all cores if not given.", metavar="N")] = None,
-    data: Annotated[
-        Literal["auto", "real", "stand-in"], typer.Option(help="`real` refuses the stand-in; `stand-in` takes only it.")
-    ] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+    data: DataChoice = "auto",
     data_dir: DataDir = None,
     summary: SummaryFile = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on with the newest run of this spec and seed, if there is one.")
+        bool, typer.Option(help="Resume the newest run of this experiment and seed, if there is one.")
     ] = False,
 ) -> int:
-    """Train an experiment and track it; exit 0 done, 1 failed, 2 wrong use, 3 no data, 130/143 interrupted."""
+    """Train an experiment and track the run.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use, 3 no data, 130 or 143 interrupted.
+    """
     entry = registry.get(name)
+    assignments = assignments or []
     if epochs is not None:
-        assignments = [*(assignments or []), f"training.epochs={epochs}"]
+        assignments = [*assignments, f"training.epochs={epochs}"]
     with options.all_faults() as faults:
-        chosen, at_once = _seeds(faults, seed, seeds, jobs)
-        cores = options.whole(faults, "--threads", threads, 1, 1024) if threads is not None else provenance.cores()
+        if seed is not None and seeds is not None:
+            faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
+        if jobs is not None and seeds is None:
+            faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
         if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
             faults.append(f"--summary {summary}: should be a file in a directory that exists")
-        spec = options.overridden(faults, entry.spec, assignments or [])
+        chosen = (seed or 0,) if seeds is None else options.seeds(faults, seeds)
+        spec = options.overridden(faults, entry.spec, assignments)
 
     from repro.runs import resume as resuming
     from repro.runs.config import RunConfig, pick_device, reference
@@ -67,11 +83,11 @@ def run(
         experiment=reference(name),
         spec=spec,
         seed=chosen[0],
-        assignments=tuple(assignments or ()),
+        assignments=tuple(assignments),
         data=data,
         data_dir=data_dir.resolve() if data_dir else None,
         device=pick_device(device),
-        threads=max(1, cores // at_once),
+        threads=max(1, (threads or provenance.cores()) // (jobs or 1)),
     )
     if seeds is None:
         run_id = resuming.newest(config.experiment, spec, config.seed) if resume else None
@@ -80,14 +96,14 @@ def run(
 
     from repro.runs import seeds as several
 
-    result = several.run(config, dataset, chosen, at_once)
+    result = several.run(config, dataset, chosen, jobs or 1)
     _write_summary(summary, result.to_json())
     return result.exit_code
 
 
 @app.command("resume")
 def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None) -> int:
-    """Go on with a run that was cut off, as if nothing had happened; its id may be shortened."""
+    """Continue an interrupted run from its last checkpoint."""
     from repro.runs import run_dir
 
     return _resume(run_dir.find(run_id), data_dir, summary)
@@ -96,11 +112,17 @@ def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None
 @app.command("verify")
 def verify_(
     run_id: RunId,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Only the first N epochs.")] = 1_000_000,
-    threads: Annotated[int | None, typer.Option(min=1, help="Other than the run had: then bits may differ.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N epochs.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; those of the run if not given.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Train a run again from what it recorded: bit-identical, equal within tolerance, or different (exit 1)."""
+    """Train a run again and compare it with its record.
+
+    The verdict is bit-identical, equal within float tolerance, or different (exit 1). With another number of threads
+    the bits may differ.
+    """
     from repro import names
     from repro.runs import resume, run_dir, verify
     from repro.tracking import read
@@ -112,7 +134,7 @@ def verify_(
     if not done:
         raise ReproError(f"run {found} has no epoch to verify")
     settings = replace(config.settings, threads=threads or config.threads)
-    count = min(epochs, done)
+    count = min(epochs or done, done)
 
     def tell(epoch: int, difference: float) -> None:
         print(f"epoch {epoch:4d}/{count}  cost differs by {difference:+.3g} nats", flush=True)
@@ -128,8 +150,10 @@ def verify_(
 
 
 @app.command()
-def sync(run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run; all if none.")] = "") -> int:
-    """Deliver to the tracking store what runs measured while it did not answer."""
+def sync(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "",
+) -> int:
+    """Deliver to the tracking store what it has not received yet."""
     from repro.runs import run_dir, runner
 
     failed = 0
@@ -139,18 +163,6 @@ def sync(run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run
         except run_dir.BusyError as busy:
             print(busy)
     return int(failed > 0)
-
-
-def _seeds(faults: list[str], seed: str | None, seeds: str | None, jobs: str | None) -> tuple[tuple[int, ...], int]:
-    """The seeds that are asked for, and how many at a time."""
-    if seed is not None and seeds is not None:
-        faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
-    if jobs is not None and seeds is None:
-        faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
-    at_once = options.whole(faults, "--jobs", jobs, 1, 64) if jobs is not None else 1
-    if seeds is not None:
-        return options.seeds(faults, seeds), at_once
-    return (options.whole(faults, "--seed", seed, 0, 2**63 - 1) if seed is not None else 0,), at_once
 
 
 def _begin(config: "RunConfig", summary: Path | None) -> int:

@@ -1,4 +1,4 @@
-"""Commands beside the experiments: the speed of this machine, and the MLflow UI."""
+"""The commands `bench`, the speed of this machine, and `ui`, the MLflow UI."""
 
 import dataclasses
 import json
@@ -15,20 +15,25 @@ from repro.terminal import table
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Experiments; all if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Experiments; all if not given.")] = None,
     threads: Annotated[
-        list[int] | None, typer.Option(help="CPU threads; may be repeated. 1 and 2 if not given.")
+        list[int] | None, typer.Option(metavar="N", help="CPU threads; may be repeated. 1 and 2 if not given.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How often each takes its turn.")] = 7,
-    precision: Annotated[Literal["float32", "mixed"], typer.Option(help="Of this project's step.")] = "float32",
+    rounds: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Timed rounds.")] = 7,
+    precision: Annotated[
+        Literal["float32", "mixed"], typer.Option(help="Precision of this project's training step.")
+    ] = "float32",
     peer_python: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", envvar="REPRO_BENCH_PYTHON_TF", help="Python with TensorFlow and JAX."),
+        typer.Option(metavar="PATH", envvar="REPRO_BENCH_PYTHON_TF", help="A Python with TensorFlow and JAX."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A step or two each, to see that it works.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Time a step or two only, to see that it works.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure training speed beside plain PyTorch, TensorFlow and JAX, which take turns on the same cores."""
+    """Compare training speed with PyTorch, TensorFlow and JAX.
+
+    The programs take turns on the same cores.
+    """
     from repro.benchmarks import driver, report
 
     chosen = driver.QUICK if quick else driver.Options(rounds=rounds)
@@ -45,8 +50,10 @@ def bench(
 
 
 @app.command("ui")
-def ui_(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> int:
-    """Open the MLflow UI on the tracked runs, on this machine only."""
+def ui_(
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="Port on 127.0.0.1.")] = 5000,
+) -> int:
+    """Open the MLflow UI on the tracked runs, for this machine only."""
     from repro.tracking import ui
 
     return ui.serve(port)

@@ -64,11 +64,13 @@ def test_a_fault_in_seeds_is_named(text: str, said: str) -> None:
 
 
 def test_faults_of_the_options_come_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    options = ["--seed", "1", "--seeds", "3-1,x", "--jobs", "65", "--set", "optim.lrr=1"]
+    options = ["--seed", "1", "--seeds", "3-1,x", "--summary", "no/where", "--set", "optim.lrr=1"]
     assert cli.main(["run", "mnist_fc", *options]) == 2
     said = capsys.readouterr().err
-    for part in ("--seed 1 and --seeds 3-1,x", "3-1 should ascend", "'x' should", "--jobs 65", "optim.lrr"):
+    for part in ("--seed 1 and --seeds 3-1,x", "3-1 should ascend", "'x' should", "--summary no/where", "optim.lrr"):
         assert part in said
+    assert cli.main(["run", "mnist_fc", "--seeds", "0-1", "--jobs", "65"]) == 2
+    assert "--jobs" in capsys.readouterr().err
     assert cli.main(["run", "mnist_fc", "--jobs", "2"]) == 2
     assert "--jobs 2: is for --seeds" in capsys.readouterr().err
     assert not (tmp_path / "mlruns").exists()

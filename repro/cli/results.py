@@ -1,4 +1,4 @@
-"""Commands that say what came of the runs."""
+"""Commands that evaluate runs, compare them with the reported results, and write the report."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repro.cli.app import app
-from repro.cli.options import AsJson, DataDir, RunId
+from repro.cli.options import AsJson, DataDir, RunId, Threads
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -20,21 +20,25 @@ if TYPE_CHECKING:
     from repro.runs.load import FinishedRun
 
 Results = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Read committed results, such as `results`, not the tracking store.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Read the tables in DIR, such as `results`, instead of the tracking store."),
 ]
 
 
 @app.command()
 def compare(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Experiments; all if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Experiments; all if not given.")] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     results: Results = None,
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also draw cost curves and samples into this directory.")
+        Path | None, typer.Option(metavar="DIR", help="Also draw cost curves and samples into DIR.")
     ] = None,
 ) -> None:
-    """Are the reported costs reproduced? A verdict on each, the curves, and the runs behind them."""
+    """Decide which reported costs are reproduced.
+
+    Prints a verdict on each, a comparison of the cost curves, and the runs.
+    """
     entries = [registry.get(name) for name in names or registry.names()]
     if as_json and as_csv:
         raise UsageError("--json and --csv: should be one of the two")
@@ -64,7 +68,10 @@ def compare(
 
 @app.command()
 def claims(as_json: AsJson = False, results: Results = None) -> None:
-    """The claims of the notebook that can be checked: what decides each, and what the runs say."""
+    """Check the notebook's claims against the runs.
+
+    Prints each claim with its criterion, its evidence and its verdict.
+    """
     from repro.analysis.claims import Evidence, judge
     from repro.analysis.tables import all_entries
 
@@ -90,23 +97,26 @@ def evaluate(
     run_id: RunId,
     samples: Annotated[int, typer.Option(min=2, metavar="K", help="Draws of z for each image of log p(x).")] = 5000,
     draws: Annotated[int, typer.Option(min=2, metavar="L", help="Draws of z for each test image of the ELBO.")] = 100,
-    images: Annotated[int, typer.Option(min=2, metavar="N", help="The first N test images, for log p(x).")] = 500,
+    images: Annotated[int, typer.Option(min=2, metavar="N", help="Number of test images for log p(x).")] = 500,
     only: Annotated[
-        str, typer.Option(metavar="RANGES", help="Training images, 0-1016,10000-11016, to compare with the others.")
+        str,
+        typer.Option(metavar="RANGES", help="Compare these training images, such as 0-1016,5000, with the others."),
     ] = "",
     measure: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Which measurement; may be repeated. `evaluation` if not given."),
+        typer.Option(metavar="NAME", help="A measurement; may be repeated. `evaluation` if not given."),
     ] = None,
     study: Annotated[list[str] | None, typer.Option(hidden=True, help="The former name of --measure.")] = None,
     data_dir: DataDir = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not given.")] = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a finished run's model, and log it to the run: log p(x), test ELBO and active units unless named.
+    """Measure the model of a finished run.
 
-    On one core it takes about 2 minutes for mnist_fc, 4 for mnist_conv and 9 for cifar_conv, unless options say
-    otherwise: the time goes with K * N + 10,000 * L. Exit 130 where it is interrupted; nothing is logged then.
+    `evaluation` measures log p(x), the test ELBO and the active units. The results are logged to the run.
+
+    On one core it takes about 2 minutes for mnist_fc, 4 for mnist_conv and 9 for cifar_conv. The time is proportional
+    to K * N + 10,000 * L. An interrupted command exits with 130 and logs nothing.
     """
     from repro import provenance
     from repro.evaluation import image_ranges
@@ -134,16 +144,16 @@ def evaluate(
 @app.command()
 def report(
     results: Annotated[
-        Path, typer.Option(metavar="DIR", help="The tables it is made from, and where it is written.")
+        Path, typer.Option(metavar="DIR", help="Directory of the tables; the report is written there.")
     ] = Path("results"),
     update: Annotated[
-        bool, typer.Option("--update", help="First take the store's runs into the tables, and give them notes.")
+        bool, typer.Option("--update", help="First copy the runs of the tracking store into the tables.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 if what is written is not what the tables say.")
+        bool, typer.Option("--check", help="Write nothing; exit 1 if the report does not match the tables.")
     ] = False,
 ) -> int:
-    """The whole evidence as one HTML page, DIR/report.html, and as RESULTS.md beside DIR."""
+    """Write the report: DIR/report.html, and RESULTS.md beside DIR."""
     from repro.analysis import sweeps
     from repro.analysis.claims import Evidence
     from repro.analysis.report import write
@@ -177,7 +187,7 @@ def _tell(sentences: list[str]) -> None:
 
 
 def _log_whole(run: "FinishedRun", name: str, findings: "Findings") -> None:
-    """Log a measurement; an interrupt takes effect when all of it is logged."""
+    """Log a measurement. An interrupt takes effect after all of it is logged."""
     from repro import provenance
     from repro.signals import Interrupted, interruptible
     from repro.tracking import measurements
@@ -191,7 +201,7 @@ def _log_whole(run: "FinishedRun", name: str, findings: "Findings") -> None:
 
 
 def _print_measurement(run: "FinishedRun", name: str, rows: list["Row"]) -> None:
-    """The single numbers in one table, and what goes over dimensions or epochs in compact ones, ten to a block."""
+    """Print the single numbers in one table, and the series over `x` in tables of ten columns."""
     record, dataset = run.record, run.dataset
     print(f"\n{name} of run {record.run_id}: {record.experiment}, seed {run.seed}")
     print(f"data: {dataset.name}, {dataset.status}, {dataset.origin}")
@@ -208,16 +218,16 @@ def _print_measurement(run: "FinishedRun", name: str, rows: list["Row"]) -> None
             if row.x is None
         ]
     )
-    print("+- is the Monte Carlo standard error: of the draws, not over images or seeds.")
-    over: dict[float, dict[str, float]] = {}
+    print("+- is the Monte Carlo standard error of the draws, not of images or seeds.")
+    by_x: dict[float, dict[str, float]] = {}
     for row in rows:
         if row.x is not None:
-            over.setdefault(row.x, {})[f"{row.quantity} {row.group}".rstrip()] = _rounded(row.value, 3)
-    for start in range(0, len(over), 10):
-        block = sorted(over)[start : start + 10]
+            by_x.setdefault(row.x, {})[f"{row.quantity} {row.group}".rstrip()] = _rounded(row.value, 3)
+    for start in range(0, len(by_x), 10):
+        block = sorted(by_x)[start : start + 10]
         print()
-        labels = dict.fromkeys(label for x in block for label in over[x])
-        table([{"": label} | {f"{x:g}": over[x].get(label) for x in block} for label in labels])
+        labels = dict.fromkeys(label for x in block for label in by_x[x])
+        table([{"": label} | {f"{x:g}": by_x[x].get(label) for x in block} for label in labels])
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -225,7 +235,7 @@ def _rounded(value: float, digits: int) -> float:
 
 
 def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
-    """Read the runs of these experiments from the store or from committed files; print a note where one is damaged."""
+    """Read the runs of these experiments from the store or from committed tables. Prints a note for a damaged run."""
     from repro.analysis import tables
     from repro.tracking import store
 
