@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and exit with its code; an interrupt during imports is no traceback either."""
+    """Run the command line and exit with its code. Ctrl-C during the imports prints no traceback either."""
     try:
         from repro import cli  # noqa: PLC0415 - so that Ctrl-C during the import is caught here
 
@@ -16,7 +16,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # a full disk or a closed pipe: Python would complain at exit, and change the exit code
+        except OSError:  # a full disk or a closed pipe, for which Python would change the exit code
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, machine, command. Read from the machine, never assumed."""
+"""Where a result comes from: commit, versions, machine and command."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy")
 
 
 def describe(gpu: str) -> dict[str, str]:
-    """Tags that name the commit, the versions, the hardware and the command of this process."""
+    """Return tags with the commit, the versions, the hardware and the command of this process."""
     tags = {
         "repro.command": command(),
         "repro.python": platform.python_version(),
@@ -37,27 +37,28 @@ def describe(gpu: str) -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this process, as it can be typed again; a password in an address is not shown."""
+    """Return the command line of this process, without passwords."""
     return shlex.join(["python", "-m", "repro", *map(without_password, sys.argv[1:])])
 
 
 def git() -> dict[str, str]:
-    """Commit and dirty flag of the checkout that this code runs from; the commit is `unknown` outside of one."""
+    """Return tags with the commit of this checkout and whether it has changes, or `unknown` outside of a checkout."""
+    unknown = {"mlflow.source.git.commit": "unknown", "repro.git.dirty": "unknown"}
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
-        return {"mlflow.source.git.commit": "unknown", "repro.git.dirty": "unknown"}
+        return unknown
     try:
         commit = _git(root, "rev-parse", "HEAD")
         dirty = bool(_git(root, "status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
-        return {"mlflow.source.git.commit": "unknown", "repro.git.dirty": "unknown"}
+        return unknown
     return {"mlflow.source.git.commit": commit, "repro.git.dirty": str(dirty).lower()}
 
 
 def last_commit(file: Path) -> dict[str, str]:
-    """Tags with the last commit that changed a file, and its date (ISO 8601).
+    """Return tags with the last commit that changed a file, and its date (ISO 8601).
 
-    They are `unknown` outside of a checkout, and `uncommitted` where the file has changed since.
+    They are `unknown` outside of a checkout, and `uncommitted` if the file has changed since.
     """
     tags = ("repro.plan.commit", "repro.plan.date")
     try:
@@ -70,7 +71,6 @@ def last_commit(file: Path) -> dict[str, str]:
 
 
 def cpu() -> str:
-    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -80,7 +80,7 @@ def cpu() -> str:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

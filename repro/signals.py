@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, turned into an exception that is raised where nothing can be left half-done."""
+"""Ctrl-C and SIGTERM as an exception that is raised only where a run can stop cleanly."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """The user or the system asked the run to stop. `exit_code` is 130 for Ctrl-C and 143 for SIGTERM."""
+    """Raised if the user or the system asked the run to stop. `exit_code` is 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -18,9 +18,9 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Within the block a first signal only takes note; the function that is yielded raises Interrupted then.
+    """Yield a function that raises Interrupted if there was a signal since the block began.
 
-    A second signal raises at once. Outside the main thread signals are left alone.
+    A second signal raises Interrupted at once. Outside the main thread signals are not handled.
     """
     pending: list[int] = []
 

@@ -9,13 +9,13 @@ from rich.table import Table
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Print lines, on stderr if `error`; training goes on where the terminal or the disk refuses them."""
+    """Print lines, on stderr if `error`. A closed terminal or a full disk is ignored, so that training goes on."""
     with suppress(OSError):
         print(*lines, sep="\n", file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """Print rows under their keys, numbers to the right; "-" for None. Wide in a pipe, as the window is otherwise."""
+    """Print rows under their keys, as wide as the terminal, or 220 characters wide in a pipe. None is `-`."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for key in rows[0] if rows else ():
         numbers = all(isinstance(row[key], int | float | None) for row in rows)
@@ -34,12 +34,8 @@ def _cell(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in words: `5 s`, `3 min 02 s`, `1 h 20 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
+    """Return seconds as `5 s`, `3 min 02 s` or `1 h 20 min`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes == 0:
         return f"{seconds} s"
-    return (
-        f"{seconds // 60} min {seconds % 60:02d} s"
-        if seconds < 3600
-        else f"{seconds // 3600} h {seconds // 60 % 60:02d} min"
-    )
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

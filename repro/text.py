@@ -1,4 +1,4 @@
-"""Words of messages: suggestions, counts, lists of seeds, addresses without their passwords."""
+"""Parts of messages: suggestions, counts, lists of seeds, addresses without passwords."""
 
 import difflib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `, did you mean 'x'?` for the nearest known word, or nothing."""
+    """Return `, did you mean 'x'?` with the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else ""
 
@@ -28,10 +28,10 @@ def seed_list(seeds: Iterable[int]) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return the text with stars in place of a password in an address."""
+    """Return the text with passwords in addresses replaced by stars."""
     return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, without passwords; its class where it says nothing."""
+    """Return the first line of an error's message, without passwords; its class if there is no message."""
     return without_password((str(error).strip() or type(error).__name__).splitlines()[0])

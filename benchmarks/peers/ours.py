@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repro import registry
 from repro.engine import Engine, Settings, choose, plain
-from repro.engine.products import products_for
+from repro.engine.fast.products import products_for
 from repro.model import build
 from repro.training.loop import epoch_noise, epoch_order
 

@@ -14,9 +14,7 @@ from repro.spec import Experiment, overrides
 MOST_SEEDS = 1000  # of one command
 LARGEST_SEED = 2**63 - 1
 
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A registered experiment (see `list`), or the path of your own file.")
-]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment (see `list`), or the path of your own file.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="The id of a run, or its first characters.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataChoice = Annotated[

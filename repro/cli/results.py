@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from repro.findings import Findings, Row
     from repro.runs.load import FinishedRun
 
-Results = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Read the tables in DIR, such as `results`, instead of the tracking store."),
-]
+Results = Annotated[Path | None, typer.Option(metavar="DIR", help="Read the tables in DIR, not the tracking store.")]
 
 
 @app.command()
@@ -62,8 +59,7 @@ def compare(
         for word, meaning in MEANINGS.items() if found else ():
             print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
-        for path in draw(entry, Path(str(figures))):
-            print(f"wrote {path}", file=sys.stderr)
+        _note(*(f"wrote {path}" for path in draw(entry, Path(str(figures)))))
 
 
 @app.command()
@@ -99,12 +95,10 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=2, metavar="L", help="Draws of z for each test image of the ELBO.")] = 100,
     images: Annotated[int, typer.Option(min=2, metavar="N", help="Number of test images for log p(x).")] = 500,
     only: Annotated[
-        str,
-        typer.Option(metavar="RANGES", help="Compare these training images, such as 0-1016,5000, with the others."),
+        str, typer.Option(metavar="RANGES", help="Training images, 0-1016,5000, to compare with the others.")
     ] = "",
     measure: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A measurement; may be repeated. `evaluation` if not given."),
+        list[str] | None, typer.Option(metavar="NAME", help="May be repeated; `evaluation` if not given.")
     ] = None,
     study: Annotated[list[str] | None, typer.Option(hidden=True, help="The former name of --measure.")] = None,
     data_dir: DataDir = None,
@@ -129,7 +123,7 @@ def evaluate(
     run = load.load(run_id, data_dir, threads or provenance.cores())
     found: dict[str, Any] = {}
     for name in wanted:
-        findings = measurements.MEASUREMENTS[name](run, options, lambda text: print(text, file=sys.stderr, flush=True))
+        findings = measurements.MEASUREMENTS[name](run, options, _note)
         found[name] = [vars(row) for row in findings.rows]
         if not as_json:
             _print_measurement(run, name, findings.rows)
@@ -165,25 +159,24 @@ def report(
     files = write.Files(results)
     found = _tables(all_entries(), None) if update else None
     if found:
-        _tell(write.update(found, files))
+        _note(*write.update(found, files))
         searched, faults = sweeps.from_store(all_entries())
-        _tell([f"note: {fault}" for fault in faults] + write.update_sweeps(searched, files))
+        _note(*(f"note: {fault}" for fault in faults), *write.update_sweeps(searched, files))
     page = build(Evidence(Tables.from_files(results)), sweeps.Sweeps.from_files(results), files.figures)
     if found:
-        _tell(write.log_plots(page, found))
+        _note(*write.log_plots(page, found))
     if check:
         faults = write.differences(page, files)
-        for fault in faults:
-            print(f"{fault}; update it with: python -m repro report --results {results}", file=sys.stderr)
+        _note(*(f"{fault}; update it with: python -m repro report --results {results}" for fault in faults))
         return int(bool(faults))
     for path in write.write(page, files):
         print(f"wrote {path}")
     return 0
 
 
-def _tell(sentences: list[str]) -> None:
-    for sentence in sentences:
-        print(sentence, file=sys.stderr)
+def _note(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _log_whole(run: "FinishedRun", name: str, findings: "Findings") -> None:
@@ -245,8 +238,7 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
         remedy = "start with: python -m repro run mnist_fc; or read committed results with --results DIR"
         raise ReproError(f"no runs yet in {store.folder()}; {remedy}")
     found, faults = tables.from_store(entries)
-    for fault in faults:
-        print(f"note: {fault}", file=sys.stderr)
+    _note(*(f"note: {fault}" for fault in faults))
     return found
 
 

@@ -23,31 +23,20 @@ if TYPE_CHECKING:
 def run(
     name: Name,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=options.LARGEST_SEED,
-            metavar="N",
-            help="Determines initial weights, order and noise; 0 if not given.",
-        ),
+        int | None, typer.Option(min=0, max=options.LARGEST_SEED, metavar="N", help="Random seed; 0 if not given.")
     ] = None,
     seeds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Train several seeds, such as 0-4 or 0,2,7-9; skip finished ones, resume the others.",
-        ),
+        str | None, typer.Option(metavar="LIST", help="Several seeds, such as 0-4 or 0,2,7-9; skips finished runs.")
     ] = None,
     jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, metavar="N", help="Seeds to train at a time, sharing the threads; 1 if not given."),
+        int | None, typer.Option(min=1, max=64, metavar="N", help="Runs at a time, which share the threads.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Same as --set training.epochs=N.")
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as optim.lr=3e-4; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as optim.lr=3e-4; may be repeated."),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,

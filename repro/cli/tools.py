@@ -1,4 +1,4 @@
-"""The commands `bench`, the speed of this machine, and `ui`, the MLflow UI."""
+"""The commands `bench` and `ui`."""
 
 import dataclasses
 import json

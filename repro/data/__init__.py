@@ -1,8 +1,8 @@
-"""Training and test images, and where they came from.
+"""Training and test images, and where they come from.
 
-`load` takes the data set from the directory that the user names. Without a named directory it looks in the cache, then
-downloads, and last takes an embedded stand-in, so that a run works on any machine. `Dataset.origin` and
-`Dataset.status` say which was used.
+`load` reads the data set from the directory that the user names. Without one it looks in the cache, then downloads, and
+at last uses a stand-in that is always there, so that a run works on any machine. `Dataset.origin` and `Dataset.status`
+say which one it used.
 """
 
 from repro.data.load import Choice, Dataset, Finding, load, survey

@@ -34,8 +34,8 @@ _CLASSES = 10
 def find(root: Path, batch_images: int = BATCH_IMAGES) -> Images:
     """Read CIFAR-10 from `root` or one of its usual subfolders: [N, 32, 32, 3] each for train and test, and labels.
 
-    The python layout goes first, since its checksums are known. Raises AbsentError if neither is there, and DataError
-    if a file is missing, unreadable or not what it should be.
+    The python layout is preferred, because its checksums are published. Raises AbsentError if neither layout is there,
+    and DataError if a file is missing, unreadable or damaged.
     """
     try:
         paths = locate(root, [*_PARENTS, *(f"{parent}/{_PYTHON}" for parent in _PARENTS)], [[name] for name in MD5])
@@ -56,7 +56,7 @@ def find(root: Path, batch_images: int = BATCH_IMAGES) -> Images:
 
 
 def _read_binary(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bool]:
-    """Pixels [images, 3072] and labels of records of one label and 3072 pixels. Never known to be canonical."""
+    """Return pixels [images, 3072], labels, and False: the binary files have no published checksums."""
     size = images * (1 + _PIXELS)
     expected = f"{images:,} records of {1 + _PIXELS:,} bytes"
     content = read(path, size)
@@ -71,7 +71,7 @@ def _read_binary(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bo
 
 
 def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bool]:
-    """Pixels [images, 3072] and labels of a pickled batch, and whether it has its published checksum."""
+    """Return pixels [images, 3072] and labels of a pickled batch, and whether it has its published checksum."""
     limit = 2 * images * _PIXELS + 2**20  # room for labels, file names and pickle protocol 0
     expected = f"a CIFAR-10 python batch of {images:,} images"
     content = read(path, limit)
@@ -88,7 +88,7 @@ def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bo
 
 
 class _Recorded:
-    """Stands for a numpy object in a pickle: keeps the arguments and the state, and runs nothing."""
+    """Replaces a numpy object of a pickle. It keeps the arguments and the state, and runs nothing."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -98,7 +98,7 @@ class _Recorded:
 
 
 def _encode(text: Any, _: Any) -> Any:
-    """Stands for `_codecs.encode`, by which python 3 pickles bytes in older protocols. Calls cannot multiply text."""
+    """Replaces `_codecs.encode`, with which python 3 pickles bytes in older protocols."""
     return text
 
 
@@ -109,7 +109,7 @@ _ADMITTED = {
     ("numpy.core.multiarray", "_reconstruct"): _Recorded,
     ("numpy._core.multiarray", "_reconstruct"): _Recorded,
 }
-"""All that a pickled numpy array of bytes refers to, and what the unpickler takes for it."""
+"""The names that a pickled numpy array of bytes refers to, and their replacements."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -120,9 +120,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _check_sizes(content: bytes) -> None:
-    """Raise if a pickle asks for more memory than its own length accounts for, which the unpickler would allocate.
+    """Raise if the unpickler would allocate more memory than the length of the pickle justifies.
 
-    `genops` raises ValueError where an argument is longer than the rest of the content.
+    `genops` raises ValueError if an argument is longer than the rest of the content.
     """
     for number, (code, argument, _) in enumerate(pickletools.genops(content)):
         if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > number:

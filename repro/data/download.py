@@ -1,4 +1,4 @@
-"""Downloading a data set into the cache, on a machine that may have no network and beside others that do the same."""
+"""Download of a data set into the cache, safe beside other processes that do the same."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ from filelock import FileLock
 from repro.data.files import AbsentError, Images, Published
 
 TIMEOUT = 5.0  # seconds without a byte, connecting included
-LOCK_SECONDS = 1200.0  # while another process downloads the same
+LOCK_SECONDS = 1200.0  # to wait for another process that downloads the same
 
 
 def download(published: Published, cache: Path) -> Images:
     """Download a data set into `cache`, unless another process has just done so, and read it.
 
-    Raises AbsentError with the reason in one line if that fails, and DataError if what is in the cache is broken.
+    Raises AbsentError with the reason in one line if the download fails, and DataError if the cache is damaged.
     """
     if os.environ.get("REPRO_OFFLINE", "0") not in ("", "0"):
         raise AbsentError("switched off by REPRO_OFFLINE")
@@ -30,18 +30,18 @@ def download(published: Published, cache: Path) -> Images:
                 published.find(cache)
             except AbsentError:
                 _fill(cache, published)
-    except Exception as error:  # whatever goes wrong in a library, on the network or on disk, the search goes on
+    except Exception as error:  # of a library, the network or the disk: the search goes on
         raise AbsentError(" ".join(str(error).split())[:300] or type(error).__name__) from None
     return published.find(cache)
 
 
 def _fill(cache: Path, published: Published) -> None:
-    """Download and check a data set beside its final place, then rename it, so that no part of one is ever found."""
+    """Download a data set beside its final folder, check it, and rename it, so that the cache is always complete."""
     part = cache / f".{published.name}.part"
-    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed: this process holds the lock
+    shutil.rmtree(part, ignore_errors=True)  # of a killed process: this process holds the lock
     part.mkdir()
     try:
-        with _socket_timeout(), redirect_stdout(sys.stderr):  # torchvision sets no time-out, and may print
+        with _socket_timeout(), redirect_stdout(sys.stderr):  # torchvision has no time-out, and may print
             published.fetch(part)
         published.find(part)
         target = cache / published.cached

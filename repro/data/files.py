@@ -1,4 +1,4 @@
-"""Finding and reading data files. Anything wrong with a file becomes a DataError that names the file."""
+"""Finding and reading data files. Every fault of a file is raised as a DataError that names the file."""
 
 import gzip
 import hashlib
@@ -22,38 +22,36 @@ _GZIP = b"\x1f\x8b"
 
 
 class AbsentError(Exception):
-    """Raised if a data set is not in the place searched; the message gives the reason in one line."""
+    """Raised if a data set is not in the folder searched; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images in a folder of intact files; `canonical` if every file of images has its published checksum."""
+    """The images of a folder of intact files."""
 
     folder: Path
     train: Pixels
     test: Pixels
-    canonical: bool
-    labels: tuple[Labels, Labels] | None = None  # of training and test images, where they are at hand
+    canonical: bool  # every file of images has its published checksum
+    labels: tuple[Labels, Labels] | None = None  # of training and test images, if the folder has them
 
     @property
     def status(self) -> Literal["canonical", "unverified"]:
-        """How far the images are known to be the published ones."""
         return "canonical" if self.canonical else "unverified"
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published data set: how its files are recognised, and where they can be had."""
+    """A published data set, and the functions that read and download it."""
 
     name: str
     files: str  # in words, for someone who has to supply them
-    find: Callable[[Path], Images]  # in this folder or its usual subfolders; raises AbsentError or DataError
+    find: Callable[[Path], Images]  # reads a folder or its usual subfolders; raises AbsentError or DataError
     cached: str  # the folder that `fetch` fills
-    fetch: Callable[[Path], None]  # download into this folder; raises whatever goes wrong
+    fetch: Callable[[Path], None]  # downloads into a folder; raises any exception
 
 
 def fault(path: Path, expected: str, found: str) -> DataError:
-    """Return the error for a file that is not what it should be."""
     return DataError(
         f"{path}: expected {expected}, found {found}. "
         "Put an intact copy in its place, or remove the whole set so that the search goes on."
@@ -61,9 +59,9 @@ def fault(path: Path, expected: str, found: str) -> DataError:
 
 
 def locate(root: Path, folders: Sequence[str], files: Sequence[Sequence[str]]) -> list[Path]:
-    """Return the path of each file in the first of the folders that holds any of them. A file may have several names.
+    """Return the path of each file in the first of the folders that has any. A file may have alternative names.
 
-    Raises AbsentError if no folder does, and DataError if one holds some files and lacks others.
+    Raises AbsentError if no folder has any, and DataError if that folder lacks some.
     """
     for folder in folders:
         paths = [_first(root / folder, names) for names in files]
@@ -78,7 +76,7 @@ def locate(root: Path, folders: Sequence[str], files: Sequence[Sequence[str]]) -
 
 def _first(folder: Path, names: Sequence[str]) -> Path | None:
     present = [folder / name for name in names if _exists(folder / name)]
-    for path in present:  # some archives unpack to a folder and a file that differ by one dot: prefer the file
+    for path in present:  # some archives have a folder and a file whose names differ by a dot: prefer the file
         with suppress(OSError):
             if path.is_file():
                 return path
@@ -87,7 +85,7 @@ def _first(folder: Path, names: Sequence[str]) -> Path | None:
 
 def _exists(path: Path) -> bool:
     try:
-        path.lstat()  # not `exists`: a dangling link is something found, and broken
+        path.lstat()  # not `exists`: a dangling link is a broken file
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -96,9 +94,9 @@ def _exists(path: Path) -> bool:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """Return the content of a file, decompressed if the content, not the name, is gzip.
+    """Return the content of a file, decompressed if its first bytes are gzip's.
 
-    Returns at most `limit` + 1 bytes: enough to see that a file is too long, and a bound on what a gzip bomb can do.
+    Returns at most `limit` + 1 bytes, so that the caller sees a file that is too long, and a gzip bomb is harmless.
     Raises DataError if the file cannot be read.
     """
     try:
@@ -118,7 +116,7 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def describe(content: bytes) -> str:
-    """Say in words what a file seems to hold instead of what was expected."""
+    """Return in words what a file seems to be."""
     if not content:
         return "an empty file"
     if content[:64].lstrip().startswith(b"<"):
@@ -127,5 +125,4 @@ def describe(content: bytes) -> str:
 
 
 def md5(content: bytes) -> str:
-    """Return the MD5 sum, which both data sets were published with, in hexadecimal."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

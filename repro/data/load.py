@@ -1,4 +1,4 @@
-"""The search for a data set: a named directory; without one the cache, a download, the embedded stand-in, in order."""
+"""The search for a data set: in a named directory, or else in the cache, by a download, and at last the stand-in."""
 
 import hashlib
 import logging
@@ -32,27 +32,27 @@ STAND_INS = {"mnist": (stand_in.MNIST, stand_in.mnist), "cifar10": (stand_in.CIF
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of bytes 0 to 255, and where they came from.
+    """Images as bytes, and where they come from.
 
-    `status` is `canonical` if every file has its published checksum, `unverified` if the files are intact but one of
-    them has another checksum, or `stand-in`.
+    `status` is `canonical` if every file has its published checksum, `unverified` if the files are intact but a
+    checksum differs, or `stand-in`.
     """
 
     name: str
     origin: str  # in words
     status: Status
-    fingerprint: str  # SHA-256 of all pixels and shapes, training images before any are held out, then test images
+    fingerprint: str  # SHA-256 of the shapes and pixels of all training images (also held-out ones) and test images
     train: Tensor  # uint8 [N, H, W, C]
     heldout: Tensor  # uint8 [M, H, W, C]: `data.holdout` of the training images; if that is 0, the test images
     test: Tensor  # uint8 [K, H, W, C]
-    train_labels: Tensor | None = None  # int64 [N], the classes of `train` from 0; None where no labels are at hand
+    train_labels: Tensor | None = None  # int64 [N], the classes of `train` from 0; None if the labels are not there
     heldout_labels: Tensor | None = None  # int64 [M], of `heldout`
     test_labels: Tensor | None = None  # int64 [K], of `test`
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one place of the search order holds of one data set."""
+    """What one step of the search finds of one data set."""
 
     name: str
     place: str
@@ -61,13 +61,13 @@ class Finding:
 
 
 def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None) -> Dataset:
-    """Load the images that `data` names.
+    """Load a data set.
 
-    With `data_dir`, or else the directory in the environment variable REPRO_DATA_DIR, only that directory is searched.
+    Only `data_dir` is searched, or the directory in the environment variable REPRO_DATA_DIR, if one of them is given.
     A stand-in holds out about a tenth of its training images if `data.holdout` is not 0.
 
-    Raises DataError if files are broken, if the named directory does not hold the data set, or if `choice` is `real`
-    and the data set is found nowhere. Raises UsageError if no training images would be left.
+    Raises DataError if files are damaged, if the named directory lacks the data set, or if `choice` is `real` and the
+    data set is found nowhere. Raises UsageError if no training images would be left.
     """
     limit = spec.DATASETS[data.name].train_images
     if data.holdout >= limit:
@@ -86,7 +86,7 @@ def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None)
 
 
 def _find(name: str, choice: Choice, data_dir: Path | None) -> tuple[str, Images] | None:
-    """Return the real data and their origin in words, or None if a stand-in has to do."""
+    """Return the origin of the real data in words, and the images; None if the stand-in is to be used."""
     published, directory, cache = PUBLISHED[name], _named(data_dir), _cache()
     if directory is not None:
         try:
@@ -119,7 +119,7 @@ def _find(name: str, choice: Choice, data_dir: Path | None) -> tuple[str, Images
 
 
 def survey(data_dir: Path | None = None) -> list[Finding]:
-    """Return what each place holds of each data set. Downloads nothing; a broken file is a finding, not an error."""
+    """Return what the search would find of each data set, without a download. A damaged file is no error here."""
     directory, cache = _named(data_dir), _cache()
     findings = []
     for name, published in PUBLISHED.items():
@@ -192,7 +192,6 @@ def _dataset(
 
 
 def fingerprint(train: Pixels, test: Pixels) -> str:
-    """Return the SHA-256 of all shapes and pixels, in hexadecimal."""
     digest = hashlib.sha256()
     for part in (train, test):
         digest.update(str(part.shape).encode())

@@ -1,4 +1,4 @@
-"""MNIST from its idx files, plain or gzip. Labels are read where they lie beside the images, and may be missing."""
+"""MNIST from its idx files, plain or gzip. The files of labels may be missing."""
 
 import struct
 from pathlib import Path
@@ -27,7 +27,7 @@ _IMAGES, _LABELS = 2051, 2049  # magic numbers
 def find(root: Path, train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES) -> Images:
     """Read MNIST from `root` or one of its usual subfolders: [N, 28, 28, 1] each for train and test.
 
-    Raises AbsentError if there is none, and DataError if a file is missing, unreadable or not what it should be.
+    Raises AbsentError if there is none, and DataError if a file is missing, unreadable or damaged.
     """
     paths = locate(root, _FOLDERS, _FILES)
     (train, train_md5), (test, test_md5) = (
@@ -38,7 +38,7 @@ def find(root: Path, train_images: int = TRAIN_IMAGES, test_images: int = TEST_I
 
 
 def _labels(folder: Path, counts: tuple[int, int]) -> tuple[Labels, Labels] | None:
-    """The labels beside the images, or None where there are no such files. Raises DataError if they are damaged."""
+    """Return the labels beside the images, or None if there are none. Raises DataError if they are damaged."""
     try:
         paths = locate(folder, (".",), _LABEL_FILES)
     except AbsentError:
@@ -72,13 +72,13 @@ def _read(path: Path, images: int) -> tuple[Pixels, str]:
     if len(content) != size:
         raise fault(path, expected, "more than that" if len(content) > size else f"only {len(content):,} bytes")
     pixels = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(images, SHAPE.height, SHAPE.width, 1)
-    return pixels.copy(), md5(content)  # a copy, since torch needs memory that may be written
+    return pixels.copy(), md5(content)  # torch needs writable memory
 
 
 def _fetch(folder: Path) -> None:
     from torchvision.datasets import MNIST as TORCHVISION  # noqa: PLC0415
 
-    TORCHVISION(str(folder), download=True)  # compares checksums, and unpacks single files: no paths to escape by
+    TORCHVISION(str(folder), download=True)  # compares checksums, and unpacks single files
 
 
 MNIST = Published(

@@ -1,6 +1,6 @@
-"""Stand-ins for MNIST and CIFAR-10 on machines without them: images that scikit-learn ships, in the same shapes.
+"""Stand-ins for MNIST and CIFAR-10: images that come with scikit-learn, in the same shapes.
 
-Integer arithmetic only, so that a stand-in has the same pixels, and the same fingerprint, everywhere.
+They are made by integer arithmetic, so that they have the same pixels and the same fingerprint on every machine.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def mnist() -> tuple[Pixels, Pixels]:
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
     digits = load_digits().images.astype(np.int64)  # [1797, 8, 8], values 0 to 16
-    # Linear interpolation from 8 to 20 points in tenths of a pixel; as in MNIST, the digit fills 20x20 of 28x28.
+    # linear interpolation from 8 to 20 points, in tenths of a pixel; as in MNIST, the digit fills 20x20 of 28x28
     weights = np.maximum(0, 10 - abs(4 * np.arange(20)[:, None] - 3 - 10 * np.arange(8)))
     enlarged = (weights @ digits @ weights.T * 255) // (16 * 10 * 10)
     images = np.pad(enlarged, ((0, 0), (4, 4), (4, 4))).astype(np.uint8)[..., None]
@@ -46,5 +46,5 @@ def cifar10() -> tuple[Pixels, Pixels]:
         windows[:, :, columns].transpose(0, 1, 2, 4, 5, 3).reshape(-1, 32, 32, 3)
         for columns in (slice(0, 480, 12), slice(512, 608, 12))
     )
-    mixed = np.arange(len(train)) * 739 % len(train)  # neighbours apart, so that the first tenth is like the others
+    mixed = np.arange(len(train)) * 739 % len(train)  # so that the held-out first tenth is like the rest
     return train[mixed], test

@@ -1,4 +1,4 @@
-"""How a training step is computed: fast with hand-written gradients on a CPU, captured on a GPU, or plain."""
+"""How a training step is computed: hand-written gradients on a CPU, a CUDA graph on a GPU, or plain autograd."""
 
 import functools
 from dataclasses import replace
@@ -7,22 +7,23 @@ import torch
 
 from repro.engine.cuda_graph import GraphStep
 from repro.engine.fast import FastStep
+from repro.engine.fast.products import one_thread, products_for
 from repro.engine.plain import PlainStep, losses, to_batch
-from repro.engine.products import one_thread, products_for
 from repro.engine.step import Engine, Precision, Settings, Step, Unsupported
 from repro.model import VAE, build
 from repro.spec import Adam, Experiment
 
 __all__ = ["Engine", "Precision", "Settings", "Step", "Unsupported", "choose", "losses", "resolve", "to_batch"]
 
-TOLERANCE = {"float32": 1e-2, "mixed": 0.2}  # of a gradient's length, between two engines; of a cost a hundredth of it
+TOLERANCE = {"float32": 1e-2, "mixed": 0.2}
+"""Largest relative difference of a gradient between two engines; of a cost it is a hundredth of this."""
 
 
 def resolve(experiment: Experiment, settings: Settings) -> Settings:
-    """What the settings come to here: the fast engine with its products if they are to be had, or else the plain one.
+    """Return the settings with the engine and the products that this machine uses for them.
 
-    The fast one is taken where it covers the experiment and agrees with the plain one in a trial on this machine,
-    whose torch may lack operators that it needs.
+    The fast engine is used if it covers the experiment and agrees with the plain one in a trial step on this machine,
+    whose torch may lack operators that the fast engine needs.
     """
     if settings.engine == "plain":
         return replace(settings, products="")
@@ -30,30 +31,33 @@ def resolve(experiment: Experiment, settings: Settings) -> Settings:
         return replace(settings, engine="fast", products="")
     for wanted in dict.fromkeys((settings.products, "")):
         try:
-            products = products_for(wanted, settings.precision).name  # by name, so that one trial answers for both
-            return trial(_alike(experiment), replace(settings, engine="fast", products=products))
-        except (Unsupported, RuntimeError, AttributeError):  # as torch raises for operators that it lacks
+            products = products_for(wanted, settings.precision).name  # the name, so that one trial answers for both
+            return trial(_with_same_gradients(experiment), replace(settings, engine="fast", products=products))
+        except (Unsupported, RuntimeError, AttributeError):  # what torch raises for operators that it lacks
             continue
     return replace(settings, engine="plain", products="")
 
 
 def choose(experiment: Experiment, model: VAE, settings: Settings) -> Step:
-    """The step that the settings ask for, or the plain one where that is not to be had; its `settings` say which."""
+    """Return the step for the settings, or the plain step if there is none; its `settings` say which."""
     resolved = resolve(experiment, settings)
     if resolved.engine == "plain":
         return PlainStep(experiment, model, resolved)
     return (FastStep if resolved.device == "cpu" else GraphStep)(experiment, model, resolved)
 
 
-def _alike(experiment: Experiment) -> Experiment:
-    """One experiment for all that are alike in a step's gradients."""
+def _with_same_gradients(experiment: Experiment) -> Experiment:
+    """Return one experiment for all whose gradients are computed alike, as the key of the cache of trials."""
     training = replace(experiment.training, epochs=1)
     return replace(experiment, optim=Adam(lr=1e-3), training=training, reported=(), variant_of=None)
 
 
 @functools.lru_cache(maxsize=64)
 def trial(experiment: Experiment, settings: Settings) -> Settings:
-    """The fast step's settings, if costs and gradients of one step agree with the plain one's; raises if not."""
+    """Return the fast step's settings if its cost and gradients of one step agree with the plain step's.
+
+    Raises Unsupported if they do not, and what torch raises for missing operators.
+    """
     shape, batch = experiment.data.shape, experiment.training.batch_size
     generator = torch.Generator().manual_seed(0)
     size = (batch, shape.height, shape.width, shape.channels)
@@ -63,9 +67,10 @@ def trial(experiment: Experiment, settings: Settings) -> Settings:
         fast = FastStep(experiment, build(experiment, 0), settings)
         plain = PlainStep(experiment, build(experiment, 0), Settings())
         cost, expected = (torch.stack(step.step(images, noise)).sum() for step in (fast, plain))
+    # after one step the first moments are multiples of the gradients
     pairs = [(fast.state()[name], value) for name, value in plain.state().items() if name.endswith("/exp_avg")]
     tolerance, whole = TOLERANCE[settings.precision], torch.stack([exact.norm() for _, exact in pairs]).norm()
-    near = [(a - b).norm() <= tolerance * (b.norm() + whole / 1000) for a, b in pairs]  # after one step: of gradients
+    near = [(a - b).norm() <= tolerance * (b.norm() + whole / 1000) for a, b in pairs]
     if not (all(near) and (cost - expected).abs() <= tolerance / 100 * expected.abs()):
-        raise Unsupported("the fast step and the plain one disagree on this machine")
+        raise Unsupported("the fast step and the plain step disagree on this machine")
     return fast.settings

@@ -1,4 +1,4 @@
-"""Adam through torch's fused operator. `torch.optim` is not imported: it takes a second to, and does the same."""
+"""Adam through torch's fused operator. `torch.optim`, which takes a second to import, calls the same operator."""
 
 import functools
 import math
@@ -13,12 +13,12 @@ ENDLESS = 1e9  # steps after which 1 - beta**steps is 1 for every beta that can 
 
 
 class Adam:
-    """Moments of some tensors, and their update.
+    """The moments of some tensors, and their update.
 
     The fused operator adds epsilon to the root of the corrected second moment, sqrt(v / (1 - beta2**t)). With epsilon
-    at the uncorrected root the update is lr * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + epsilon): the same
-    operator at a step count that leaves nothing to correct, with a learning rate that holds both corrections. With
-    `capturable` this learning rate is computed on the tensors' device, so that a CUDA graph can hold it.
+    at the uncorrected root the update is lr * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + epsilon). The same
+    operator computes it at a step count so large that nothing is left to correct, with a learning rate that contains
+    both corrections. With `capturable` this learning rate is computed on the tensors' device, for a CUDA graph.
     """
 
     def __init__(self, settings: spec.Adam, tensors: Sequence[Tensor], capturable: bool = False) -> None:
@@ -38,8 +38,8 @@ class Adam:
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor], steps: Tensor) -> None:
-        """Move the tensors by their gradients. `steps`, a scalar, counts this step already."""
-        laid = [  # the operator walks through memory, so that a gradient must lie there as its parameter does
+        """Move the tensors by their gradients. `steps`, a scalar, already counts this step."""
+        laid = [  # the operator walks through memory: a gradient must have the strides of its parameter
             g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
             for g, p in zip(gradients, self.tensors, strict=True)
         ]
@@ -47,7 +47,7 @@ class Adam:
         self.move(self.tensors, laid, self.exp_avg, self.exp_avg_sq, [], [counted] * len(laid), lr=rate)
 
     def _rate(self, steps: Tensor) -> tuple[float | Tensor, Tensor]:
-        """The learning rate and the step count to give to the operator."""
+        """Return the learning rate and the step count for the operator."""
         lr, beta1, beta2 = self.settings.lr, self.settings.beta1, self.settings.beta2
         if self.settings.epsilon_at == "sqrt_corrected":
             return lr, steps
@@ -61,13 +61,7 @@ class Adam:
 def named_state(
     names: Sequence[str], exp_avg: Sequence[Tensor], exp_avg_sq: Sequence[Tensor], steps: Tensor
 ) -> dict[str, Tensor]:
-    """The optimiser's state by the names of the model's parameters, and the number of steps, as any engine has it."""
+    """Return the optimiser's state as `PARAMETER/MOMENT`, and the number of steps as `steps`."""
     moments = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
     found = {f"{name}/{key}": t for key, each in moments.items() for name, t in zip(names, each, strict=True)}
     return found | {"steps": steps}
-
-
-def load_state(state: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Copy `tensors` into a state of the same names."""
-    for name, tensor in state.items():
-        tensor.copy_(tensors[name])

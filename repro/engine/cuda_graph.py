@@ -1,7 +1,6 @@
-"""Training on a GPU: images and an epoch's noise are there, and a step is replayed as a CUDA graph.
+"""Training on a GPU: the images and an epoch's noise are on the device, and a CUDA graph replays the step.
 
-The host waits for the device once an epoch, when the costs are read. Everything but the capture itself also runs on a
-CPU.
+The host waits for the device once an epoch, when the costs are read. Everything except the capture also runs on a CPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,12 +14,12 @@ from repro.engine.step import Settings
 from repro.model import VAE
 from repro.spec import Experiment
 
-CHUNK = 50  # steps between two looks at progress and interrupts
-WARM_UPS = 3  # steps before a capture, in which libraries choose their kernels and take their memory
+CHUNK = 50  # steps between two checks for interrupts
+WARM_UPS = 3  # steps before a capture, in which libraries choose kernels and allocate memory
 
 
 class EpochBuffers:
-    """An epoch's images, order, noise and costs in memory that stays where it is, and where in the epoch it is.
+    """An epoch's images, order, noise and costs at fixed addresses, and the position in the epoch.
 
     Images uint8 [N, H, W, C] (shared), order int64 [N], noise [L, N, D], costs float64 [steps, 2], position int64 [1].
     """
@@ -35,24 +34,24 @@ class EpochBuffers:
         self.batch_size = batch_size
 
     def begin(self, order: Tensor, noise: Tensor) -> None:
-        """Lay out an epoch and go to its first step."""
+        """Copy an epoch's order and noise, and go to its first step."""
         self.order.copy_(order)
         self.noise.copy_(noise)
         self.position.zero_()
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Images and noise of the present position, looked up on the device. -> uint8 [B, H, W, C], [L, B, D]."""
+        """Return images and noise at the position, selected on the device. -> uint8 [B, H, W, C], [L, B, D]."""
         rows = self.position * self.batch_size + self.within
         return self.images.index_select(0, self.order.index_select(0, rows)), self.noise.index_select(1, rows)
 
     def record(self, costs: tuple[Tensor, Tensor]) -> None:
-        """Keep the costs of the present position and go to the next."""
+        """Store the costs at the position and go to the next."""
         self.costs.index_copy_(0, self.position, torch.stack(costs).double()[None])
         self.position += 1
 
 
 class GraphStep(PlainStep):
-    """The plain step, captured once and then replayed without the host. See `Step` for the interface."""
+    """The plain step, captured once and then replayed without the host."""
 
     capturable = True
 
@@ -63,7 +62,7 @@ class GraphStep(PlainStep):
         self.next_step: Callable[[], None] = self._next_step
 
     def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
-        """An epoch, fifty steps at a time; the costs that are handed out are still being computed."""
+        # the device may still be computing the costs that are yielded
         if self.buffers is None or self.buffers.images is not images:
             self.buffers = EpochBuffers(images, order, noise, self.batch_size)
             self.next_step = self._captured()
@@ -76,13 +75,13 @@ class GraphStep(PlainStep):
             yield buffers.costs[first:last]
 
     def _next_step(self) -> None:
-        """The step at the present position: what is captured. No TF32, and no sums whose order changes."""
+        """Train at the position: what is captured. Without TF32, and without sums in a varying order."""
         assert self.buffers is not None
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             self.buffers.record(self.step(*self.buffers.batch()))
 
     def _captured(self) -> Callable[[], None]:
-        """A replay of `_next_step`, or itself where that cannot be captured; model and state are as before."""
+        """Return a replay of `_next_step`, or itself if it cannot be captured. Model and state stay as they are."""
         assert self.buffers is not None
         trained = [*self.parameters.values(), *self.state().values()]
         before = [tensor.detach().clone() for tensor in trained]

@@ -1,24 +1,23 @@
-"""The plain, obvious step: autograd and torch's own functions. What every other engine must agree with."""
+"""The reference step: autograd and torch's own functions. Every other engine must agree with it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from repro.engine.adam import Adam, load_state, named_state
-from repro.engine.step import Settings, in_turn
+from repro.engine.adam import Adam, named_state
+from repro.engine.step import Settings, Step
 from repro.model import VAE, objective
 from repro.spec import Experiment, Training
 
 
 def to_batch(images: Tensor) -> Tensor:
-    """Bytes to pixels in [0, 1]. uint8 [B, H, W, C] -> float [B, C, H, W], channels last in memory."""
+    """Convert bytes to pixels in [0, 1]. uint8 [B, H, W, C] -> float [B, C, H, W], channels last in memory."""
     return images.float().div_(255).permute(0, 3, 1, 2)
 
 
 def losses(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction, averaged over the L draws, and KL, nats per image. [B, C, H, W], [L, B, D] -> [B], [B]."""
+    """Return reconstruction, averaged over the L draws, and KL, nats per image. [B, C, H, W], [L, B, D] -> [B], [B]."""
     mean, log_variance = model.encode(x)
     by_draw = _decoded(model, model.sample(mean, log_variance, noise), x)
     return by_draw.mean(0), objective.kl_to_standard_normal(mean, log_variance)
@@ -27,11 +26,11 @@ def losses(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 def training_losses(
     model: VAE, x: Tensor, noise: Tensor, training: Training, mixed: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Reconstruction and KL as `training` asks for them, nats per image, and what to differentiate.
+    """Return reconstruction and KL as `training` defines them, nats per image, and the loss to differentiate.
 
-    [B, C, H, W], [L, B, D] -> [B], [B], [B]. The third's gradient estimates that of the sum of the other two. By the
-    score function the encoder's share in that of the reconstruction is E_q[-log p(x|z) grad log q(z|x)]. With `mixed`
-    the layers' products are in bfloat16; z and the costs stay in x's own precision.
+    [B, C, H, W], [L, B, D] -> [B], [B], [B]. The gradient of the loss estimates the gradient of reconstruction + KL.
+    The score function's share of the encoder is E_q[-log p(x|z) grad log q(z|x)]. With `mixed` the layers' products
+    are in bfloat16; z and the costs keep the precision of x.
     """
     pathwise, closed_form = training.estimator == "pathwise", training.kl == "closed_form"
     bfloat16 = torch.autocast(x.device.type, torch.bfloat16, enabled=mixed, cache_enabled=False)
@@ -47,7 +46,7 @@ def training_losses(
 
 
 def _decoded(model: VAE, z: Tensor, x: Tensor) -> Tensor:
-    """-log p(x|z) of each draw of z, nats per image, in x's own precision. [L, B, D], [B, ...] -> [L, B]."""
+    """Return -log p(x|z) of each draw of z, nats per image, in the precision of x. [L, B, D], [B, ...] -> [L, B]."""
     draws = len(z)
     parameters = tuple(each.to(x.dtype) for each in model.decode(z.flatten(0, 1)))
     with torch.autocast(x.device.type, enabled=False):
@@ -57,12 +56,12 @@ def _decoded(model: VAE, z: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def summed_costs(model: VAE, images: Tensor, noise: Tensor) -> Tensor:
-    """Reconstruction and KL, nats, summed over the images. uint8 [N, H, W, C], [L, N, D] -> float64 [2]."""
+    """Return reconstruction and KL, nats, summed over the images. uint8 [N, H, W, C], [L, N, D] -> float64 [2]."""
     return torch.stack([each.double().sum() for each in losses(model, to_batch(images), noise)])
 
 
-class PlainStep:
-    """Covers everything. See `Step` for the interface."""
+class PlainStep(Step):
+    """Covers every experiment, on any device."""
 
     capturable = False
 
@@ -76,27 +75,16 @@ class PlainStep:
         self.steps = torch.zeros((), device=values[0].device)
 
     def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """One step. uint8 [B, H, W, C], [L, B, D] -> mean reconstruction and KL, nats per image."""
         mixed = self.settings.precision == "mixed"
         parts = training_losses(self.model, to_batch(images), noise, self.training, mixed)
-        reconstruction, kl, differentiated = (each.mean() for each in parts)
-        gradients = torch.autograd.grad(differentiated, list(self.parameters.values()))
+        reconstruction, kl, loss = (each.mean() for each in parts)
+        gradients = torch.autograd.grad(loss, list(self.parameters.values()))
         self.steps += 1
         self.adam.update(gradients, self.steps)
         return reconstruction.detach(), kl.detach()
 
-    def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
-        """An epoch, step by step; see `Step`."""
-        return in_turn(self, images, order, noise, self.batch_size)
-
     def costs(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Summed costs of the weights as they are; see `Step`."""
         return summed_costs(self.model, images, noise)
 
     def state(self) -> dict[str, Tensor]:
-        """The optimiser's state."""
         return named_state(list(self.parameters), self.adam.exp_avg, self.adam.exp_avg_sq, self.steps)
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Put a state back."""
-        load_state(self.state(), tensors)

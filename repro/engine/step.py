@@ -1,8 +1,9 @@
-"""What a training step is to the rest of the house, and what decides how it is computed."""
+"""The interface of a training step, and the settings that decide how it is computed."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +15,15 @@ Engine = Literal["auto", "fast", "plain"]
 
 
 class Unsupported(Exception):  # noqa: N818 - not a fault: the caller takes the plain step
-    """An engine does not cover this experiment, or this machine has not what it needs."""
+    """Raised if an engine does not cover an experiment, or the machine lacks what the engine needs."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How steps are computed, beside the experiment. The same settings on the same machine give the same bits.
+    """How steps are computed. The same experiment and settings on the same machine give the same bits.
 
-    `products` names the dense layers' matrix products, "" where the engine has no choice; see `products.py`.
+    `products` names the library of the dense layers' matrix products (see `fast/products.py`), "" for an engine that
+    has no choice.
     """
 
     device: str = "cpu"
@@ -31,42 +33,43 @@ class Settings:
     products: str = ""
 
 
-class Step(Protocol):
-    """Trains a model in place. Costs are nats per image, means over a batch."""
+class Step(ABC):
+    """Trains `model` in place. `settings` are resolved: `choose` makes the same step from them again."""
 
-    @property
-    def settings(self) -> Settings:
-        """As resolved: what `choose` needs to make the same step again."""
+    settings: Settings
+    model: VAE
+    batch_size: int
 
-    @property
-    def model(self) -> VAE:
-        """What it trains."""
-
+    @abstractmethod
     def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """One step: reconstruction and KL before its update. uint8 [B, H, W, C], [L, B, D] -> two scalars."""
+        """Train on one batch. Return reconstruction and KL before the update, nats per image, means over the batch.
 
-    def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
-        """Steps over whole batches of `images` in that order, float64 [n, 2] costs of each n steps that were done.
-
-        uint8 [N, H, W, C], int64 [N], [L, N, D] by position in the order, all on the model's device.
+        uint8 [B, H, W, C], [L, B, D] -> [], [].
         """
 
+    def epoch(self, images: Tensor, order: Tensor, noise: Tensor) -> Iterator[Tensor]:
+        """Train on the whole batches of `images` in the given order. Yield the costs of each n steps, float64 [n, 2].
+
+        uint8 [N, H, W, C], int64 [N], [L, N, D], all on the model's device. `noise` is indexed by position in the
+        order.
+        """
+        for first in range(0, len(images) - self.batch_size + 1, self.batch_size):
+            batch = slice(first, first + self.batch_size)
+            costs = self.step(images.index_select(0, order[batch]), noise[:, batch])
+            yield torch.stack(costs).double()[None]
+
+    @abstractmethod
     def costs(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Negative ELBO of the weights as they are, reconstruction and KL in nats, summed over the images.
+        """Return reconstruction and KL of the negative ELBO, nats, summed over the images.
 
         uint8 [N, H, W, C], [1, N, D] -> float64 [2].
         """
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The optimiser's state, named alike by every engine; it shares memory with what the step works on."""
+        """Return the optimiser's state by names that all engines share. The tensors are the step's own memory."""
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Put back a state that any engine gave."""
-
-
-def in_turn(step: Step, images: Tensor, order: Tensor, noise: Tensor, batch: int) -> Iterator[Tensor]:
-    """`Step.epoch` by one call of `Step.step` after the other."""
-    for first in range(0, len(images) - batch + 1, batch):
-        chosen = slice(first, first + batch)
-        costs = step.step(images.index_select(0, order[chosen]), noise[:, chosen])
-        yield torch.stack(costs).double()[None]
+        """Load a state that `state` of any engine returned."""
+        for name, tensor in self.state().items():
+            tensor.copy_(tensors[name])

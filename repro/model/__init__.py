@@ -1,4 +1,4 @@
-"""The VAE as PyTorch modules, built from the layers that an experiment lists."""
+"""The VAE as PyTorch modules, built from the layers of an experiment; and its objective."""
 
 from repro.model.vae import VAE, Generator, build, check, count_parameters
 

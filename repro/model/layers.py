@@ -1,4 +1,4 @@
-"""Layer specs to modules. Shapes are inferred on the way, and a layer that does not fit is named."""
+"""The modules of an experiment's layers, and the shapes between them."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -11,14 +11,16 @@ from repro.errors import UsageError
 from repro.spec import Activation, Conv, Dense, Layer, MeanPool, Reshape, Shape, TConv
 
 Size = Shape | int
-"""What goes from layer to layer: images of a shape, or vectors of a length."""
+"""What passes between two layers: images of a shape, or vectors of a length."""
 
 
 class Flatten(nn.Module):
-    """Images to vectors in row, column, channel order, a view where memory is so. [B, C, H, W] -> [B, H*W*C]."""
+    """Flatten images in row, column, channel order, without a copy if they are channels-last.
+
+    [B, C, H, W] -> [B, H*W*C].
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Flatten a batch."""
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -30,29 +32,31 @@ class Unflatten(nn.Module):
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape a batch into images."""
         channels, height, width = self.shape
         return x.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 class SameConv(nn.Conv2d):
-    """Convolution, stride 1, output as large as its input. [B, C, H, W] -> [B, C', H, W]."""
+    """Convolution with stride 1, and an output as large as its input. [B, C, H, W] -> [B, C', H, W].
+
+    An even kernel needs an odd number of rows and columns of padding; the odd one is below and at the right.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pad and convolve."""
         before = (self.kernel_size[0] - 1) // 2
         after = self.kernel_size[0] - 1 - before
         return super().forward(F.pad(x, (before, after, before, after)) if before != after else x)
 
 
 class SameTConv(nn.ConvTranspose2d):
-    """Transposed convolution, output `stride` times as large as its input. [B, C, H, W] -> [B, C', sH, sW].
+    """Transposed convolution, with an output `stride` times as large as its input. [B, C, H, W] -> [B, C', sH, sW].
 
-    The full result is (n - 1) * stride + kernel wide; half of what is beyond n * stride is cut before, the rest after.
+    Of n pixels the full result has (n - 1) * stride + kernel. Half of the surplus over n * stride, rounded down, is
+    cut at the beginning and the rest at the end.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Convolve and cut. `output_size` is the base class's; it is not used."""
+        # `output_size` belongs to the base class and is not used
         full = super().forward(x)
         surplus = max(self.kernel_size[0] - self.stride[0], 0)
         height, width = x.shape[2] * self.stride[0], x.shape[3] * self.stride[0]
@@ -60,22 +64,21 @@ class SameTConv(nn.ConvTranspose2d):
 
 
 class Activate(nn.Module):
-    """An activation by name, element by element."""
+    """The activation called `name`, element by element."""
 
     def __init__(self, name: Activation) -> None:
         super().__init__()
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it."""
         result: Tensor = x if self.name == "identity" else getattr(F, self.name)(x)
         return result
 
 
 def sizes(layers: Sequence[Layer], start: Size, where: str) -> list[Size]:
-    """What comes out of each layer, given what goes into the first.
+    """Return the size of each layer's output, given the size of the first layer's input.
 
-    Raises UsageError naming the layer, what it got and what it needs.
+    Raises UsageError with the name of a layer that does not fit, its input, and what it needs.
     """
     found: list[Size] = []
     for index, layer in enumerate(layers):
@@ -85,7 +88,7 @@ def sizes(layers: Sequence[Layer], start: Size, where: str) -> list[Size]:
 
 
 def modules(layers: Sequence[Layer], start: Size, activation: Activation) -> nn.Sequential:
-    """The layers, each followed by its activation (its own, or else `activation`). The sizes must fit: see `sizes`."""
+    """Return the layers, each followed by its own activation or `activation`. Raises UsageError: see `sizes`."""
     parts: list[nn.Module] = []
     for layer, out in zip(layers, sizes(layers, start, "layers"), strict=True):
         parts += module(layer, start)
@@ -96,7 +99,7 @@ def modules(layers: Sequence[Layer], start: Size, activation: Activation) -> nn.
 
 
 def module(layer: Layer, start: Size) -> list[nn.Module]:
-    """One layer without its activation, as the modules that make it up."""
+    """Return the modules of one layer without its activation."""
     channels = start.channels if isinstance(start, Shape) else 0
     match layer:
         case Dense():
@@ -117,7 +120,7 @@ def module(layer: Layer, start: Size) -> list[nn.Module]:
 
 
 def initialise(parameters: nn.Module, generator: torch.Generator) -> None:
-    """Weights from a normal of standard deviation 0.01 cut at two of them, biases zero, as the original program."""
+    """Draw weights from a normal of standard deviation 0.01, cut at 0.02, and set biases to 0, as the notebook does."""
     for name, parameter in parameters.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
@@ -126,12 +129,12 @@ def initialise(parameters: nn.Module, generator: torch.Generator) -> None:
 
 
 def length(size: Size) -> int:
-    """How many numbers one image or vector of that size holds."""
+    """Return the number of values in one image or vector."""
     return size.channels * size.height * size.width if isinstance(size, Shape) else size
 
 
 def describe(layer: Layer) -> str:
-    """`conv(kernel=5, channels=8)`."""
+    """Return a layer as `conv(kernel=5, channels=8)`."""
     shown = {key: value for key, value in vars(layer).items() if key != "kind" and value is not None}
     return f"{layer.kind}({', '.join(f'{key}={value}' for key, value in shown.items() if not key.startswith('_'))})"
 

@@ -1,7 +1,7 @@
-"""The ELBO's parts for one image at a time, in nats, natural logarithms throughout. Pure functions of tensors.
+"""The terms of the ELBO, in nats per image. Pure functions of tensors.
 
-Formulas: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", section 2.3, appendix B for the KL. The variance
-of q(z|x) is exp(log_variance); the KL is the closed form that follows from that.
+Formulas: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", section 2.3, and appendix B for the KL. The
+variance of q(z|x) is exp(log_variance).
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 def bernoulli_reconstruction(logits: Tensor, x: Tensor) -> Tensor:
     """-log p(x|z) of pixels x in [0, 1] under Bernoulli logits, nats per image. [B, ...], [B, ...] -> [B].
 
-    Grey pixels make this a cross-entropy, whose floor is the entropy of the pixels, not a likelihood of binary data.
+    For grey pixels it is a cross-entropy, at least the entropy of the pixels, and not a likelihood of binary data.
     """
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
@@ -26,7 +26,7 @@ def gaussian_reconstruction(mean: Tensor, log_variance: Tensor, x: Tensor) -> Te
 
 
 def reconstruction(parameters: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    """-log p(x|z), nats per image, of what `VAE.decode` returns: Bernoulli (logits,) or Gaussian (mean, log-variance).
+    """-log p(x|z), nats per image, given what `VAE.decode` returns: (logits,) or (mean, log-variance).
 
     [B, ...] each -> [B].
     """
@@ -41,9 +41,9 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def kl_as_printed(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """What the text prints for the KL, nats per image: right for a variance of exp(2 s), where its q has exp(s).
+    """The KL as the notebook prints it, nats per image: correct for a variance exp(2 s), but its q has exp(s).
 
-    Kept to measure what this erratum does. It may be negative: -0.077 a dimension where exp(2 s) is 1/2.
+    It is here to measure the effect of this erratum. It can be negative: -0.077 per dimension where exp(2 s) is 1/2.
     [B, D], [B, D] -> [B].
     """
     return -0.5 * (1 + log_variance - mean.square() - (2 * log_variance).exp()).sum(1)
@@ -53,8 +53,3 @@ def log_normal(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """log N(z; mean, exp(log_variance)), diagonal, nats. [..., D] three times -> [...]."""
     squared = (z - mean).square() * torch.exp(-log_variance)
     return -0.5 * (math.log(2 * math.pi) + log_variance + squared).sum(-1)
-
-
-def neg_elbo(reconstruction: Tensor, kl: Tensor) -> Tensor:
-    """Negative ELBO, nats per image: falls as models improve. [B], [B] -> [B]."""
-    return reconstruction + kl

@@ -14,7 +14,7 @@ class VAE(nn.Module):
     """q(z|x) a diagonal Gaussian, p(z) = N(0, I), p(x|z) Bernoulli or Gaussian for each pixel."""
 
     def __init__(self, architecture: spec.VAE, image: Shape) -> None:
-        """Build with uninitialised weights; `build` gives them values. Raises UsageError where layers do not fit."""
+        """Build the modules; `build` also draws the weights. Raises UsageError if layers do not fit."""
         super().__init__()
         check(architecture, image)
         self.image, self.latent = image, architecture.latent
@@ -33,52 +33,54 @@ class VAE(nn.Module):
         )
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x) for images in [0, 1]. [B, C, H, W] -> [B, D], [B, D]."""
+        """Return mean and log-variance of q(z|x) for images in [0, 1]. [B, C, H, W] -> [B, D], [B, D]."""
         hidden = self.encoder(x)
         return self.mean_head(hidden), self.log_variance_head(hidden)
 
     @staticmethod
     def sample(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-        """Reparameterised z ~ q(z|x) from noise ~ N(0, I). [B, D], [B, D], [..., B, D] -> [..., B, D]."""
+        """Return z ~ q(z|x) for noise ~ N(0, I). [B, D], [B, D], [..., B, D] -> [..., B, D]."""
         return mean + torch.exp(0.5 * log_variance) * noise
 
     def decode(self, z: Tensor) -> tuple[Tensor, ...]:
-        """Parameters of p(x|z): Bernoulli (logits,) or Gaussian (mean, log-variance). [B, D] -> [B, C, H, W] each."""
+        """Return the parameters of p(x|z): (logits,) or, if Gaussian, (mean, log-variance). [B, D] -> [B, C, H, W]."""
         hidden = self.decoder(z)
         return tuple(output(hidden) for output in self.outputs)
 
     def generate(self, z: Tensor) -> Tensor:
-        """The mean image of p(x|z) in [0, 1]; a Gaussian's is cut to that. [B, D] -> [B, C, H, W]."""
+        """Return the mean images of p(x|z), a Gaussian's clamped to [0, 1]. [B, D] -> [B, C, H, W]."""
         parameters = self.decode(z)
         return torch.sigmoid(parameters[0]) if len(parameters) == 1 else parameters[0].clamp(0, 1)
 
 
 class Generator(nn.Module):
-    """A VAE's way from z to images as a module of its own, to be exported. [B, D] -> [B, C, H, W] in [0, 1]."""
+    """`VAE.generate` as a module that can be exported. [B, D] -> [B, C, H, W] in [0, 1]."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, z: Tensor) -> Tensor:
-        """Mean images of p(x|z)."""
         return self.vae.generate(z)
 
 
 def check(architecture: spec.VAE, image: Shape) -> None:
-    """Raise UsageError with the first misfit of the encoder and of the decoder, if there are any."""
+    """Raise UsageError with the first layer of the encoder, and of the decoder, that does not fit."""
     faults: list[str] = []
-    for check_half in (_check_encoder, _check_decoder):
-        try:
-            check_half(architecture, image)
-        except UsageError as fault:
-            faults += fault.faults
+    try:
+        sizes(architecture.encoder, image, "model.encoder")
+    except UsageError as fault:
+        faults += fault.faults
+    try:
+        _check_decoder(architecture, image)
+    except UsageError as fault:
+        faults += fault.faults
     if faults:
         raise UsageError(*faults)
 
 
 def build(experiment: spec.Experiment, seed: int) -> VAE:
-    """The experiment's model with its initial weights, which the seed determines. Raises UsageError."""
+    """Return the experiment's model with the initial weights of `seed`. Raises UsageError."""
     generator = stream("init", seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())  # for init="pytorch", which draws from the global generator
@@ -89,14 +91,10 @@ def build(experiment: spec.Experiment, seed: int) -> VAE:
 
 
 def count_parameters(experiment: spec.Experiment) -> int:
-    """Number of trainable numbers, found without giving them memory. Raises UsageError."""
+    """Return the number of trainable parameters, without allocating them. Raises UsageError."""
     with torch.device("meta"):
         model = VAE(experiment.model, experiment.data.shape)
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _check_encoder(architecture: spec.VAE, image: Shape) -> None:
-    sizes(architecture.encoder, image, "model.encoder")
 
 
 def _check_decoder(architecture: spec.VAE, image: Shape) -> None:

@@ -1,4 +1,4 @@
-"""The experiments by name: those in `experiments/`, and files of the user's own, named by their path."""
+"""The experiments in `experiments/` by name, and the user's own files by path."""
 
 import importlib
 import importlib.util
@@ -22,7 +22,7 @@ class Entry:
 
     name: str
     spec: Experiment
-    about: str  # the docstring of its file; of a variant that of its function
+    about: str  # the docstring of its file, or of its function for a variant
     file: Path
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro import engine, spec
-from repro.engine import Settings, Step, Unsupported, choose, cuda_graph, losses, products, to_batch
-from repro.engine.activations import Softplus
+from repro.engine import Settings, Step, Unsupported, choose, cuda_graph, losses, to_batch
 from repro.engine.cuda_graph import GraphStep
-from repro.engine.fast import FastStep
-from repro.engine.network import BernoulliFromLogits
+from repro.engine.fast import FastStep, products
+from repro.engine.fast.activations import Softplus
+from repro.engine.fast.network import BernoulliFromLogits
 from repro.engine.plain import PlainStep
 from repro.model import VAE, build
 from repro.runs.config import RunConfig

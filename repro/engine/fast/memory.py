@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: a step frees and asks for the same blocks again, thousands of times."""
+"""Keep freed memory in the process: every step frees the same blocks and allocates them again."""
 
 import ctypes
 import platform
@@ -8,9 +8,10 @@ LARGEST = 32 * 1024 * 1024  # the greatest that glibc accepts for M_MMAP_THRESHO
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc not to hand freed blocks back to the kernel, which would clear and map each anew. True if it did.
+    """Tell glibc not to return freed blocks to the kernel, which would clear and map each again. True if it did.
 
-    One arena for all threads, because the others are always handed back. Other C libraries are left as they are.
+    All threads share one arena, because glibc always returns the blocks of the others. Other C libraries keep their
+    settings.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -19,5 +20,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = (M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, 16 * LARGEST), (M_ARENA_MAX, 1)
-    taken = [mallopt(*each) for each in settings]  # all of them, also after one that was refused
+    taken = [mallopt(*each) for each in settings]  # all of them, also after a refusal
     return all(taken)

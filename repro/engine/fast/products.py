@@ -1,7 +1,7 @@
-"""Matrix products of a dense layer: oneDNN where torch has it, MKL (what `F.linear` uses) otherwise.
+"""Matrix products of a dense layer: oneDNN if torch has it, otherwise MKL, which `F.linear` uses.
 
-Which one was taken is part of what a run records, and asks for again when it is resumed: they round differently.
-`Bfloat16` is taken only where mixed precision is asked for.
+The two round differently. A run therefore records which one it used, and asks for the same one when it is resumed.
+`Bfloat16` is for mixed precision only.
 """
 
 import functools
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repro.engine.step import Precision, Unsupported
 
-THIN = 64  # below this width MKL is faster everywhere: oneDNN's set-up outweighs the product
+THIN = 64  # below this width MKL is faster everywhere: oneDNN's overhead outweighs the product
 
 
 class Mkl:
@@ -22,7 +22,7 @@ class Mkl:
     name = "mkl"
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor, activation: str = "none") -> Tensor:
-        """The layer's output, under an activation that torch has an in-place function for."""
+        """Return the layer's output after an activation of which torch has an in-place function."""
         y = torch.addmm(b, x, w.t())
         if activation == "none":
             return y
@@ -30,16 +30,14 @@ class Mkl:
         return activated
 
     def input_gradient(self, grad: Tensor, w: Tensor) -> Tensor:
-        """-> [B, I]."""
         return torch.mm(grad, w)
 
     def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
-        """-> [O, I]."""
         return torch.mm(grad.t(), x)
 
 
 class OneDnn(Mkl):
-    """The same through oneDNN, which takes transposed views as they are: nothing is copied.
+    """The same products through oneDNN, which reads transposed views without a copy.
 
     Raises what torch raises for a missing operator.
     """
@@ -50,17 +48,14 @@ class OneDnn(Mkl):
         self.linear = torch.ops.mkldnn._linear_pointwise.default
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor, activation: str = "none") -> Tensor:
-        """See `Mkl`."""
         if min(w.shape) < THIN:
             return super().forward(x, w, b, activation)
         return self._product(x, w, b, activation)
 
     def input_gradient(self, grad: Tensor, w: Tensor) -> Tensor:
-        """See `Mkl`."""
         return super().input_gradient(grad, w) if min(w.shape) < THIN else self._product(grad, w.t())
 
     def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
-        """See `Mkl`."""
         if min(grad.shape[1], x.shape[1]) < THIN:
             return super().weight_gradient(grad, x)
         return self._product(grad.t(), x.t())
@@ -71,7 +66,7 @@ class OneDnn(Mkl):
 
 
 class Bfloat16(OneDnn):
-    """Inputs and results of the wide products rounded to bfloat16, sums inside in float32; weights stay float32."""
+    """Inputs and results of the wide products are rounded to bfloat16, with sums in float32. Weights stay float32."""
 
     name = "bfloat16"
 
@@ -84,7 +79,7 @@ _PRODUCTS = {"mkl": Mkl, "onednn": OneDnn, "bfloat16": Bfloat16}
 
 
 def products_for(name: str, precision: Precision) -> Mkl:
-    """Return the products called `name`, or the default ones of `precision`; raise Unsupported for an unknown name."""
+    """Return the products called `name`, or the default for `precision`. Raises Unsupported for an unknown name."""
     if not name:
         return Bfloat16() if precision == "mixed" else default()
     if name not in _PRODUCTS or (name == "bfloat16") != (precision == "mixed"):
@@ -94,10 +89,10 @@ def products_for(name: str, precision: Precision) -> Mkl:
 
 @functools.cache
 def default() -> Mkl:
-    """Return oneDNN where its operator exists and agrees with MKL, and MKL otherwise.
+    """Return oneDNN if its operator exists and agrees with MKL, otherwise MKL.
 
-    Speed is not measured: a choice by time can differ between two runs on a busy machine, and the two round
-    differently. oneDNN is up to twice as fast as MKL on some processors and equally fast on the others.
+    Speed is not measured: the two round differently, and a choice by time can differ between two runs on a busy
+    machine. oneDNN is up to twice as fast as MKL on some processors and equally fast on the others.
     """
     mkl, generator = Mkl(), torch.Generator().manual_seed(0)
     x, w, b = (torch.rand(shape, generator=generator) for shape in ((100, 500), (500, 500), (500,)))
@@ -112,7 +107,7 @@ def default() -> Mkl:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread in the block, so that what is found there does not depend on how many there are."""
+    """Compute on one thread in the block, so that its result does not depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from repro.engine.convolutions import Conv, TConv
-from repro.engine.layers import Dense, Layer, MeanPool, Reshape, Trained, Weights
-from repro.engine.products import Mkl
+from repro.engine.fast.convolutions import Conv, TConv
+from repro.engine.fast.layers import Dense, Layer, MeanPool, Reshape, Trained, Weights
+from repro.engine.fast.products import Mkl
 from repro.engine.step import Unsupported
 from repro.model import VAE
 from repro.model.layers import Activate, Flatten, SameConv, SameTConv, Unflatten
@@ -20,13 +20,13 @@ HALVINGS = 3  # products of eight sigmoids are at least 2**-8, far from underflo
 class BernoulliFromLogits:
     """Cross-entropy of pixels x under logits l, softplus(l) - x l, and its gradient sigmoid(l) - x.
 
-    softplus(l) - x l = (max(l, 0) - x l) - log sigmoid(|l|), both terms never negative, so that their sums lose no
-    digits to each other. Sigmoids of |l| are in [1/2, 1]: some of them can be multiplied before the logarithm, which
-    is the dear one, is taken of the product.
+    softplus(l) - x l = (max(l, 0) - x l) - log sigmoid(|l|). Neither term is ever negative, so that their sums do not
+    cancel. Sigmoids of |l| are in [1/2, 1]: products of a few of them are exact enough to take one logarithm, the
+    expensive operation, of each product.
     """
 
     def forward(self, logits: Tensor, x: Tensor) -> Tensor:
-        """[B, P], [B, P] -> sum over batch and pixels in nats."""
+        """Return the sum over batch and pixels, nats. [B, P], [B, P] -> []."""
         flat = logits.view(-1)
         t = flat.abs().sigmoid_()
         for _ in range(HALVINGS):
@@ -36,15 +36,15 @@ class BernoulliFromLogits:
         return flat.clamp_min(0).addcmul_(flat, x.view(-1), value=-1).sum() - t.log_().sum()
 
     def backward(self, logits: Tensor, x: Tensor, scale: float) -> Tensor:
-        """The gradient times `scale`, written over the logits. [B, P], [B, P] -> [B, P]."""
+        """Overwrite the logits with the gradient times `scale`. [B, P], [B, P] -> [B, P]."""
         return torch.sigmoid_(logits).sub_(x).mul_(scale)
 
 
 class Latent:
-    """z = mean + exp(log_variance / 2) * noise from both heads side by side, [B, 2D], and the KL to N(0, I)."""
+    """z = mean + exp(log_variance / 2) * noise, and the KL to N(0, I), from both heads side by side, [B, 2D]."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor  # exp(log_variance / 2)
     slope: Tensor  # twice the derivative of the KL by the log-variance
     noise: Tensor
 
@@ -52,29 +52,32 @@ class Latent:
         self.as_printed = kl_as_printed
 
     def forward(self, heads: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 2D], [B, D] -> z [B, D], sum of the KL over the batch in nats."""
+        """Return z, and the KL summed over the batch, nats. [B, 2D], [B, D] -> [B, D], []."""
         self.mean, log_variance = heads.chunk(2, dim=1)
-        self.deviation, self.noise = torch.mul(log_variance, 0.5).exp_(), noise
-        excess = self.deviation.square().sub_(1)  # variance - 1, of which few digits are lost in the sum
+        self.std, self.noise = torch.mul(log_variance, 0.5).exp_(), noise
+        excess = self.std.square().sub_(1)  # variance - 1: the sum loses few of its digits
         self.slope = excess
         if self.as_printed:
-            excess = self.deviation.pow(4).sub_(1)
+            excess = self.std.pow(4).sub_(1)
             self.slope = excess.mul(2).add_(1)
         kl = (excess - log_variance).addcmul_(self.mean, self.mean).sum().mul_(0.5)
-        return torch.addcmul(self.mean, self.deviation, noise), kl
+        return torch.addcmul(self.mean, self.std, noise), kl
 
     def backward(self, grad: Tensor, scale: float) -> Tensor:
-        """Gradient by the heads, of the reconstruction through z and of the KL times `scale`. [B, D] -> [B, 2D]."""
+        """Return the gradient by the heads, given the reconstruction's gradient by z. [B, D] -> [B, 2D].
+
+        `scale` is the factor of the KL's gradient.
+        """
         mean = torch.add(grad, self.mean, alpha=scale)
-        log_variance = (grad * self.noise).mul_(self.deviation).add_(self.slope, alpha=scale).mul_(0.5)
+        log_variance = (grad * self.noise).mul_(self.std).add_(self.slope, alpha=scale).mul_(0.5)
         return torch.cat((mean, log_variance), dim=1)
 
 
 class Network:
-    """The layers of `model`, for batches of one size; their weights share memory with the model's.
+    """The layers of `model`, for batches of one size. Their weights share memory with the model's.
 
-    The heads, two modules with one input, are one layer: their weights become views of one tensor. Raises Unsupported
-    for a model or a training objective that the layers do not cover.
+    The two heads are one layer: their weights become views of one tensor. Raises Unsupported for a model or a training
+    objective that the layers do not cover.
     """
 
     def __init__(self, model: VAE, training: Training, products: Mkl) -> None:
@@ -96,10 +99,10 @@ class Network:
         return [layer for layer in (*self.encoder, self.heads, *self.decoder) if isinstance(layer, Trained)]
 
     def train(self, images: Tensor, noise: Tensor, scale: float, update: Update) -> tuple[Tensor, Tensor]:
-        """Sums of reconstruction and KL in nats. uint8 [B, H, W, C], [B, D] -> two scalars.
+        """Return reconstruction and KL, nats, summed over the batch. uint8 [B, H, W, C], [B, D] -> [], [].
 
-        Calls `update` with each layer that has weights as soon as it has their gradients, which are those of the
-        costs times `scale`: the weights are then still in the processor's cache.
+        Calls `update` with each layer that has weights as soon as it has its gradients, while they are in the
+        processor's cache. The gradients are those of the costs times `scale`.
         """
         pixels, logits, kl = self._forward(images, noise)
         reconstruction = self.likelihood.forward(logits, pixels)
@@ -109,12 +112,12 @@ class Network:
         return reconstruction, kl
 
     def costs(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of reconstruction and KL in nats, and nothing else. uint8 [B, H, W, C], [B, D] -> two scalars."""
+        """Return the same costs without training."""
         pixels, logits, kl = self._forward(images, noise)
         return self.likelihood.forward(logits, pixels), kl
 
     def _forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, P], their logits [B, P], and the sum of the KL in nats."""
+        """Return pixels [B, P], their logits [B, P], and the KL summed over the batch, nats."""
         h = x = images.float().div_(255)
         for layer in self.encoder:
             h = layer.forward(h)
@@ -127,10 +130,10 @@ class Network:
 
 @torch.no_grad()
 def _layers(modules: Iterable[nn.Module], x: Tensor, products: Mkl, first: bool = False) -> list[Layer]:
-    """A layer for each module, an activation together with the module before it.
+    """Return a layer for each module, an activation as part of the module before it.
 
-    `x`, a batch of the modules' input, passes through them and so gives every layer its size. With `first` it needs no
-    gradient.
+    `x`, a batch of the modules' input, passes through them and so gives every layer its size. With `first` its
+    gradient is not needed.
     """
     found: list[Layer] = []
     listed = list(modules)
@@ -164,7 +167,7 @@ def _weights(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> Weights:
 
 
 def _merged(*modules: nn.Linear) -> Weights:
-    """Weight and bias of the modules, one above the other, of which theirs become views."""
+    """Return the stacked weights and biases of the modules. The modules' own become views of them."""
     weight, bias = (torch.cat(each) for each in zip(*map(_weights, modules), strict=True))
     for module, part, part_bias in zip(modules, weight.chunk(len(modules)), bias.chunk(len(modules)), strict=True):
         module.weight.data, module.bias.data = part, part_bias

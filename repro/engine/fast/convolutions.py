@@ -1,15 +1,15 @@
-"""Convolutions with hand-written gradients, through oneDNN. See layers.py for the conventions.
+"""Convolutions with hand-written gradients, through oneDNN. layers.py has the conventions.
 
-oneDNN's direct convolution works on 16 output channels at once, so that 8 leave half of the processor idle. Two
-neighbouring pixels of 8 channels are in memory one pixel of 16: computing pixels in pairs, with a kernel one column
-wider, is up to twice as fast although it multiplies some zeros.
+oneDNN's direct convolution computes 16 output channels at once, so that a layer of 8 leaves half of the vector unit
+idle. Two neighbouring pixels of 8 channels have the memory of one pixel of 16. To compute pixels in pairs, with a
+kernel one column wider, is therefore up to twice as fast, although it multiplies some zeros.
 """
 
 import torch
 from torch import Tensor
 
-from repro.engine.activations import activation
-from repro.engine.layers import Trained, Weights, nchw, nhwc, padded, sum_pixels
+from repro.engine.fast.activations import activation
+from repro.engine.fast.layers import Trained, Weights, nchw, nhwc, padded, sum_pixels
 from repro.engine.step import Unsupported
 
 LANES = 16  # float32 numbers in one AVX-512 register
@@ -23,7 +23,7 @@ def convolve(
 
 
 def weight_gradient(grad: Tensor, x: Tensor, w: Tensor, padding: list[int], stride: list[int]) -> Tensor:
-    """The gradient by the weight of `convolve`."""
+    """Return the gradient of `convolve` by its weight."""
     mask = [False, True, False]
     back = torch.ops.aten.convolution_backward
     found: Tensor = back(nchw(grad), nchw(x), w, None, stride, padding, [1, 1], False, [0, 0], 1, mask)[1]
@@ -31,7 +31,7 @@ def weight_gradient(grad: Tensor, x: Tensor, w: Tensor, padding: list[int], stri
 
 
 class Same:
-    """The plain convolution with an odd or even kernel, and its weight's gradient. [B, H, W, I] -> [B, H, W, O]."""
+    """The convolution and the gradient by its weight. [B, H, W, I] -> [B, H, W, O]."""
 
     x: Tensor
 
@@ -44,7 +44,6 @@ class Same:
             self.buffer, self.inside = padded(*size, weight.shape[1], before=before, after=after)
 
     def forward(self, x: Tensor, bias: Tensor, act: str) -> Tensor:
-        """See the class."""
         if self.buffer is not None:
             self.inside.copy_(x)
             x = self.buffer
@@ -52,12 +51,12 @@ class Same:
         return convolve(x, self.weight, bias, self.padding, [1, 1], act)
 
     def weight_gradient(self, grad: Tensor) -> Tensor:
-        """[B, H, W, O] -> [O, I, k, k]."""
+        """Return the gradient by the weight, [O, I, k, k], given the gradient by the output."""
         return weight_gradient(grad, self.x, self.weight, self.padding, [1, 1])
 
 
 class PairedSame:
-    """The same for odd kernels up to 5 and an even width, with pairs of pixels on both sides. See above."""
+    """The same for kernels of 3 and 5 and an even width, with pairs of pixels as input and output."""
 
     x: Tensor
     paired: Tensor
@@ -71,7 +70,6 @@ class PairedSame:
         self.shape = (2 * o, 2 * i, k, 3)
 
     def forward(self, x: Tensor, bias: Tensor, act: str) -> Tensor:
-        """See the class."""
         for part in self.parts:
             part.copy_(self.weight)
         w = self.wide.view(*self.wide.shape[:4], 3, 2).permute(0, 1, 5, 2, 3, 4).reshape(self.shape)
@@ -80,7 +78,7 @@ class PairedSame:
         return y.view(*x.shape[:3], -1)
 
     def weight_gradient(self, grad: Tensor) -> Tensor:
-        """[B, H, W, O] -> [O, I, k, k]."""
+        """Return the gradient by the weight, [O, I, k, k], given the gradient by the output."""
         paired = weight_gradient(pairs(grad), self.x, self.paired, self.padding, [1, 1])
         o, i, k, _ = self.weight.shape
         wide = paired.view(2, o, 2, i, k, 3).permute(0, 1, 3, 4, 5, 2).reshape(2, o, i, k, 6)
@@ -89,33 +87,33 @@ class PairedSame:
 
 
 def pairs(x: Tensor) -> Tensor:
-    """Two neighbouring pixels of a row as one with twice the channels: the same memory."""
+    """View each two neighbouring pixels of a row as one pixel with twice the channels."""
     return x.view(x.shape[0], x.shape[1], x.shape[2] // 2, -1)
 
 
 class InputGradient:
-    """The gradient by the input: a convolution of the output's gradient with the kernel turned round."""
+    """The gradient by the input: a convolution of the output's gradient with the kernel rotated by 180 degrees."""
 
     def __init__(self, weight: Tensor, width: int) -> None:
         o, i, k, _ = weight.shape
         self.weight, self.padding = weight, [k // 2, k // 2]
-        # A single pair would be an output one pixel wide, which oneDNN gets wrong for one channel and strides 1 and 2.
+        # oneDNN computes an output one pixel wide, a single pair, wrongly for one channel and strides 1 and 2
         self.pixels = 2 if i < LANES and width % 2 == 0 and width > 2 else 1
-        self.turned = torch.zeros(self.pixels, i, o, k, k + self.pixels - 1)
+        self.rotated = torch.zeros(self.pixels, i, o, k, k + self.pixels - 1)
 
     def __call__(self, grad: Tensor) -> Tensor:
-        """[B, H, W, O] -> [B, H, W, I]."""
+        """[B, H, W, O] -> [B, H, W, I]"""
         k = self.weight.shape[2]
-        turned = self.weight.flip(2, 3).transpose(0, 1)
+        rotated = self.weight.flip(2, 3).transpose(0, 1)
         for n in range(self.pixels):
-            self.turned[n, ..., n : n + k].copy_(turned)
-        found = convolve(grad, self.turned.flatten(0, 1), None, self.padding, [1, self.pixels])
+            self.rotated[n, ..., n : n + k].copy_(rotated)
+        found = convolve(grad, self.rotated.flatten(0, 1), None, self.padding, [1, self.pixels])
         height, width = grad.shape[1:3]
         return found.reshape(grad.shape[0], found.shape[1], -1, self.weight.shape[1])[:, :height, :width]
 
 
 class Conv(Trained):
-    """[B, H, W, I] -> [B, H, W, O] with weight [O, I, k, k]; the odd one of an even kernel's padding goes after."""
+    """[B, H, W, I] -> [B, H, W, O] with weight [O, I, k, k]. See `model.layers.SameConv`."""
 
     size: torch.Size
 
@@ -130,12 +128,10 @@ class Conv(Trained):
         self.input_gradient = InputGradient(weight, size[2]) if needs_input_gradient else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
         self.size = x.shape
         return self.activation.forward(self.core.forward(x, self.bias, self.activation.fused))
 
     def backward(self, grad: Tensor) -> Tensor | None:
-        """From the gradient by the output, of any shape of its memory, to that by the input."""
         out = grad if grad.is_contiguous() else torch.empty(grad.shape)
         grad = self.activation.backward(grad, out).view(*self.size[:3], -1)
         self.gradients = self.core.weight_gradient(grad), sum_pixels(grad)
@@ -143,10 +139,10 @@ class Conv(Trained):
 
 
 class TConv(Trained):
-    """[B, H, W, I] -> [B, sH, sW, O] with weight [I, O, k, k]; what is beyond is cut, half before, the rest after.
+    """[B, H, W, I] -> [B, sH, sW, O] with weight [I, O, k, k]. See `model.layers.SameTConv`.
 
-    Forward, each of the s x s output pixels of an input pixel has its own small kernel: one convolution with s*s*O
-    channels, whose result is then put in order. Backward, both gradients are those of the strided convolution.
+    Each of the s x s output pixels of an input pixel has its own small kernel. `forward` is one convolution with s*s*O
+    channels, whose result is then put in order. `backward` computes both gradients by a strided convolution.
     """
 
     x: Tensor
@@ -164,13 +160,12 @@ class TConv(Trained):
         cut = (k - stride) // 2
         self.taps, first, last = sub_pixel_taps(k, stride, cut)
         self.buffer, self.inside = padded(images, height, width, i, before=last, after=-first)
-        self.with_zero = torch.zeros(i, o, k * k + 1)  # the last is the tap that a sub-pixel does not have
+        self.with_zero = torch.zeros(i, o, k * k + 1)  # the last is the weight where a sub-pixel has no tap
         self.ordered = torch.empty(images, height, stride, width, stride, o)
         self.grad_buffer = torch.zeros(images, stride * (height - 1) + k, stride * (width - 1) + k, o)
         self.grad_inside = self.grad_buffer[:, cut : cut + stride * height, cut : cut + stride * width]
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
         (i, o, _, _), s = self.weight.shape, self.stride
         images, height, _, width, _, _ = self.ordered.shape
         self.x = x
@@ -183,7 +178,6 @@ class TConv(Trained):
         return self.activation.forward(self.ordered.view(images, s * height, s * width, o))
 
     def backward(self, grad: Tensor) -> Tensor | None:
-        """From the gradient by the output, of any shape of its memory, to that by the input."""
         grad = self.activation.backward(grad.reshape(self.grad_inside.shape), self.grad_inside)
         stride = [self.stride, self.stride]
         weight = weight_gradient(self.x, self.grad_buffer, self.weight, [0, 0], stride)
@@ -192,10 +186,10 @@ class TConv(Trained):
 
 
 def sub_pixel_taps(k: int, stride: int, cut: int) -> tuple[Tensor, int, int]:
-    """Which tap of a k x k kernel joins an output sub-pixel to a neighbour of its input pixel; k*k where none does.
+    """Return the taps of a k x k kernel between output sub-pixels and the neighbours of their input pixel.
 
     Sub-pixel a of pixel j sees pixel j - d through tap stride * d + a + cut. Returns the taps, [s * s * n * n] for
-    stride s and n x n neighbours, and the least and the greatest d.
+    stride s and n x n neighbours, with k*k for no tap, and the smallest and the largest d.
     """
     first, last = -((stride - 1 + cut) // stride), (k - 1 - cut) // stride
     line = [[stride * d + a + cut for d in range(last, first - 1, -1)] for a in range(stride)]

@@ -1,35 +1,34 @@
-"""Layers with hand-written gradients. Images are [B, H, W, C], contiguous, so that flattening them copies nothing.
-
-`forward` keeps what `backward` needs. `backward` may overwrite a contiguous gradient that it is given, and returns the
-gradient by its input, or None where `needs_input_gradient` is false.
-"""
+"""Layers with hand-written gradients. Images are [B, H, W, C], contiguous, so that flattening them copies nothing."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
-from repro.engine.activations import activation
-from repro.engine.products import Mkl
+from repro.engine.fast.activations import activation
+from repro.engine.fast.products import Mkl
 
 Weights = tuple[Tensor, Tensor]
 """Weight and bias of a layer, or their gradients."""
 
 
 class Layer(ABC):
-    """One layer."""
+    """One layer. `forward` keeps what `backward` needs."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Its output."""
+        """Return the output for a batch."""
 
     @abstractmethod
     def backward(self, grad: Tensor) -> Tensor | None:
-        """From the gradient by its output to that by its input."""
+        """Return the gradient by the input, given the gradient by the output. A contiguous `grad` may be overwritten.
+
+        Returns None if the layer was made without `needs_input_gradient`.
+        """
 
 
 class Trained(Layer):
-    """A layer with weights, whose gradients, summed over the batch, `backward` leaves in `gradients`."""
+    """A layer with weights. `backward` sets `gradients`, summed over the batch."""
 
     weight: Tensor
     bias: Tensor
@@ -37,7 +36,7 @@ class Trained(Layer):
 
 
 class Dense(Trained):
-    """[B, I] -> [B, O] with weight [O, I]."""
+    """[B, ...] -> [B, O] with weight [O, I]."""
 
     x: Tensor
 
@@ -47,20 +46,18 @@ class Dense(Trained):
         self.activation, self.needs_input_gradient = activation(act), needs_input_gradient
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, ...] -> [B, O]."""
         self.x = x.view(x.shape[0], -1)
         y = self.products.forward(self.x, self.weight, self.bias, self.activation.fused)
         return self.activation.forward(y)
 
     def backward(self, grad: Tensor) -> Tensor | None:
-        """[B, O] -> [B, I]."""
         grad = self.activation.backward(grad, grad)
         self.gradients = self.products.weight_gradient(grad, self.x), grad.sum(0)
         return self.products.input_gradient(grad, self.weight) if self.needs_input_gradient else None
 
 
 class Reshape(Layer):
-    """Between vectors and images: a view of the same memory."""
+    """[B, ...] -> [B, *shape], a view of the same memory."""
 
     before: torch.Size
 
@@ -68,12 +65,10 @@ class Reshape(Layer):
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, ...] -> [B, *shape]."""
         self.before = x.shape
         return x.view(x.shape[0], *self.shape)
 
     def backward(self, grad: Tensor) -> Tensor:
-        """The inverse."""
         return grad.reshape(self.before)
 
 
@@ -87,35 +82,33 @@ class MeanPool(Layer):
         self.weight = torch.full((channels, 1, size, size), 1 / size**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
         self.shape = x.shape
         stride, groups = [self.size, self.size], self.weight.shape[0]
         pool = torch.ops.mkldnn._convolution_pointwise
         return nhwc(pool(nchw(x), self.weight, None, [0, 0], stride, [1, 1], groups, "none", [], ""))
 
     def backward(self, grad: Tensor) -> Tensor:
-        """-> [B, H/n, n, W, C]: whole rows, repeated without a copy, for the layer before to read as they are."""
+        """Return [B, H/n, n, W, C]: each row n times as a view without a copy, which the layer before can read."""
         (_, height, width, channels), n = self.shape, self.size
         columns = grad.reshape(-1, height // n, width // n, 1, channels).mul(1 / n**2).expand(-1, -1, -1, n, -1)
         return columns.reshape(-1, height // n, 1, width, channels).expand(-1, -1, n, -1, -1)
 
 
 def nchw(x: Tensor) -> Tensor:
-    """The same memory as torch's convolutions name it: channels-last."""
+    """Return [B, H, W, C] as torch's convolutions index it, channels-last in memory."""
     return x.permute(0, 3, 1, 2)
 
 
 def nhwc(x: Tensor) -> Tensor:
-    """The inverse."""
     return x.permute(0, 2, 3, 1)
 
 
 def sum_pixels(grad: Tensor) -> Tensor:
-    """Sum over all but the last axis, first the batch: long rows are added much faster than short ones."""
+    """Sum over all axes but the last. The batch is summed first: long rows are added much faster than short ones."""
     return grad.sum(0).flatten(0, -2).sum(0)
 
 
 def padded(images: int, height: int, width: int, channels: int, *, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """A buffer with a border of zeros, and the view of its inside."""
+    """Return a buffer with a border of zeros, and the view of its inside."""
     whole = torch.zeros(images, height + before + after, width + before + after, channels)
     return whole, whole[:, before : before + height, before : before + width]
