@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from repro import registry
 from repro.cli import options
 from repro.cli.app import app
 from repro.cli.options import AsJson, DataDir
 from repro.errors import UsageError
-from repro.spec import Experiment, Space, registry
+from repro.spec import Experiment, Space
 from repro.terminal import table
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it becomes part of the names of files
