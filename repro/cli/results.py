@@ -50,12 +50,15 @@ def compare(
     elif as_csv:
         print(summary.as_csv(found), end="")
     else:
-        _print_tables(
+        for title, rows in (
             ("Verdicts; costs in nats per image", summary.verdict_rows(found)),
             ("Plans: seeds, commit and outcome", summary.plan_rows(found)),
             ("Published curves as one more run", summary.curve_rows(entries, tables)),
             ("Runs", summary.run_rows(entries, tables)),
-        )
+        ):
+            if rows:
+                print(f"\n{title}")
+                table(rows)
         for word, meaning in MEANINGS.items() if found else ():
             print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
@@ -240,10 +243,3 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
     found, faults = tables.from_store(entries)
     _note(*(f"note: {fault}" for fault in faults))
     return found
-
-
-def _print_tables(*tables: tuple[str, list[dict[str, Any]]]) -> None:
-    for title, rows in tables:
-        if rows:
-            print(f"\n{title}")
-            table(rows)

@@ -78,13 +78,17 @@ def run(
         device=pick_device(device),
         threads=max(1, (threads or provenance.cores()) // (jobs or 1)),
     )
-    if seeds is None:
-        run_id = resuming.newest(config.experiment, spec, config.seed) if resume else None
-        return _resume(run_id, data_dir, summary) if run_id else _begin(config, summary)
-    dataset = config.load_data()
+    if resume and seeds is None:
+        run_id = resuming.newest(config.experiment, spec, config.seed)
+        if run_id:
+            return _resume(run_id, data_dir, summary)
+    dataset = config.load_data()  # before the slow imports, so that a fault of the data is reported at once
 
+    from repro.runs import runner
     from repro.runs import seeds as several
 
+    if seeds is None:
+        return _train(runner.begin(config, dataset), config, dataset, summary)
     result = several.run(config, dataset, chosen, jobs or 1)
     _write_summary(summary, result.to_json())
     return result.exit_code
@@ -152,14 +156,6 @@ def sync(
         except run_dir.BusyError as busy:
             print(busy)
     return int(failed > 0)
-
-
-def _begin(config: "RunConfig", summary: Path | None) -> int:
-    dataset = config.load_data()
-
-    from repro.runs import runner
-
-    return _train(runner.begin(config, dataset), config, dataset, summary)
 
 
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
