@@ -192,13 +192,7 @@ def sub_pixel_taps(k: int, stride: int, cut: int) -> tuple[Tensor, int, int]:
     stride s and n x n neighbours, with k*k for no tap, and the smallest and the largest d.
     """
     first, last = -((stride - 1 + cut) // stride), (k - 1 - cut) // stride
-    line = [[stride * d + a + cut for d in range(last, first - 1, -1)] for a in range(stride)]
-    within = [[t if 0 <= t < k else None for t in row] for row in line]
-    taps = [
-        k * k if r is None or c is None else r * k + c
-        for rows in within
-        for columns in within
-        for r in rows
-        for c in columns
-    ]
-    return torch.tensor(taps), first, last
+    line = stride * torch.arange(last, first - 1, -1) + torch.arange(stride)[:, None] + cut  # [s, n], of one axis
+    rows, columns = line[:, None, :, None], line[None, :, None, :]
+    inside = (rows >= 0) & (rows < k) & (columns >= 0) & (columns < k)
+    return torch.where(inside, rows * k + columns, k * k).flatten(), first, last
