@@ -2,10 +2,12 @@
 
 import io
 import json
+import pickle
 import signal
 import time
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -16,11 +18,15 @@ from support.process import client, repro, started, wait_for
 
 from repro import cli, data, names, registry
 from repro.cli import options
+from repro.overrides import apply
+from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
+from repro.runs.parallel import Channel, Handler
 from repro.runs.progress import SeedsDisplay
 from repro.spec import Experiment
 from repro.text import seed_list
 from repro.tracking import reader
+from repro.tracking.store import open_client
 from repro.training.trainer import Trainer
 
 STAND_IN = ["--data", "stand-in", "--threads", "2"]  # with two jobs: one thread each
@@ -115,6 +121,55 @@ def weights(seeds: range, epochs: int) -> dict[int, str]:
             trainer.epoch(lambda: None)
         found[seed] = trainer.digest()
     return found
+
+
+class Wire(Channel[Any]):
+    """A channel that pickles each message and hands it to the handler at once, in the same process."""
+
+    def __init__(self, task: Any, handler: Handler[Any, Any]) -> None:
+        self.task, self.handler = task, handler
+
+    def send(self, message: Any) -> None:
+        self.handler.message(self.task, pickle.loads(pickle.dumps(message)))
+
+    def check_stop(self) -> None:
+        pass
+
+
+def run_here(function: Any, tasks: list[Any], _at_once: int, handler: Handler[Any, Any]) -> int:
+    """Do what `run_all` does, one task after the other in this process."""
+    for task in tasks:
+        function(task, Wire(task, handler))
+        handler.ended(task, 0, False)
+    return 0
+
+
+def test_the_messages_of_seeds_reach_display_parent_run_and_results(
+    small_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(seeds, "run_all", run_here)
+    spec = apply(registry.load(small_file).spec, ["training.epochs=1"])
+    config = RunConfig(str(small_file), spec, assignments=("training.epochs=1",), data="stand-in")
+    dataset = config.load_data()
+    found = seeds.run(config, dataset, (3, 5), 1)
+    printed = capsys.readouterr().out
+    assert (found.exit_code, [run.seed for run in found.runs]) == (0, [3, 5])
+    for run in found.runs:
+        assert (run.status, run.epochs) == ("FINISHED", 1)
+        assert f"seed {run.seed}  run {run.run_id}: 14 steps" in printed
+        assert f"seed {run.seed}  epoch    1/1  cost" in printed
+        assert f"seed {run.seed}: FINISHED in" in printed
+    store = open_client()
+    parent = store.get_run(str(found.parent_run_id))
+    children = [store.get_run(run.run_id) for run in found.runs]
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "small seeds 3,5")
+    assert {child.data.tags[names.PARENT] for child in children} == {parent.info.run_id}
+    check_curves(store, parent, children, 1)
+    assert seeds.finished(config, dataset, (3, 4)) == [run_dir.load_result(found.runs[0].run_id)]
+    again = seeds.run(config, dataset, (3, 5), 1)
+    assert (again.exit_code, again.parent_run_id) == (0, found.parent_run_id)
+    assert [run.cost for run in again.runs] == [run.cost for run in found.runs]
+    assert "seed 3: finished before" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("small_file")
