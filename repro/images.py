@@ -37,12 +37,19 @@ def read_curve(path: Path) -> Curve:
         read = pd.read_csv(path, usecols=columns, index_col=False, dtype=str)[columns]
     except (OSError, ValueError) as error:
         raise ReproError(f"reported curve {path} cannot be read: {' '.join(str(error).split())}") from None
-    table = read.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    table = read.map(_number).to_numpy(dtype=np.float64)
     for index in np.flatnonzero(~np.isfinite(table).all(axis=1))[:1]:
-        raise ReproError(f"reported curve {path}, line {index + 2}: {read.iloc[index].tolist()} is not finite")
+        raise ReproError(f"reported curve {path}, line {index + 2}: {read.iloc[index].tolist()} should be finite numbers")
     if not len(table) or (np.diff(table[:, 0]) <= 0).any():
         raise ReproError(f"reported curve {path}: needs rows, with epochs that rise")
     return Curve(*table.T)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def reported_curve(file: Path, reported: Reported) -> Curve | None:

@@ -1,7 +1,7 @@
 """Two bounds on log p(x) of each image by many draws of z: the ELBO in its parts, and the importance-weighted bound.
 
-Images are uint8 [N, H, W, C], results float64, nats per image. The importance-weighted bound is that of Burda, Grosse
-and Salakhutdinov (2016), "Importance Weighted Autoencoders", section 3.
+Images are uint8 [N, H, W, C] on the CPU, as the model is; results are float64, nats per image. The importance-weighted
+bound is that of Burda, Grosse and Salakhutdinov (2016), "Importance Weighted Autoencoders", section 3.
 """
 
 import math
@@ -62,14 +62,14 @@ def log_px(
     """
     capacity, found = draws_in(memory, model), []
     for chunk in _chunks(images, k, f"log p(x), {k:,} draws each", tell):
-        x, (mean, log_variance) = _pixels(model, chunk), _posterior(model, chunk)
-        log_weights, zero = [], torch.zeros((), dtype=torch.float64, device=mean.device)
+        x, (mean, log_variance) = chunk.float().div_(255), _posterior(model, chunk)
+        log_weights, zero = [], torch.zeros((), dtype=torch.float64)
         for noise in _noise(generator, k, mean):
             z = model.sample(mean, log_variance, noise)
             log_p = objective.log_normal(z.double(), zero, zero) - _reconstructions(model, x, z, capacity)
             # log q(z|x) by the noise that made z, since z is rounded where the variance is small
             log_q = objective.log_normal(noise.double(), zero, zero) - 0.5 * log_variance.double().sum(1)
-            log_weights.append((log_p - log_q).cpu())
+            log_weights.append(log_p - log_q)
         found.append(estimates(torch.cat(log_weights)))
     return LogPx(*(torch.cat(parts) for parts in zip(*(vars(each).values() for each in found), strict=True)))
 
@@ -95,13 +95,12 @@ def bound(
     """
     capacity, found = draws_in(memory, model), []
     for chunk in _chunks(images, draws, f"ELBO, {draws:,} draws each", tell):
-        x, (mean, log_variance) = _pixels(model, chunk), _posterior(model, chunk)
+        x, (mean, log_variance) = chunk.float().div_(255), _posterior(model, chunk)
         noises = _noise(generator, draws, mean)
         each = torch.cat([_reconstructions(model, x, model.sample(mean, log_variance, e), capacity) for e in noises])
         flat = mean.double().reshape(-1, 1), log_variance.double().reshape(-1, 1)  # each dimension as a q of its own
         kl = objective.kl_to_standard_normal(*flat).view(mean.shape)
-        parts = each.mean(0), (each.var(0) / draws).sqrt(), kl, mean.double()
-        found.append([part.cpu() for part in parts])
+        found.append((each.mean(0), (each.var(0) / draws).sqrt(), kl, mean.double()))
     return Bound(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
@@ -115,7 +114,7 @@ def draws_in(memory: int, model: VAE) -> int:
 
     hooks = [part.register_forward_hook(count) for part in model.modules() if not list(part.children())]
     try:
-        parameters = model.decode(torch.zeros((1, model.latent), device=_device(model)))
+        parameters = model.decode(torch.zeros((1, model.latent)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -141,7 +140,7 @@ def _chunks(images: Tensor, draws: int, title: str, tell: Tell) -> Iterator[Tens
 def _reconstructions(model: VAE, x: Tensor, z: Tensor, capacity: int) -> Tensor:
     """Return -log p(x|z) of draws of z, computed `capacity` at once. [N, H, W, C], [L, N, D] -> float64 [L, N]."""
     found = []
-    for rows in torch.split(torch.arange(z.shape[0] * z.shape[1], device=z.device), capacity):
+    for rows in torch.split(torch.arange(z.shape[0] * z.shape[1]), capacity):
         pixels = x[rows % len(x)].permute(0, 3, 1, 2)
         found.append(objective.reconstruction(model.decode(z.flatten(0, 1)[rows]), pixels).double())
     return torch.cat(found).view(z.shape[:2])
@@ -150,20 +149,11 @@ def _reconstructions(model: VAE, x: Tensor, z: Tensor, capacity: int) -> Tensor:
 def _noise(generator: torch.Generator, draws: int, mean: Tensor) -> Iterator[Tensor]:
     """Yield standard normal noise for so many draws, a block at a time. [N, D] -> [L, N, D] and again."""
     for start in range(0, draws, BLOCK):
-        yield torch.randn((min(BLOCK, draws - start), *mean.shape), generator=generator).to(mean.device)
+        yield torch.randn((min(BLOCK, draws - start), *mean.shape), generator=generator)
 
 
 def _posterior(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and log-variance of q(z|x). [N, H, W, C] -> [N, D] twice."""
-    parts = [model.encode(to_batch(chunk.to(_device(model)))) for chunk in torch.split(images, EVALUATION_BATCH)]
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-
-
-def _pixels(model: VAE, images: Tensor) -> Tensor:
-    """Return bytes as pixels in [0, 1], with the axes in the same order."""
-    return images.to(_device(model)).float().div_(255)
-
-
-def _device(model: VAE) -> torch.device:
-    device: torch.device = next(model.parameters()).device
-    return device
+    parts = [model.encode(to_batch(chunk)) for chunk in torch.split(images, EVALUATION_BATCH)]
+    mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
+    return mean, log_variance

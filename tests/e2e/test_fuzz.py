@@ -147,8 +147,8 @@ def test_a_curve_with_anything_in_it(at: int, cut: int, text: str) -> None:
 @given(st.binary(max_size=60))
 def test_a_journal_keeps_its_whole_records_before_anything_torn(torn: bytes) -> None:
     with scratch() as directory:
-        journal = Outbox(directory)
-        journal.append({"kind": "tags", "tags": {"a": "b"}})
+        outbox = Outbox(directory)
+        outbox.append({"kind": "tags", "tags": {"a": "b"}})
         with (directory / "journal.jsonl").open("ab") as file:
             file.write(torn)
         again = Outbox(directory)

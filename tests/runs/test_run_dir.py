@@ -76,9 +76,9 @@ def test_an_earlier_versions_run_is_read(earlier: str) -> None:
     )
     assert resume.same_runs(found) == {3: earlier}
     assert resume.newest("mnist_fc", found.spec, 3) == earlier
-    journal = Outbox(run_dir.path(earlier))
-    assert (len(journal.records), journal.pending()) == (15, [])
-    assert journal.has("status", status="FINISHED")
+    outbox = Outbox(run_dir.path(earlier))
+    assert (len(outbox.records), outbox.pending()) == (15, [])
+    assert outbox.has("status", status="FINISHED")
 
 
 def test_an_earlier_versions_checkpoint_gives_the_costs_that_it_recorded(earlier: str) -> None:
