@@ -13,7 +13,7 @@ from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, TableSet,
 from repro import names
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import measurements, read, sweeps
+from repro.tracking import artifacts, reader, sweeps
 
 SETTINGS = json_column(dict[str, int | FiniteFloat | str])
 TRIAL_COLUMNS = {
@@ -68,8 +68,8 @@ def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
     faults: list[str] = []
     for entry in entries:
         where = sweeps.mlflow_experiment(entry.name)
-        parents = [each for each in read.parents(where) if each.tags.get(names.KIND) == names.KIND_SWEEP]
-        runs = read.runs(where) if parents else []
+        parents = [each for each in reader.parents(where) if each.tags.get(names.KIND) == names.KIND_SWEEP]
+        runs = reader.runs(where) if parents else []
         for parent in parents:
             mine = [run for run in runs if run.tags.get(names.PARENT) == parent.run_id]
             rows = _trials(entry, parent, [run for run in mine if run.tags.get(names.TRIAL_STATE) != "abandoned"])
@@ -86,10 +86,10 @@ def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
     return found, faults
 
 
-def _trials(entry: Entry, parent: read.RunRecord, runs: list[read.RunRecord]) -> list[dict[str, Any]]:
+def _trials(entry: Entry, parent: reader.RunRecord, runs: list[reader.RunRecord]) -> list[dict[str, Any]]:
     """Return a row for each trial, from the runs of its seeds."""
     space = {key.removeprefix("space."): text for key, text in parent.params.items() if key.startswith("space.")}
-    by_trial: dict[int, list[read.RunRecord]] = {}
+    by_trial: dict[int, list[reader.RunRecord]] = {}
     for run in runs:
         by_trial.setdefault(int(run.tags[names.TRIAL]), []).append(run)
     rows = []
@@ -107,11 +107,13 @@ def _trials(entry: Entry, parent: read.RunRecord, runs: list[read.RunRecord]) ->
                 "value": _mean(of_trial, names.HELDOUT_NEG_ELBO) if complete else None,
                 "settings": json.dumps(values, sort_keys=True),
                 "epochs": int(parent.params["epochs"]),
-                "trained": sum(len(read.history(run.run_id, names.COST)) for run in of_trial),
+                "trained": sum(len(reader.history(run.run_id, names.COST)) for run in of_trial),
                 "seeds": ",".join(sorted(run.params.get(names.SEED, "?") for run in of_trial)),
                 "reconstruction": _mean(of_trial, names.RECONSTRUCTION),
                 "kl": _mean(of_trial, names.KL),
-                "seconds": float(sum(sum(read.history(run.run_id, names.EPOCH_SECONDS).values()) for run in of_trial)),
+                "seconds": float(
+                    sum(sum(reader.history(run.run_id, names.EPOCH_SECONDS).values()) for run in of_trial)
+                ),
                 "reason": next((text for run in of_trial if (text := run.tags.get(names.ERROR, "-")) != "-"), ""),
                 "space": json.dumps(space, sort_keys=True),
                 "sampler": parent.params["sampler"],
@@ -124,11 +126,11 @@ def _trials(entry: Entry, parent: read.RunRecord, runs: list[read.RunRecord]) ->
     return rows
 
 
-def _retrained(entry: Entry, parent: read.RunRecord, data: str) -> list[dict[str, Any]]:
+def _retrained(entry: Entry, parent: reader.RunRecord, data: str) -> list[dict[str, Any]]:
     """Return a row for each setting that `sweep --finish` has trained again; none before that."""
-    if names.FINISH_FILE not in measurements.artifacts(parent.run_id):
+    if names.FINISH_FILE not in artifacts.list_files(parent.run_id):
         return []
-    found = json.loads(measurements.artifact(parent.run_id, names.FINISH_FILE))
+    found = json.loads(artifacts.read_file(parent.run_id, names.FINISH_FILE))
     return [
         {
             "experiment": entry.name,
@@ -149,11 +151,11 @@ def _retrained(entry: Entry, parent: read.RunRecord, data: str) -> list[dict[str
     ]
 
 
-def _data(run: read.RunRecord) -> str:
+def _data(run: reader.RunRecord) -> str:
     return data_label(run.params.get("data.name", "?"), run.tags.get(names.DATA_STATUS, "?"))
 
 
-def _mean(runs: list[read.RunRecord], metric: str) -> float | None:
+def _mean(runs: list[reader.RunRecord], metric: str) -> float | None:
     values = [run.metrics[metric] for run in runs if metric in run.metrics]
     return sum(values) / len(values) if values else None
 

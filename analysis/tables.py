@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from repro import names, registry
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import measurements, read
+from repro.tracking import artifacts, reader
 
 DIVERGED = "DIVERGED"
 """Status of a run that ended because its cost was no longer a number."""
@@ -211,7 +211,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Tables, list[str]]:
     """
     runs, curves, measured, faults = [], [], [], []
     for entry in entries:
-        for run in read.runs(entry.name):
+        for run in reader.runs(entry.name):
             try:
                 curve = _curve(run)
                 runs.append(_row(entry, run, len(curve)))
@@ -219,7 +219,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Tables, list[str]]:
             except ReproError as error:
                 faults.append(str(error))
                 continue
-            for kind in measurements.measurements_of(run):
+            for kind in artifacts.measurements_of(run):
                 try:
                     measured += _measurements(run, kind)
                 except ReproError as error:
@@ -255,7 +255,7 @@ def data_label(name: str, status: str) -> str:
     return f"{TITLES.get(name, name)} ({status})"
 
 
-def _row(entry: Entry, run: read.RunRecord, epochs: int) -> dict[str, object]:
+def _row(entry: Entry, run: reader.RunRecord, epochs: int) -> dict[str, object]:
     tags, params, reason = run.tags, run.params, _reason(entry, run)
     return {
         "experiment": entry.name,
@@ -285,7 +285,7 @@ def _row(entry: Entry, run: read.RunRecord, epochs: int) -> dict[str, object]:
     }
 
 
-def _reason(entry: Entry, run: read.RunRecord) -> str:
+def _reason(entry: Entry, run: reader.RunRecord) -> str:
     """Return why a run's cost may not stand for its experiment as it is registered now; "" if it may."""
     if run.status != "FINISHED":
         error = run.tags.get(names.ERROR, "-")
@@ -300,8 +300,8 @@ def _reason(entry: Entry, run: read.RunRecord) -> str:
     return "" if run.comparable else said
 
 
-def _curve(run: read.RunRecord) -> pd.DataFrame:
-    table = pd.DataFrame({name: pd.Series(read.history(run.run_id, name), dtype=float) for name in CURVE_METRICS})
+def _curve(run: reader.RunRecord) -> pd.DataFrame:
+    table = pd.DataFrame({name: pd.Series(reader.history(run.run_id, name), dtype=float) for name in CURVE_METRICS})
     table = table.rename_axis("epoch").reset_index()
     table.insert(0, "run_id", run.run_id)
     table.insert(0, "seed", int(run.params.get(names.SEED, -1)))
@@ -309,6 +309,6 @@ def _curve(run: read.RunRecord) -> pd.DataFrame:
     return table
 
 
-def _measurements(run: read.RunRecord, kind: str) -> list[dict[str, object]]:
+def _measurements(run: reader.RunRecord, kind: str) -> list[dict[str, object]]:
     of = {"experiment": run.experiment, "seed": int(run.params.get(names.SEED, -1)), "run_id": run.run_id}
-    return [of | {"study": kind} | vars(row) for row in measurements.read_measurement(run.run_id, kind) or []]
+    return [of | {"study": kind} | vars(row) for row in artifacts.read_measurement(run.run_id, kind) or []]

@@ -1,9 +1,8 @@
-"""Pictures from arrays: image grids, and a cost curve over the reported one. Opens no window and reads no store."""
+"""Pictures from arrays: image grids, and a cost curve over the reported one."""
 
-import csv
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,30 +30,35 @@ class Curve:
 
 def read_curve(path: Path) -> Curve:
     """Read a CSV with columns epoch, cost and reading_error. Raises ReproError naming the file and the line."""
-    rows: list[tuple[float, float, float]] = []
+    import pandas as pd  # noqa: PLC0415 - as for matplotlib
+
+    columns = [field.name for field in fields(Curve)]
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                values = (float(row["epoch"]), float(row["cost"]), float(row["reading_error"]))
-                if not np.isfinite(values).all():
-                    raise ValueError(f"{values} is not finite")
-                rows.append(values)
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ReproError(f"reported curve {path}, line {len(rows) + 2}: {error!r}") from None
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+        read = pd.read_csv(path, usecols=columns, index_col=False, dtype=str)[columns]
+    except (OSError, ValueError) as error:
+        raise ReproError(f"reported curve {path} cannot be read: {' '.join(str(error).split())}") from None
+    table = read.map(_number).to_numpy(dtype=np.float64)
+    for index in np.flatnonzero(~np.isfinite(table).all(axis=1))[:1]:
+        raise ReproError(f"reported curve {path}, line {index + 2}: {read.iloc[index].tolist()} should be finite numbers")
     if not len(table) or (np.diff(table[:, 0]) <= 0).any():
         raise ReproError(f"reported curve {path}: needs rows, with epochs that rise")
-    return Curve(table[:, 0], table[:, 1], table[:, 2])
+    return Curve(*table.T)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def reported_curve(file: Path, reported: Reported) -> Curve | None:
-    """The curve published with a result of the experiment in `file`, or None. Raises ReproError if it is damaged."""
+    """Return the curve published with a result of the experiment in `file`, or None. Raises as `read_curve`."""
     return read_curve(file.parent / reported.curve) if reported.curve else None
 
 
 def grid(images: NDArray[np.floating[Any]], columns: int) -> Pixels:
-    """Images side by side, row by row. Pixels in [0, 1] [N, C, H, W], C 1 or 3 -> uint8 [rows * H, columns * W, C]."""
+    """Put images in rows of `columns`. Pixels in [0, 1] [N, C, H, W], C 1 or 3 -> uint8 [rows * H, columns * W, C]."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     sheet = np.zeros((rows * columns, channels, height, width), dtype=np.uint8)
@@ -64,7 +68,7 @@ def grid(images: NDArray[np.floating[Any]], columns: int) -> Pixels:
 
 
 def pairs(originals: NDArray[np.floating[Any]], copies: NDArray[np.floating[Any]], columns: int) -> Pixels:
-    """A row of originals above a row of their reconstructions, and so on. [N, C, H, W] twice -> as `grid`."""
+    """Put each row of originals above the row of their reconstructions. [N, C, H, W] twice -> as `grid`."""
     rows = []
     for start in range(0, len(originals), columns):
         rows += [originals[start : start + columns], copies[start : start + columns]]
@@ -72,7 +76,7 @@ def pairs(originals: NDArray[np.floating[Any]], copies: NDArray[np.floating[Any]
 
 
 def cost_curve(title: str, runs: Mapping[str, Mapping[int, float]], reported: Curve | None) -> "Figure":
-    """Training cost against epoch, each run over the reported curve and its reading error."""
+    """Plot the training cost against the epoch, each run over the reported curve and its reading error."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - a run should not wait for it before its first step
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=110)
@@ -81,16 +85,14 @@ def cost_curve(title: str, runs: Mapping[str, Mapping[int, float]], reported: Cu
     if reported is not None:
         seen = slice(0, max(int(np.searchsorted(reported.epoch, last, side="right")), 2))
         epochs, costs, error = reported.epoch[seen], reported.cost[seen], reported.reading_error[seen]
-        axes.fill_between(
-            epochs, costs - error, costs + error, color="0.75", linewidth=0, label="reported, reading error"
-        )
+        label = "reported, reading error"
+        axes.fill_between(epochs, costs - error, costs + error, color="0.75", linewidth=0, label=label)
         axes.plot(epochs, costs, color="0.25", linewidth=1.2, label="reported")
     for (label, curve), color in zip(runs.items(), itertools.cycle(COLORS), strict=False):
         points = sorted(curve.items())
-        axes.plot(
-            *zip(*points, strict=True), color=color, linewidth=1.6, marker="o" if last < 20 else None, label=label
-        )
-    if last >= 20:  # the first epochs tower over the rest; what matters is how the curve settles
+        marker = "o" if last < 20 else None
+        axes.plot(*zip(*points, strict=True), color=color, linewidth=1.6, marker=marker, label=label)
+    if last >= 20:  # the first epochs are far above the rest, which has to be seen
         shown = [cost for curve in runs.values() for cost in curve.values()]
         low, high = min(shown), float(np.quantile(shown, 0.97))
         axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))

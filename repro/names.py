@@ -1,4 +1,4 @@
-"""The glossary: every metric, tag and artifact that a run logs, with unit and meaning. Written once, here."""
+"""The glossary: every metric, tag and artifact that a run logs, with unit and meaning."""
 
 from typing import Literal
 
@@ -22,19 +22,19 @@ METRICS = {
     KL: "nats per image; the cost's second part, KL(q(z|x) || p(z))",
     HELDOUT_NEG_ELBO: "nats per image; negative ELBO after the epoch on images not trained on, one draw of z each",
     TEST_NEG_ELBO: "nats per image; negative ELBO of the final weights on the test images, ten draws of z each",
-    TEST_RECONSTRUCTION: "nats per image; its first part",
-    TEST_KL: "nats per image; its second part",
-    IMAGES_PER_SECOND: "training images per second of the epoch's training, evaluation and logging left out",
-    ENTROPY_FLOOR: "nats per image; mean summed pixel entropy of the training images, below which no Bernoulli cost is",
-    EPOCH_SECONDS: "seconds of the epoch's training, evaluation and logging left out",
+    TEST_RECONSTRUCTION: "nats per image; first part of test_neg_elbo, -log p(x|z)",
+    TEST_KL: "nats per image; second part of test_neg_elbo, KL(q(z|x) || p(z))",
+    IMAGES_PER_SECOND: "training images per second of training, without evaluation and logging",
+    ENTROPY_FLOOR: "nats per image; mean summed pixel entropy of the training images, a lower bound of Bernoulli costs",
+    EPOCH_SECONDS: "seconds of the epoch's training, without evaluation and logging",
 }
 
 OVER_SEEDS = (COST, RECONSTRUCTION, KL, HELDOUT_NEG_ELBO, TEST_NEG_ELBO)
-"""What the parent of several seeds logs of its finished ones: each of these as `_mean`, `_low` and `_high`."""
-SPREAD = {"mean": "mean over the finished seeds", "low": "lowest of them", "high": "highest of them"}
+"""Metrics whose `_mean`, `_low` and `_high` over the finished seeds are logged to the parent run of the seeds."""
+SUMMARIES = {"mean": "mean over the finished seeds", "low": "lowest of them", "high": "highest of them"}
 SEEDS_FINISHED = "seeds_finished"
-PARENT_METRICS = {f"{name}_{key}": f"{METRICS[name]}; {words}" for name in OVER_SEEDS for key, words in SPREAD.items()}
-PARENT_METRICS[SEEDS_FINISHED] = "how many seeds the others are over"
+PARENT_METRICS = {f"{name}_{key}": f"{METRICS[name]}; {text}" for name in OVER_SEEDS for key, text in SUMMARIES.items()}
+PARENT_METRICS[SEEDS_FINISHED] = "number of seeds that the other metrics are over"
 
 TEST_LOG_PX = "test_log_px"
 TEST_EFFECTIVE_SAMPLE_SIZE = "test_effective_sample_size"
@@ -50,11 +50,11 @@ MEASUREMENT_METRICS = {
     TEST_EXCESS_OVER_FLOOR: "nats per image; by how much that is above the entropy floor of the test images",
     ACTIVE_UNITS: "latent dimensions whose E_q[z] has a variance over the test images above 0.01",
 }
-"""Metrics that measurements of a finished run log at its last epoch, beside the entropy floor."""
+"""Metrics that measurements of a finished run log at the run's last epoch, beside the entropy floor."""
 MEASUREMENT_ROWS = {(name, ""): name for name in MEASUREMENT_METRICS} | {(ENTROPY_FLOOR, "train"): ENTROPY_FLOOR}
-"""The metric that a measurement's row is logged as, by quantity and group."""
+"""The metric that a row of a measurement is logged as, by the row's quantity and group."""
 MEASUREMENT = "repro.study."
-"""Beginning of the tag of a measurement that was made of a run; the value is its date and command."""
+"""Prefix of the tag of a measurement of a run; the value is the date and the command of the measurement."""
 
 SEED = "seed"
 SETTINGS = {
@@ -64,22 +64,22 @@ SETTINGS = {
     "engine": "how steps were computed: fast, or plain where that does not cover the experiment or the machine",
     "products": "the library of the fast engine's matrix products: mkl, onednn or bfloat16; - where there is no choice",
 }
-"""How a run's steps were computed, logged as params beside the spec's; the same settings give the same bits."""
+"""How a run's steps were computed, logged as params beside the spec. The same settings give the same bits."""
 
 KIND = "repro.kind"
-"""Tag of a run in the store that is no trained run but a parent of some: what kind of parent."""
+"""Tag of a parent run: the kind of its children. A trained run does not have it."""
 KIND_SEEDS = "seeds"
 KIND_SWEEP = "sweep"
 SWEEP = "repro.sweep"
-"""Tag: the name of the study that a run is a trial of, or the parent, or what came of it."""
+"""Tag: the study of a trial's run, of the trials' parent run, or of a run that retrains a trial's settings."""
 TRIAL = "repro.trial"
 TRIAL_STATE = "repro.trial.state"
-"""Tag: running, waiting, complete, pruned, failed, or abandoned for a run that another one took the place of."""
+"""Tag: running, waiting, complete, pruned, failed, or abandoned for a run that another run replaces."""
 FINISH_FILE = "finish.json"
-"""Artifact of a study's parent: what retraining its best settings came to."""
+"""Artifact of a study's parent run: the results of retraining the best settings."""
 BEST_HELDOUT = "best_heldout_neg_elbo"
 BEST = "repro.best."
-"""Beginning of tags of a study's parent: trial, value and settings of the best trial so far."""
+"""Prefix of tags of a study's parent run: trial, value and settings of the best trial so far."""
 SEEDS = "repro.seeds"
 PARENT = "mlflow.parentRunId"
 
@@ -91,16 +91,16 @@ DATA_STATUS = "repro.data.status"
 DATA_FINGERPRINT = "repro.data.fingerprint"
 PLAN_COMMIT = "repro.plan.commit"
 PLAN_DATE = "repro.plan.date"
-"""Tags: the last commit that changed the experiment's file, which holds the plan, before the run began; its date."""
+"""Tags: the last commit before the run that changed the experiment's file, which holds the plan; its date."""
 COMMAND = "repro.command"
 GIT_DIRTY = "repro.git.dirty"
 WEIGHTS_SHA256 = "repro.weights.sha256"
 ERROR = "repro.error"
 CAUSE = "repro.cause"
-"""Tag: the kind of error that ended a run early; NOT_FINITE where its cost was no longer a number."""
+"""Tag: the kind of error that ended a run early; NOT_FINITE if its cost was no longer a number."""
 NOT_FINITE = "NotFiniteError"
 VERDICT = "repro.verdict"
-"""Tag: what the seeds of the run's experiment say of the reported cost, set when they are compared."""
+"""Tag: the verdict of the seeds of the run's experiment on the reported cost."""
 SPEC_FILE = "spec.json"
 """Artifact: the whole spec as JSON."""
 WEIGHTS_FILE = "weights.safetensors"

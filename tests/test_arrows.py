@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "signals": set(),
     "provenance": set(),
     "rng": set(),
-    "findings": set(),
+    "measurement": set(),
     "spec": set(),
     "registry": {"spec"},
     "experiments": {"spec", "registry"},
@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "model": {"spec", "rng"},
     "engine": {"spec", "model"},
     "training": {"spec", "rng", "data", "model", "engine"},
-    "evaluation": {"spec", "rng", "findings", "images", "data", "model", "engine", "training"},
-    "tracking": {"spec", "findings", "data"},
+    "evaluation": {"spec", "rng", "measurement", "images", "data", "model", "engine", "training"},
+    "tracking": {"spec", "measurement", "data"},
     "runs": {
         "spec", "rng", "images", "provenance", "signals", "terminal",
         "data", "model", "engine", "training", "evaluation", "tracking",
@@ -41,7 +41,7 @@ MAY_IMPORT = {
         "model", "engine", "training", "runs", "sweep", "analysis",
     },
     "cli": {
-        "spec", "registry", "findings", "provenance", "signals", "terminal",
+        "spec", "registry", "measurement", "provenance", "signals", "terminal",
         "data", "model", "training", "evaluation", "tracking", "runs", "sweep", "analysis", "benchmarks",
     },
     "__main__": {"cli"},

@@ -21,8 +21,8 @@ from repro.analysis.tables import Tables, all_entries, diverged
 from repro import images, names
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import measurements, read
-from repro.tracking.notes import Note, annotate
+from repro.tracking import artifacts, reader
+from repro.tracking.writer import Note, annotate
 
 MAPPED = 800
 """Points of a latent map that the tables keep."""
@@ -108,7 +108,7 @@ def log_plots(page: Page, found: Tables) -> list[str]:
         for run_id in set(found.runs["run_id"]) & set(figure.runs):
             by_run.setdefault(run_id, {})[figure.name] = figure.png
     for run_id, plots in by_run.items():
-        measurements.log_plots(run_id, plots)
+        artifacts.log_files(run_id, {f"{name}.png": png for name, png in plots.items()}, "plots")
     return [f"{len(by_run)} runs were given plots"]
 
 
@@ -118,15 +118,15 @@ def draw(entry: Entry, directory: Path) -> list[Path]:
     Raises StoreError if the store cannot be read and ReproError if the reported curve cannot.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    runs = [run for run in read.runs(entry.name) if run.tags.get(names.DATA_STATUS) != "stand-in" and run.metrics]
+    runs = [run for run in reader.runs(entry.name) if run.tags.get(names.DATA_STATUS) != "stand-in" and run.metrics]
     if not runs:
         return []
-    costs = {_label(run): read.history(run.run_id, names.COST) for run in reversed(runs)}
+    costs = {_label(run): reader.history(run.run_id, names.COST) for run in reversed(runs)}
     written = [directory / f"{entry.name}_cost.png"]
     title = f"{entry.name}: training cost against the reported curve"
     curve = images.reported_curve(entry.file, entry.spec.reported[-1]) if entry.spec.reported else None
     images.cost_curve(title, costs, curve).savefig(written[0])
-    samples = read.last_image(runs[0].run_id, "samples")
+    samples = reader.last_image(runs[0].run_id, "samples")
     if samples is not None:
         written.append(directory / f"{entry.name}_samples.png")
         samples.save(written[1])
@@ -143,7 +143,7 @@ def notes(evidence: Evidence) -> dict[str, Note]:
         for run in runs[runs["status"] == "FINISHED"].to_dict("records"):
             usable = bool(run["comparable"])
             found[run["run_id"]] = Note(_of_run(entry, run, evidence), tags if usable else {})
-        for parent in read.parents(entry.name):
+        for parent in reader.parents(entry.name):
             if parent.tags.get(names.SIGNATURE) == entry.spec.signature and tags:
                 found[parent.run_id] = Note(_of_experiment(entry, evidence), tags)
     return found
@@ -170,7 +170,7 @@ def _of_experiment(entry: Entry, evidence: Evidence) -> str:
     return "\n\n".join(f"**{entry.name}, epoch {each.epoch}: {each.label}.** {headline(each)}" for each in judged)
 
 
-def _label(run: read.RunRecord) -> str:
+def _label(run: reader.RunRecord) -> str:
     return f"seed {run.params.get(names.SEED, '?')}" + ("" if run.comparable else " (not comparable)")
 
 
@@ -187,7 +187,7 @@ def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, file
     if run_id not in here:
         return []
     try:
-        content = measurements.artifact(run_id, f"{measurements.FOLDER}/{kind}.png")
+        content = artifacts.read_file(run_id, f"{artifacts.FOLDER}/{kind}.png")
     except ReproError as error:
         return [f"note: {error}"]
     files.figures.mkdir(parents=True, exist_ok=True)

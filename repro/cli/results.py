@@ -16,7 +16,7 @@ from repro.terminal import table
 
 if TYPE_CHECKING:
     from repro.analysis.tables import Tables
-    from repro.findings import Findings, Row
+    from repro.measurement import Measurement, Row
     from repro.runs.load import FinishedRun
 
 Results = Annotated[Path | None, typer.Option(metavar="DIR", help="Read the tables in DIR, not the tracking store.")]
@@ -116,9 +116,8 @@ def evaluate(
     to K * N + 10,000 * L. An interrupted command exits with 130 and logs nothing.
     """
     from repro import provenance
-    from repro.evaluation import image_ranges
-    from repro.evaluation import registry as measurements
-    from repro.evaluation.likelihood import Options
+    from repro.evaluation import image_ranges, measurements
+    from repro.evaluation.likelihood import Options, caveats
     from repro.runs import load
 
     wanted = measurements.check_names([*(measure or []), *(study or [])] or ["evaluation"])
@@ -126,13 +125,13 @@ def evaluate(
     run = load.load(run_id, data_dir, threads or provenance.cores())
     found: dict[str, Any] = {}
     for name in wanted:
-        findings = measurements.MEASUREMENTS[name](run, options, _note)
-        found[name] = [vars(row) for row in findings.rows]
+        measured = measurements.MEASUREMENTS[name](run, options, _note)
+        found[name] = [vars(row) for row in measured.rows]
         if not as_json:
-            _print_measurement(run, name, findings.rows)
+            _print_measurement(run, name, measured.rows)
             if name == "evaluation":
-                print(f"\n{measurements.caveats(run.spec, findings)}")
-        _log_whole(run, name, findings)
+                print(f"\n{caveats(run.spec, measured)}")
+        _log_whole(run, name, measured)
     if as_json:
         about = {"run_id": run.record.run_id, "experiment": run.record.experiment, "seed": run.seed}
         print(json.dumps(about | {"data": run.dataset.origin, "measurements": found}, indent=2))
@@ -182,15 +181,15 @@ def _note(*lines: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _log_whole(run: "FinishedRun", name: str, findings: "Findings") -> None:
+def _log_whole(run: "FinishedRun", name: str, measured: "Measurement") -> None:
     """Log a measurement. An interrupt takes effect after all of it is logged."""
     from repro import provenance
     from repro.signals import Interrupted, interruptible
-    from repro.tracking import measurements
+    from repro.tracking import artifacts
 
     try:
         with interruptible() as check_interrupt:
-            measurements.log_measurement(run.record, name, findings, provenance.command())
+            artifacts.log_measurement(run.record, name, measured, provenance.command())
             check_interrupt()
     except Interrupted as stop:
         raise typer.Exit(stop.exit_code) from None

@@ -118,12 +118,12 @@ def verify_(
     """
     from repro import names
     from repro.runs import resume, run_dir, verify
-    from repro.tracking import read
+    from repro.tracking import reader
     from repro.training.trainer import Trainer
 
     found = run_dir.find(run_id)
     config, dataset = resume.recorded(found, data_dir)
-    done = len(read.history(found, names.COST))
+    done = len(reader.history(found, names.COST))
     if not done:
         raise ReproError(f"run {found} has no epoch to verify")
     settings = replace(config.settings, threads=threads or config.threads)
@@ -132,7 +132,7 @@ def verify_(
     def tell(epoch: int, difference: float) -> None:
         print(f"epoch {epoch:4d}/{count}  cost differs by {difference:+.3g} nats", flush=True)
 
-    verdict = verify.verify(read.run(found), Trainer(config.spec, config.seed, dataset, settings), count, tell)
+    verdict = verify.verify(reader.run(found), Trainer(config.spec, config.seed, dataset, settings), count, tell)
     print(f"run {found}, {verdict.epochs} of {done} epochs: {verdict.agreement}")
     if verdict.epoch is not None:
         print(f"first epoch that differs: {verdict.epoch}; largest relative difference of a cost {verdict.largest:.2g}")
@@ -173,8 +173,8 @@ def _train(run_id: str, config: "RunConfig", dataset: "Dataset", summary: Path |
     from repro.runs import progress, runner
 
     progress.announce(config, dataset)
-    with progress.reporter(config.spec) as reporter:
-        result = runner.run(run_id, config, dataset, reporter)
+    with progress.bars() as bars:
+        result = runner.run(run_id, config, dataset, progress.RunDisplay(config.spec, bars))
     progress.conclude(result)
     _write_summary(summary, result.to_json())
     return result.exit_code

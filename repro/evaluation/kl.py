@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from repro.engine import to_batch
-from repro.findings import Findings, Row
+from repro.measurement import Measurement, Row
 from repro.model import VAE, objective
 from repro.rng import stream
 
@@ -15,7 +15,7 @@ CHUNK = 100  # images whose draws are in memory at once
 
 
 @torch.no_grad()
-def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) -> Findings:
+def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) -> Measurement:
     """Compute the mean KL(q(z|x) || N(0, I)) over images in three ways, nats per image. uint8 [N, H, W, C].
 
     The Monte Carlo estimate is the mean of log q(z|x) - log p(z) over `draws` of z ~ q for each image. A row
@@ -41,7 +41,7 @@ def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) ->
         rows.append(Row(name, float(found.mean()), NATS))
         rows.append(Row(f"{name}_deviation", float(off.mean()) / whole, "standard errors"))
         rows.append(Row(f"{name}_image_deviation", of_images, "standard errors of an image, root mean square"))
-    return Findings([*rows, Row("kl_draws", draws, "draws of z per image"), Row("kl_images", len(images), "images")])
+    return Measurement([*rows, Row("kl_draws", draws, "draws of z per image"), Row("kl_images", len(images), "images")])
 
 
 def _log_ratios(mean: Tensor, log_variance: Tensor, draws: int, generator: torch.Generator) -> Tensor:

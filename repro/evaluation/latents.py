@@ -8,24 +8,25 @@ from torch import Tensor
 from repro import images
 from repro.data import Dataset
 from repro.engine import to_batch
-from repro.findings import Findings, Row
+from repro.measurement import Measurement, Row
 from repro.model import VAE
 from repro.model.objective import kl_to_standard_normal
 from repro.rng import stream
 
 STEPS = 11  # pictures in a row
-REACH = 3.0  # standard deviations of the prior that a traversal goes either way
+REACH = 3.0  # standard deviations of the prior that a traversal goes in either direction
 
 
 @torch.no_grad()
-def maps(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000, seed: int = 0) -> Findings:
+def maps(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000, seed: int = 0) -> Measurement:
     """Map the latent means of test images to two dimensions, and draw walks, traversals, samples and reconstructions.
 
     The first `mapped` images are mapped by PCA, the first `embedded` of them by t-SNE, which is slow. A row's `x` is
     the index of the test image; its group is the image's class, or `-` if the data set has no labels.
     """
     shown = to_batch(dataset.test[:mapped])
-    mean, log_variance = _encoded(model, shown)
+    parts = [model.encode(chunk) for chunk in torch.split(shown, 500)]
+    mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
     labels = ["-"] * len(shown) if dataset.test_labels is None else [str(int(each)) for each in dataset.test_labels]
     rows = []
     for name, points in {"pca": _pca(mean), "tsne": _tsne(mean[:embedded], seed)}.items():
@@ -37,17 +38,13 @@ def maps(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000,
     z = torch.randn((100, model.latent), generator=stream("samples", seed))
     starts, ends = _pairs(dataset, mean, seed)
     originals = shown[:50]
-    return Findings(
-        rows,
-        {
-            "samples": images.grid(model.generate(z).numpy(), columns=10),
-            "originals_and_reconstructions": images.pairs(
-                originals.numpy(), model.generate(mean[:50]).numpy(), columns=10
-            ),
-            "walk": images.grid(model.generate(walk(starts, ends)).numpy(), columns=STEPS),
-            "traversals": images.grid(model.generate(traversals(mean, log_variance)).numpy(), columns=STEPS),
-        },
-    )
+    pictures = {
+        "samples": images.grid(model.generate(z).numpy(), columns=10),
+        "originals_and_reconstructions": images.pairs(originals.numpy(), model.generate(mean[:50]).numpy(), columns=10),
+        "walk": images.grid(model.generate(walk(starts, ends)).numpy(), columns=STEPS),
+        "traversals": images.grid(model.generate(traversals(mean, log_variance)).numpy(), columns=STEPS),
+    }
+    return Measurement(rows, pictures)
 
 
 def walk(starts: Tensor, ends: Tensor) -> Tensor:
@@ -61,10 +58,9 @@ def traversals(mean: Tensor, log_variance: Tensor, rows: int = 10) -> Tensor:
 
     [N, D], [N, D] -> [rows * STEPS, D].
     """
-    by_dimension = torch.stack(
-        [kl_to_standard_normal(mean[:, [d]], log_variance[:, [d]]).mean() for d in range(mean.shape[1])]
-    )
-    chosen = by_dimension.argsort(descending=True)[:rows]
+    dimensions = range(mean.shape[1])
+    kl = torch.stack([kl_to_standard_normal(mean[:, [d]], log_variance[:, [d]]).mean() for d in dimensions])
+    chosen = kl.argsort(descending=True)[:rows]
     moved = mean[0].repeat(len(chosen), STEPS, 1)
     for row, dimension in enumerate(chosen.tolist()):
         moved[row, :, dimension] = torch.linspace(-REACH, REACH, STEPS)
@@ -80,11 +76,6 @@ def _pairs(dataset: Dataset, mean: Tensor, seed: int, rows: int = 8) -> tuple[Te
         pairs = [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
     chosen = torch.tensor(pairs[:rows], dtype=torch.int64).view(-1, 2)
     return mean[chosen[:, 0]], mean[chosen[:, 1]]
-
-
-def _encoded(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
-    both = [model.encode(chunk) for chunk in torch.split(images, 500)]
-    return torch.cat([mean for mean, _ in both]), torch.cat([log_variance for _, log_variance in both])
 
 
 def _pca(mean: Tensor) -> NDArray[np.float64]:

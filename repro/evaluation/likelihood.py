@@ -14,10 +14,11 @@ from torch import Tensor
 from repro.data import Dataset
 from repro.errors import ReproError
 from repro.evaluation import image_ranges
-from repro.evaluation.bounds import Bound, LogPx, Tell, bound, log_px, nobody
-from repro.findings import Findings, Row
+from repro.evaluation.bounds import Bound, LogPx, bound, log_px
+from repro.measurement import Measurement, Row, Tell, silent
 from repro.model import VAE
 from repro.rng import stream
+from repro.spec import Experiment
 from repro.training.loop import EVALUATION_BATCH
 
 ACTIVE = 0.01  # variance over images of E_q[z_d] above which a latent dimension counts as active, as in Burda et al.
@@ -55,7 +56,7 @@ def image_entropies(images: Tensor) -> Tensor:
     return torch.cat([table[chunk.cpu().int()].flatten(1).sum(1) for chunk in torch.split(images, EVALUATION_BATCH)])
 
 
-def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = nobody) -> Findings:
+def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = silent) -> Measurement:
     """Evaluate the model on the test images and, if `options.only` names training images, on the training images.
 
     All values are in nats per image unless their row has another unit. Standard errors are Monte Carlo. A row named
@@ -68,14 +69,18 @@ def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = nobody
     test = bound(model, dataset.test, options.draws, stream("elbo", options.seed), tell=tell)
     few = dataset.test[: options.images]
     weighted = log_px(model, few, options.samples, stream("log_px", options.seed), tell=tell)
-    bernoulli = len(model.outputs) == 1
-    rows = [*_elbo_rows(test, options), *_log_px_rows(weighted, test, options)]
     floors = {"train": entropy_floor(dataset.train), "test": entropy_floor(dataset.test)}
-    rows += [Row("entropy_floor", value, NATS, group) for group, value in floors.items()]
+    bernoulli = len(model.outputs) == 1
+    rows = [
+        _mean("test_neg_elbo_many", test.neg_elbo, test.standard_error),
+        _mean("test_reconstruction_many", test.reconstruction, test.standard_error),
+        _mean("test_kl_many", test.kl_of_dimension.sum(1)),
+        Row("elbo_draws", options.draws, "draws of z per image"),
+        *_log_px_rows(weighted, test, options),
+        *(Row("entropy_floor", value, NATS, group) for group, value in floors.items()),
+    ]
     if bernoulli:
-        error = _error_of_mean(test.standard_error)
-        excess = float(test.neg_elbo.mean()) - floors["test"]
-        rows.append(Row("test_excess_over_floor", excess, NATS, standard_error=error))
+        rows.append(_mean("test_excess_over_floor", test.neg_elbo - floors["test"], test.standard_error))
     if options.only:
         train = bound(model, dataset.train, TRAIN_DRAWS, stream("train", options.seed), tell=tell)
         rows += _training_rows(train, dataset.train, named, bernoulli)
@@ -83,29 +88,40 @@ def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = nobody
     wrong = [row.quantity for row in rows if not math.isfinite(row.value)]
     if wrong:
         raise ReproError(f"the model gives numbers that are not finite: {', '.join(dict.fromkeys(wrong))}")
-    return Findings(rows)
+    return Measurement(rows)
 
 
-def _elbo_rows(test: Bound, options: Options) -> Iterator[Row]:
-    error = _error_of_mean(test.standard_error)
-    yield Row("test_neg_elbo_many", float(test.neg_elbo.mean()), NATS, standard_error=error)
-    yield Row("test_reconstruction_many", float(test.reconstruction.mean()), NATS, standard_error=error)
-    yield Row("test_kl_many", float(test.kl_of_dimension.sum(1).mean()), NATS)
-    yield Row("elbo_draws", options.draws, "draws of z per image")
+def caveats(spec: Experiment, measurement: Measurement) -> str:
+    """Return sentences that must be printed beside the log p(x) of an evaluation."""
+    value = {row.quantity: row.value for row in measurement.rows if not row.group}
+    log_px, by_tenths = value["test_log_px"], value["test_log_px_by_tenths"]
+    if spec.model.likelihood == "bernoulli":
+        scale = (
+            'On grey pixels the Bernoulli "log p(x)" is not a likelihood of binary data, nor a density: it is not '
+            "comparable with tables for binarised MNIST."
+        )
+    else:
+        scale = (
+            "The Gaussian log p(x) is a density of pixels in [0, 1], which are bytes and were not dequantised: compare "
+            "it with models of the same pixels only."
+        )
+    return (
+        f"log p(x) is a lower bound in expectation, by K = {value['log_px_samples']:,} draws of z each. K/10 give "
+        f"{by_tenths:.2f}: the {log_px - by_tenths:.2f} nats between them, not +-, show how far it still rises with K. "
+        f"{scale}"
+    )
 
 
 def _log_px_rows(weighted: LogPx, test: Bound, options: Options) -> Iterator[Row]:
-    count, error = len(weighted.value), _error_of_mean(weighted.standard_error)
-    same = test.neg_elbo[:count]
-    its_error = _error_of_mean(test.standard_error[:count])
-    yield Row("test_log_px", float(weighted.value.mean()), NATS, standard_error=error)
-    yield Row("test_log_px_by_tenths", float(weighted.by_tenths.mean()), NATS)
+    count = len(weighted.value)
+    yield _mean("test_log_px", weighted.value, weighted.standard_error)
+    yield _mean("test_log_px_by_tenths", weighted.by_tenths)
     yield from _sampling_error("test_log_px_sampling_error", weighted.value, population=len(test.mean))
     yield Row("test_effective_sample_size", float(weighted.effective.median()), "draws, median over images")
     yield Row("log_px_samples", options.samples, "draws of z per image")
     yield Row("log_px_images", count, "images, the first of the test images")
-    # the claim that the ELBO is a bound is about one and the same images
-    yield Row("test_neg_elbo_many", float(same.mean()), NATS, "images of log p(x)", standard_error=its_error)
+    # to compare log p(x) with the ELBO of the same images
+    yield _mean("test_neg_elbo_many", test.neg_elbo[:count], test.standard_error[:count], "images of log p(x)")
 
 
 def _dimension_rows(test: Bound) -> Iterator[Row]:
@@ -122,20 +138,20 @@ def _dimension_rows(test: Bound) -> Iterator[Row]:
 def _training_rows(train: Bound, images: Tensor, named: Tensor, bernoulli: bool) -> Iterator[Row]:
     entropies = image_entropies(images)
     for group, chosen in {"named images": named, "other images": ~named, "all": torch.ones_like(named)}.items():
-        cost, floor = train.neg_elbo[chosen], entropies[chosen]
-        error = _error_of_mean(train.standard_error[chosen])
-        yield Row("train_neg_elbo", float(cost.mean()), NATS, group, standard_error=error)
+        cost, error, floor = train.neg_elbo[chosen], train.standard_error[chosen], entropies[chosen]
+        yield _mean("train_neg_elbo", cost, error, group)
         yield from _sampling_error("train_neg_elbo_sampling_error", cost, group)
-        yield Row("entropy_floor", float(floor.mean()), NATS, group)
+        yield _mean("entropy_floor", floor, group=group)
         if bernoulli:
-            yield Row("train_excess_over_floor", float((cost - floor).mean()), NATS, group, standard_error=error)
+            yield _mean("train_excess_over_floor", cost - floor, error, group)
             yield from _sampling_error("train_excess_sampling_error", cost - floor, group)
         yield Row("train_images", int(chosen.sum()), "images", group)
 
 
-def _error_of_mean(errors: Tensor) -> float:
-    """Return the standard error of the mean of independent estimates with these standard errors. [N]."""
-    return float(errors.square().sum().sqrt()) / len(errors)
+def _mean(quantity: str, values: Tensor, errors: Tensor | None = None, group: str = "") -> Row:
+    """Return the mean of independent estimates, nats per image, and its error from their standard errors. [N], [N]."""
+    error = None if errors is None else float(errors.square().sum().sqrt()) / len(errors)
+    return Row(quantity, float(values.mean()), NATS, group, standard_error=error)
 
 
 def _sampling_error(quantity: str, values: Tensor, group: str = "", population: int | None = None) -> Iterator[Row]:

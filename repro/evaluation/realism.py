@@ -1,7 +1,5 @@
 """Realism of generated digits, judged by a classifier of digits and by a classifier of real against generated."""
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,8 +9,7 @@ from repro import images
 from repro.data import Dataset
 from repro.engine import to_batch
 from repro.errors import UsageError
-from repro.evaluation.bounds import Tell, nobody
-from repro.findings import Findings, Row
+from repro.measurement import Measurement, Row, Tell, mean_row, silent
 from repro.model import VAE
 from repro.rng import stream
 
@@ -21,8 +18,8 @@ SURE = 0.9
 
 
 def realism(
-    model: VAE, dataset: Dataset, samples: int = 10_000, epochs: int = 3, seed: int = 0, tell: Tell = nobody
-) -> Findings:
+    model: VAE, dataset: Dataset, samples: int = 10_000, epochs: int = 3, seed: int = 0, tell: Tell = silent
+) -> Measurement:
     """Measure a classifier's confidence on generated digits, and how well a second one tells them from real digits.
 
     Samples and reconstructions are the means of p(x|z), rounded to bytes. Confidence is the largest class probability.
@@ -38,7 +35,7 @@ def realism(
     classifier = trained(train, dataset.train_labels, CLASSES, epochs, seed, tell)
     drawn, copies = _drawn(model, test, samples, seed)
     correct = (probabilities(classifier, test).argmax(1) == dataset.test_labels).double()
-    rows = [Row("classifier_accuracy", float(correct.mean()), "share", standard_error=_error(correct))]
+    rows = [mean_row("classifier_accuracy", correct, "share")]
     means = torch.stack([train[dataset.train_labels == digit].mean(0) for digit in range(CLASSES)])
     groups = {
         "test digits": test,
@@ -49,22 +46,24 @@ def realism(
     }
     chances = {group: probabilities(classifier, images) for group, images in groups.items()}
     for group, chance in chances.items():
-        rows += _confidence(chance.max(1).values, group)
+        confidence = chance.max(1).values
+        rows.append(mean_row("mean_confidence", confidence, "probability", group))
+        rows.append(Row("median_confidence", float(np.median(confidence.numpy())), "probability", group))
+        rows.append(mean_row("share_sure", confidence > SURE, f"share with confidence above {SURE}", group))
     shares = torch.bincount(chances["samples"].argmax(1), minlength=CLASSES).double() / len(drawn)
     rows += [Row("share_of_samples", float(share), "share", str(digit)) for digit, share in enumerate(shares)]
-    rows.append(
-        Row("entropy_of_samples_classes", float(torch.special.entr(shares).sum()), "nats, ln 10 = 2.30 at most")
-    )
+    entropy = float(torch.special.entr(shares).sum())
+    rows.append(Row("entropy_of_samples_classes", entropy, "nats, ln 10 = 2.30 at most"))
     for group, real, other in (("", train, drawn), ("reconstructions", test, copies), ("test digits", train, test)):
         rows.append(told_apart(real[:samples], other[:samples], group, epochs, seed, tell))
     order = chances["samples"].max(1).values.argsort(descending=True)
     sheets = {"most_confident": order[:50], "least_confident": order.flip(0)[:50]}
     sheet = {f"samples_{name}": images.grid(drawn[chosen].numpy(), columns=10) for name, chosen in sheets.items()}
-    return Findings(rows, sheet)
+    return Measurement(rows, sheet)
 
 
 def told_apart(
-    real: Tensor, generated: Tensor, group: str = "", epochs: int = 3, seed: int = 0, tell: Tell = nobody
+    real: Tensor, generated: Tensor, group: str = "", epochs: int = 3, seed: int = 0, tell: Tell = silent
 ) -> Row:
     """Train a classifier of real against generated images; return its accuracy on a fifth held out. [N, C, H, W] each.
 
@@ -76,10 +75,10 @@ def told_apart(
     kept, used = order[: 2 * count // 5], order[2 * count // 5 :]
     judge = trained(images[used], truth[used], 2, epochs, seed, tell)
     right = (probabilities(judge, images[kept]).argmax(1) == truth[kept]).double()
-    return Row("real_or_generated_accuracy", float(right.mean()), "share", group, standard_error=_error(right))
+    return mean_row("real_or_generated_accuracy", right, "share", group)
 
 
-def trained(images: Tensor, labels: Tensor, classes: int, epochs: int, seed: int, tell: Tell = nobody) -> nn.Module:
+def trained(images: Tensor, labels: Tensor, classes: int, epochs: int, seed: int, tell: Tell = silent) -> nn.Module:
     """Train a small convolutional classifier, by Adam at 1e-3 in batches of 100. [N, C, H, W] in [0, 1], int64 [N]."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream("classifier", seed, classes).initial_seed())
@@ -126,16 +125,3 @@ def _drawn(model: VAE, test: Tensor, samples: int, seed: int) -> tuple[Tensor, T
     copies = torch.cat([model.generate(model.encode(chunk)[0]) for chunk in torch.split(test, 500)])
     # Real pixels are bytes: without rounding, a classifier could tell generated images by their fractions alone.
     return drawn.mul_(255).round_().div_(255), copies.mul_(255).round_().div_(255)
-
-
-def _confidence(confidence: Tensor, group: str) -> list[Row]:
-    sure = (confidence > SURE).double()
-    return [
-        Row("mean_confidence", float(confidence.mean()), "probability", group, standard_error=_error(confidence)),
-        Row("median_confidence", float(np.median(confidence.numpy())), "probability", group),
-        Row("share_sure", float(sure.mean()), f"share with confidence above {SURE}", group, None, _error(sure)),
-    ]
-
-
-def _error(values: Tensor) -> float | None:
-    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.engine import to_batch
-from repro.findings import Findings, Row
+from repro.measurement import Measurement, Row, mean_row
 from repro.model import VAE
 from repro.rng import stream
 
@@ -16,7 +16,7 @@ HALF = 0.5  # of the Nyquist frequency, above which a frequency is high
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
-def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> Findings:
+def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> Measurement:
     """Measure the spectra of the first `count` images, of their reconstructions and of samples. uint8 [N, H, W, C].
 
     A row `spectrum` is the mean power at a frequency as a share of the power at all frequencies; its `x` is the
@@ -25,20 +25,21 @@ def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> 
     """
     shown = images[:count]
     groups = {"data": _arrays(to_batch(shown)), **_drawn(model, shown, seed)}
-    rows, shares, errors = [], {}, {}
+    rows, share = [], {}
     for group, pixels in groups.items():
         power, frequency = spectra(luminance(pixels))
         rows += [Row("spectrum", value, "share of energy", group, x) for x, value in radial(power, frequency)]
-        each = high_share(power, frequency)
-        shares[group], errors[group] = float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each))
-        rows.append(Row("high_frequency_share", shares[group], "share of energy", group, None, errors[group]))
-    for group in ("reconstructions", "samples"):
-        ratio = shares[group] / shares["data"]
-        error = math.hypot(errors[group], ratio * errors["data"]) / shares["data"]  # by the delta method
-        rows.append(Row("high_frequency_ratio", ratio, "of the data's share", group, None, error))
+        share[group] = mean_row("high_frequency_share", high_share(power, frequency), "share of energy", group)
+        rows.append(share[group])
+    data = share["data"]
+    for drawn in (share["reconstructions"], share["samples"]):
+        ratio = drawn.value / data.value
+        # by the delta method
+        error = math.hypot(drawn.standard_error or math.nan, ratio * (data.standard_error or math.nan)) / data.value
+        rows.append(Row("high_frequency_ratio", ratio, "of the data's share", drawn.group, None, error))
     across = neighbours(groups["data"])
     rows.append(Row("neighbour_correlation", across, "correlation of pixels side by side", "data"))
-    return Findings(rows)
+    return Measurement(rows)
 
 
 def luminance(pixels: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,8 +1,6 @@
-"""RunConfig: everything that decides what one run computes, and where its data come from."""
+"""RunConfig: everything that decides what one run computes, and where its data are read from."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from logging.handlers import MemoryHandler
@@ -31,7 +29,7 @@ class RunConfig:
     experiment: str  # a registered name, or the absolute path of a user's file
     spec: Experiment  # with the assignments applied
     seed: int = 0
-    assignments: tuple[str, ...] = ()  # what --set and --epochs changed
+    assignments: tuple[str, ...] = ()  # of --set and --epochs
     data: Choice = "auto"
     data_dir: Path | None = None
     fingerprint: str = ""  # of the data set; "" until it is loaded
@@ -49,7 +47,7 @@ class RunConfig:
 
     @property
     def settings(self) -> Settings:
-        """How the engine is to compute the steps."""
+        """How the engine computes the steps."""
         return Settings(self.device, self.threads, self.precision, self.engine, self.products)
 
     def resolved(self) -> "RunConfig":
@@ -58,7 +56,6 @@ class RunConfig:
         return replace(self, engine=settings.engine, products=settings.products)
 
     def load_data(self) -> Dataset:
-        """Load the data set; see `load_data` for what it raises."""
         return load_data(self.spec, self.data, self.data_dir)
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +65,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: Any) -> "RunConfig":
-        """Read what `to_json` returned, here or in an earlier version. Raises UsageError with every fault."""
+        """Read the value of `to_json`, of this or an earlier version. Raises UsageError with every fault."""
         return checked(lambda: TypeAdapter(cls).validate_python(values))
 
 
@@ -90,10 +87,18 @@ def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Datase
     If it is a stand-in, print on stderr where the real data were looked for. Raises UsageError and DataError.
     """
     model.check(spec.model, spec.data.shape)
-    with _collected_log() as log:
+    log, printed = logging.getLogger("repro.data"), logging.StreamHandler()
+    printed.setFormatter(logging.Formatter("not found: %(message)s"))
+    collected = MemoryHandler(capacity=100, flushLevel=logging.CRITICAL, target=printed, flushOnClose=False)
+    log.addHandler(collected)
+    log.setLevel(logging.INFO)
+    try:
         dataset = data.load(spec.data, choice, data_dir)
         if dataset.status == "stand-in":
-            log.flush()
+            collected.flush()
+    finally:
+        log.removeHandler(collected)
+        collected.close()
     batch, images = spec.training.batch_size, len(dataset.train)
     if batch > images:
         raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")
@@ -107,18 +112,3 @@ def require_same_data(run_id: str, fingerprint: str, dataset: Dataset) -> None:
             f"run {run_id} was trained on other data (fingerprint {fingerprint[:12]}, here is "
             f"{dataset.fingerprint[:12]}: {dataset.origin}); name the directory it used with --data-dir"
         )
-
-
-@contextmanager
-def _collected_log() -> Iterator[MemoryHandler]:
-    """Collect what the search for data logs; it is printed on stderr when flushed, otherwise dropped."""
-    log, printed = logging.getLogger("repro.data"), logging.StreamHandler()
-    printed.setFormatter(logging.Formatter("not found: %(message)s"))
-    collected = MemoryHandler(capacity=100, flushLevel=logging.CRITICAL, target=printed, flushOnClose=False)
-    log.addHandler(collected)
-    log.setLevel(logging.INFO)
-    try:
-        yield collected
-    finally:
-        log.removeHandler(collected)
-        collected.close()

@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
@@ -13,39 +14,30 @@ from repro import names
 from repro.data import Dataset
 from repro.engine import Settings
 from repro.errors import ReproError, UsageError
+from repro.evaluation.measurements import TrainedRun
 from repro.model import VAE, build
 from repro.runs import run_dir
 from repro.runs.config import load_data, require_same_data
 from repro.spec import Experiment, from_dict
 from repro.text import first_line
-from repro.tracking import measurements, read, store
-from repro.tracking.read import RunRecord
+from repro.tracking import artifacts, reader, store
+from repro.tracking.reader import RunRecord
 from repro.training import checkpoint
-from repro.training.trainer import Trainer
 
 ID_LENGTH = 32  # of MLflow's run ids
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A finished run. `model` has its final weights; `settings` say how its steps were computed, but for threads."""
+class FinishedRun(TrainedRun):
+    """A finished run with its record in the tracking store."""
 
     record: RunRecord
-    spec: Experiment
-    seed: int
-    model: VAE
-    dataset: Dataset
-    settings: Settings
-
-    def trainer(self) -> Trainer:
-        """Return a trainer that repeats the training from the initial weights."""
-        return Trainer(self.spec, self.seed, self.dataset, self.settings)
 
 
 def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
     """Return the finished run whose id is, or begins with, `text`; its model is on the CPU.
 
-    Its data come from `data_dir`, or from where the run had them. Raises UsageError for a run that is unknown, has not
+    The data come from `data_dir`, or from where the run had them. Raises UsageError for a run that is unknown, has not
     finished, is of another version of the program or of other data, DataError if its data are not here, StoreError and
     ReproError if the store or an artifact of the run is missing or damaged.
     """
@@ -53,15 +45,15 @@ def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
     spec = _spec(record.run_id)
     model = _model(record, spec)
     dataset = _dataset(record, spec, data_dir)
-    return FinishedRun(record, spec, int(record.params[names.SEED]), model, dataset, _settings(record, threads))
+    return FinishedRun(spec, int(record.params[names.SEED]), model, dataset, _settings(record, threads), record)
 
 
 def _record(text: str) -> RunRecord:
     known = any(run_id.startswith(text) for run_id in run_dir.run_ids())
     run_id = run_dir.find(text) if known or len(text) != ID_LENGTH else text
-    if not store.exists():  # to read it would make an empty one
+    if not store.exists():  # to read it would create an empty one
         raise UsageError(f"run {run_id} is not known: there is no tracking store in {store.folder()}")
-    record = read.run(run_id)
+    record = reader.run(run_id)
     if names.KIND in record.tags:
         raise UsageError(f"run {record.run_id} is the parent of several seeds and has no model; name one of its runs")
     if record.status != "FINISHED":
@@ -71,13 +63,10 @@ def _record(text: str) -> RunRecord:
 
 
 def _spec(run_id: str) -> Experiment:
-    content = measurements.artifact(run_id, names.SPEC_FILE)
     try:
-        values: Any = json.loads(content)
+        return from_dict(json.loads(artifacts.read_file(run_id, names.SPEC_FILE)))
     except ValueError as error:
         raise ReproError(f"artifact {names.SPEC_FILE} of run {run_id} is damaged: {error}") from None
-    try:
-        return from_dict(values)
     except UsageError as refused:
         faults = "; ".join(refused.faults)
         raise UsageError(f"run {run_id} is of another version of this program, with another spec: {faults}") from None
@@ -85,19 +74,16 @@ def _spec(run_id: str) -> Experiment:
 
 def _model(record: RunRecord, spec: Experiment) -> VAE:
     """Load the final weights, and check them against the checksum that the run recorded."""
-    name = names.WEIGHTS_FILE
-    content = measurements.artifact(record.run_id, name)
+    content = artifacts.read_file(record.run_id, names.WEIGHTS_FILE)
     model = build(spec, 0)
     try:
         tensors = load_tensors(content)
-        sound = checkpoint.digest(tensors) == record.tags.get(names.WEIGHTS_SHA256)
-        if sound:
-            model.load_state_dict(tensors)
+        if checkpoint.digest(tensors) != record.tags.get(names.WEIGHTS_SHA256):
+            raise ValueError("its SHA-256 is not the recorded one")
+        model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        reason = first_line(error)
-        raise ReproError(f"artifact {name} of run {record.run_id} is damaged: {reason}") from None
-    if not sound:
-        raise ReproError(f"artifact {name} of run {record.run_id} is damaged: its SHA-256 is not the recorded one")
+        fault = f"artifact {names.WEIGHTS_FILE} of run {record.run_id} is damaged: {first_line(error)}"
+        raise ReproError(fault) from None
     return model
 
 
@@ -112,7 +98,10 @@ def _dataset(record: RunRecord, spec: Experiment, data_dir: Path | None) -> Data
 
 
 def _settings(record: RunRecord, threads: int) -> Settings:
-    params = record.params
-    device = "cuda" if params["device"] == "cuda" and torch.cuda.is_available() else "cpu"
-    products = "" if params["products"] == "-" else params["products"]
-    return Settings(device, threads, cast(Any, params["precision"]), cast(Any, params["engine"]), products)
+    """Return how the run's steps were computed, on the CPU if there is no GPU here."""
+    recorded: dict[str, Any] = {key: record.params[key] for key in ("device", "precision", "engine", "products")}
+    if recorded["device"] != "cuda" or not torch.cuda.is_available():
+        recorded["device"] = "cpu"
+    if recorded["products"] == "-":
+        recorded["products"] = ""
+    return TypeAdapter(Settings).validate_python(recorded | {"threads": threads})

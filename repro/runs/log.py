@@ -1,11 +1,10 @@
-"""What a run logs: its description, metrics, pictures, weights and end. What is in its journal is not logged again."""
+"""The log of one run: description, metrics, pictures, weights and end. Nothing is logged twice to the outbox."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from shutil import copy2
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +19,11 @@ from repro.model import Generator
 from repro.rng import stream
 from repro.runs import run_dir
 from repro.runs.config import RunConfig
-from repro.tracking.journal import Journal
-from repro.tracking.write import RunWriter
+from repro.runs.result import not_comparable
+from repro.tracking.outbox import Outbox
+from repro.tracking.writer import RunWriter, comparability
 from repro.training import checkpoint
-from repro.training.loop import Costs
 from repro.training.trainer import Trainer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
 
@@ -38,16 +34,13 @@ class RunLog:
     def __init__(
         self, run_id: str, config: RunConfig, dataset: Dataset, trainer: Trainer, tell: Callable[[str], None]
     ) -> None:
-        """Open or begin the run's journal. `tell` is given a sentence on every trouble with the store or the disk."""
+        """Open or begin the run's outbox. `tell` is given a sentence on every trouble with the store or the disk."""
         self.run_id, self.config, self.dataset, self.trainer, self._tell = run_id, config, dataset, trainer, tell
-        self.journal = Journal(run_dir.path(run_id))
-        self.writer = RunWriter(run_id, self.journal, tell)
-        self._faults: set[str] = set()  # those of the disk that were reported
-
-    @property
-    def begun(self) -> bool:
-        """Whether the run's description has been logged."""
-        return self.journal.has("about")
+        self.reasons = not_comparable(config.entry, config.spec, dataset, config.precision)
+        self.test_neg_elbo: float | None = None
+        self.outbox = Outbox(run_dir.path(run_id))
+        self.writer = RunWriter(run_id, self.outbox, tell)
+        self._faults: set[str] = set()  # faults of the disk that were reported
 
     @contextmanager
     def survive_disk_errors(self, fault: str) -> Iterator[None]:
@@ -60,8 +53,8 @@ class RunLog:
                 self._tell(f"{fault}: {error}")
             self._faults.add(fault)
 
-    def describe(self, reasons: tuple[str, ...]) -> None:
-        """Log settings, spec, data set, code and machine; `reasons` say why the cost is not comparable."""
+    def describe(self) -> None:
+        """Log settings, spec, data set, code and machine."""
         config, dataset = self.config, self.dataset
         gpu = torch.cuda.get_device_name(config.device) if config.device == "cuda" else "none"
         tags = provenance.describe(gpu) | {
@@ -74,10 +67,10 @@ class RunLog:
             tags |= provenance.last_commit(config.entry.file)
         settings = {names.SEED: str(config.seed)}
         settings |= {key: str(value) or "-" for key, value in asdict(self.trainer.step.settings).items()}
-        self.writer.describe(config.spec, settings, tags | _comparability(reasons), dataset)
+        self.writer.describe(config.spec, settings, tags | comparability(self.reasons), dataset)
 
     def reopen(self) -> None:
-        """Set the run to RUNNING again, and clear what an earlier attempt said of its end."""
+        """Set the run to RUNNING again, and clear the error of an earlier attempt."""
         self.writer.status("RUNNING")
         self.writer.tags({names.ERROR: "-", names.CAUSE: "-"})
 
@@ -88,11 +81,11 @@ class RunLog:
 
     def metrics(self, epoch: int) -> None:
         """Log the metrics of an epoch, counted from 1."""
-        if not self.journal.has("metrics", step=epoch, group="epoch"):
+        if not self.outbox.has("metrics", step=epoch, group="epoch"):
             self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
 
     def epoch(self, epoch: int) -> None:
-        """Log the metrics of the epoch that was just trained, 0 before the first, and what its weights draw."""
+        """Log the metrics of the epoch that was just trained, 0 before the first, and pictures of some epochs."""
         if epoch:
             self.metrics(epoch)
         drawn = epoch in (0, 1, self.config.spec.training.epochs) or epoch % PICTURE_EVERY == 0
@@ -101,14 +94,15 @@ class RunLog:
 
     def weights(self) -> None:
         """Log the final weights and their checksum."""
-        spec, model = self.config.spec, self.trainer.model
         self.writer.tags({names.WEIGHTS_SHA256: self.trainer.digest()})
-        file = self.journal.files / names.WEIGHTS_FILE
-        checkpoint.write_tensors(file, model.state_dict(), {"signature": spec.signature})
+        metadata = {"signature": self.config.spec.signature}
+        checkpoint.write_tensors(self.outbox.files / names.WEIGHTS_FILE, self.trainer.model.state_dict(), metadata)
         self.writer.file(names.WEIGHTS_FILE)
 
-    def test(self, costs: Costs) -> None:
-        """Log the costs on the test images, the cost curve, and the decoder as an MLflow model."""
+    def test(self) -> None:
+        """Measure and log the costs on the test images; log the cost curve, and the decoder as an MLflow model."""
+        costs = self.trainer.test()
+        self.test_neg_elbo = costs.cost
         metrics = {
             names.TEST_NEG_ELBO: costs.cost,
             names.TEST_RECONSTRUCTION: costs.reconstruction,
@@ -116,11 +110,9 @@ class RunLog:
             names.ENTROPY_FLOOR: entropy_floor(self.trainer.train_images),
         }
         spec = self.config.spec
-        if not self.journal.has("metrics", group="test"):
+        if not self.outbox.has("metrics", group="test"):
             self.writer.metrics(metrics, spec.training.epochs, "test")
-        curve = "cost_curve.png"
-        self._cost_curve().savefig(self.journal.files / curve)
-        self.writer.file(curve)
+        self._cost_curve("cost_curve.png")
         example = np.zeros((2, spec.model.latent), np.float32)
         self.writer.model(Generator(self.trainer.model).cpu(), example, "generator")
 
@@ -128,14 +120,12 @@ class RunLog:
         """Log the newest checkpoint, unless the run is a trial, then why the run ended, and its status."""
         checkpoints = sorted(run_dir.checkpoints(self.run_id).glob("epoch-*.safetensors"))
         if checkpoints and not self.config.trial:
-            self._keep(checkpoints[-1])
-        self.writer.tags(_comparability(reasons) | tags)
+            newest = checkpoints[-1]
+            with self.survive_disk_errors(f"the checkpoint {newest} cannot be logged"):
+                copy2(newest, self.outbox.files / newest.name)
+                self.writer.file(newest.name, "checkpoints")
+        self.writer.tags(comparability(reasons) | tags)
         self.writer.status(status)
-
-    def _keep(self, newest: Path) -> None:
-        with self.survive_disk_errors(f"the checkpoint {newest} cannot be logged"):
-            copy2(newest, self.journal.files / newest.name)
-            self.writer.file(newest.name, "checkpoints")
 
     @torch.no_grad()
     def _pictures(self, epoch: int) -> None:
@@ -148,21 +138,18 @@ class RunLog:
             "reconstructions": images.pairs(_numpy(originals), _numpy(copies), columns=10),
         }
         for key, picture in pictures.items():
-            if not self.journal.has("image", key=key, step=epoch):
+            if not self.outbox.has("image", key=key, step=epoch):
                 self.writer.image(picture, key, epoch)
 
-    def _cost_curve(self) -> "Figure":
+    def _cost_curve(self, file: str) -> None:
         config, dataset = self.config, self.dataset
         curve = None
         if config.spec.reported and dataset.status != "stand-in":
             curve = images.reported_curve(config.entry.file, config.spec.reported[-1])
         costs = {epoch: row[names.COST] for epoch, row in enumerate(self.trainer.history, start=1)}
         title = f"{config.entry.name}, seed {config.seed}, {dataset.name} ({dataset.status})"
-        return images.cost_curve(title, {"this run": costs}, curve)
-
-
-def _comparability(reasons: tuple[str, ...]) -> dict[str, str]:
-    return {names.COMPARABLE: str(not reasons).lower(), names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-"}
+        images.cost_curve(title, {"this run": costs}, curve).savefig(self.outbox.files / file)
+        self.writer.file(file)
 
 
 def _numpy(pixels: Tensor) -> NDArray[np.float32]:

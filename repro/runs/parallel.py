@@ -1,4 +1,4 @@
-"""Tasks side by side: a function runs in child processes, each of which sends messages up and can be told to stop.
+"""Several tasks at a time: a function runs in child processes, which send messages up and can be told to stop.
 
 Each child has a pipe of its own: messages go up, the number of a signal goes down. If either process is killed, the
 other reads the end of the pipe. A queue for all children would stay locked if one were killed while writing to it.
@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -49,16 +48,15 @@ class Channel(Generic[Message_contra]):
 
 
 class Handler(Protocol[Task_contra, Message_contra]):
-    """Is told in the parent process what its children do."""
+    """Is told in the parent process when the child that works on a task sends a message, and when it has ended.
 
-    def message(self, task: Task_contra, message: Message_contra) -> None:
-        """The child that works on a task sent a message."""
+    The exit code is negative if a signal ended the child, and None if the child was never started. `stopped` is whether
+    all children were told to stop.
+    """
 
-    def ended(self, task: Task_contra, exit_code: int | None, stopped: bool) -> None:
-        """The child ended, with a negative code if by a signal; None if it was never started.
+    def message(self, task: Task_contra, message: Message_contra) -> None: ...
 
-        `stopped` is whether all children were told to stop.
-        """
+    def ended(self, task: Task_contra, exit_code: int | None, stopped: bool) -> None: ...
 
 
 def run_all(
@@ -72,46 +70,35 @@ def run_all(
     The function and the tasks are pickled. A first SIGINT or SIGTERM is passed on to the children, and no further child
     is started; a second one terminates them. Returns 0, or 130 or 143 if such a signal came. No child is left running.
     """
-    return _Pool(function, list(tasks), handler).run(at_once)
-
-
-@dataclass
-class _Child(Generic[Task]):
-    task: Task
-    process: BaseProcess
+    pool = _Pool(function, list(tasks), handler)
+    try:
+        with interruptible() as check_interrupt:
+            resource_tracker.ensure_running()  # it unblocks signals when it starts, which `start` has blocked
+            pool.pass_on_signal(check_interrupt)
+            while pool.waiting or pool.children:
+                while pool.waiting and len(pool.children) < at_once:
+                    pool.start(pool.waiting.pop(0))
+                for pipe in wait(list(pool.children), timeout=POLL):
+                    pool.receive(pipe)
+                pool.pass_on_signal(check_interrupt)
+    except Interrupted as second:
+        pool.stopped = second.exit_code
+        for _, process in pool.children.values():
+            process.terminate()
+    finally:
+        pool.end_all()
+    return pool.stopped
 
 
 class _Pool(Generic[Task, Message]):
     def __init__(
-        self,
-        function: Callable[[Task, Channel[Message]], None],
-        tasks: list[Task],
-        handler: Handler[Task, Message],
+        self, function: Callable[[Task, Channel[Message]], None], tasks: list[Task], handler: Handler[Task, Message]
     ) -> None:
         self.function, self.waiting, self.handler = function, tasks, handler
-        self.children: dict[Connection, _Child[Task]] = {}  # by this process's end of the pipe
+        self.children: dict[Connection, tuple[Task, BaseProcess]] = {}  # by this process's end of the pipe
         self.stopped = 0  # the exit code that a signal asks for
 
-    def run(self, at_once: int) -> int:
-        try:
-            with interruptible() as check_interrupt:
-                resource_tracker.ensure_running()  # it unblocks signals when it starts, which `_start` has blocked
-                self._pass_on_signal(check_interrupt)
-                while self.waiting or self.children:
-                    while self.waiting and len(self.children) < at_once:
-                        self._start(self.waiting.pop(0))
-                    for pipe in wait(list(self.children), timeout=POLL):
-                        self._receive(pipe)
-                    self._pass_on_signal(check_interrupt)
-        except Interrupted as second:
-            self.stopped = second.exit_code
-            for child in self.children.values():
-                child.process.terminate()
-        finally:
-            self._end_all()
-        return self.stopped
-
-    def _start(self, task: Task) -> None:
+    def start(self, task: Task) -> None:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_child_main, args=(self.function, task, theirs))
@@ -121,23 +108,17 @@ class _Pool(Generic[Task, Message]):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.children[ours] = _Child(task, process)
+        self.children[ours] = task, process
 
-    def _receive(self, pipe: Any) -> None:
+    def receive(self, pipe: Any) -> None:
         try:
             message = pipe.recv()
         except (EOFError, OSError):
             self._ended(pipe)
         else:
-            self.handler.message(self.children[pipe].task, message)
+            self.handler.message(self.children[pipe][0], message)
 
-    def _ended(self, pipe: Connection) -> None:
-        child = self.children.pop(pipe)
-        pipe.close()
-        child.process.join()
-        self.handler.ended(child.task, child.process.exitcode, bool(self.stopped))
-
-    def _pass_on_signal(self, check_interrupt: Callable[[], None]) -> None:
+    def pass_on_signal(self, check_interrupt: Callable[[], None]) -> None:
         try:
             check_interrupt()
         except Interrupted as stop:
@@ -151,15 +132,21 @@ class _Pool(Generic[Task, Message]):
                 with suppress(OSError):
                     pipe.send(stop.exit_code - 128)
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
         """Close the pipes, which tells the children that are left to stop; kill those that do not."""
         for pipe in self.children:
             pipe.close()
-        for pipe, child in list(self.children.items()):
-            child.process.join(PATIENCE)
-            if child.process.is_alive():
-                child.process.kill()
+        for pipe, (_, process) in list(self.children.items()):
+            process.join(PATIENCE)
+            if process.is_alive():
+                process.kill()
             self._ended(pipe)
+
+    def _ended(self, pipe: Connection) -> None:
+        task, process = self.children.pop(pipe)
+        pipe.close()
+        process.join()
+        self.handler.ended(task, process.exitcode, bool(self.stopped))
 
 
 def _child_main(function: Callable[[Any, Channel[Any]], None], task: Any, pipe: Connection) -> None:

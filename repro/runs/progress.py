@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from statistics import fmean, stdev
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,10 +12,11 @@ from repro import names
 from repro.data import Dataset
 from repro.runs.config import RunConfig
 from repro.runs.result import RunResult
-from repro.runs.runner import Reporter
 from repro.spec import Experiment
 from repro.terminal import duration, say, table
 from repro.text import plural
+
+SEE_MORE = "see curves, samples and checkpoints: python -m repro ui"
 
 
 def announce(config: RunConfig, dataset: Dataset, seeds: str = "") -> None:
@@ -29,22 +29,76 @@ def announce(config: RunConfig, dataset: Dataset, seeds: str = "") -> None:
     status = "" if dataset.status == "stand-in" else f"{dataset.status}, "  # a stand-in's origin says so
     say(f"data: {dataset.name}, {status}{dataset.origin}, {len(dataset.train):,} training images")
     if dataset.status == "stand-in":
-        banner = "*** STAND-IN DATA: this is not the real data set. Nothing here compares with a reported cost. ***"
-        say(banner, "*** Name a directory that has it (--data-dir DIR), or allow a download. ***")
+        say(
+            "*** STAND-IN DATA: this is not the real data set. Nothing here compares with a reported cost. ***",
+            "*** Name a directory that has it (--data-dir DIR), or allow a download. ***",
+        )
 
 
 @contextmanager
-def reporter(spec: Experiment) -> Iterator[Reporter]:
-    """Give a live reporter on a terminal, a plain one otherwise."""
-    with _bars() as progress:
-        yield _Row(spec, progress) if progress else _Lines(spec)
+def bars() -> Iterator[Progress | None]:
+    """Give the bars that are drawn during the block, or None if the output is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        yield None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    figures = TextColumn("{task.fields[figures]}")
+    with Progress(*columns, figures, console=console, refresh_per_second=5) as progress:
+        yield progress
 
 
-class RowReporter(Reporter, Protocol):
-    """A reporter whose row on the terminal can be removed."""
+class RunDisplay:
+    """One run: a bar over its steps on a terminal, else a line for each epoch. It is a `runner.Reporter`.
+
+    Everything begins with `label`. `every` is a bar over the steps of all runs, of which this run has `steps`.
+    """
+
+    def __init__(
+        self, spec: Experiment, progress: Progress | None, label: str = "", every: TaskID | None = None, steps: int = 0
+    ) -> None:
+        self.epochs, self.progress, self.label, self.every = spec.training.epochs, progress, label, every
+        self.task: TaskID | None = None
+        self.left, self.began, self.done = steps, time.perf_counter(), 0
+
+    def started(self, run_id: str, steps: int, done: int) -> None:
+        self.began, self.done = time.perf_counter(), self.epochs * done // steps
+        say(f"{self.label}run {run_id}: {steps:,} steps" + (f", {done:,} of them done before" if done else ""))
+        self.left = steps
+        self.step(done)
+        if self.progress:
+            self.task = self.progress.add_task("", total=steps, completed=done, figures="")
+            self._show(self.done)
+
+    def tell(self, text: str) -> None:
+        say(f"{self.label}note: {text}", error=True)
+
+    def step(self, count: int = 1) -> None:
+        self.left -= count
+        for task in (self.task, self.every):
+            if self.progress and task is not None:
+                self.progress.advance(task, count)
+
+    def epoch(self, number: int, row: dict[str, float]) -> None:
+        if self.progress:
+            self._show(number, f"cost {row[names.COST]:.2f}  {row[names.IMAGES_PER_SECOND]:,.0f} images/s")
+            return
+        left = (time.perf_counter() - self.began) / (number - self.done) * (self.epochs - number)
+        say(
+            f"{self.label}epoch {number:4d}/{self.epochs}  cost {row[names.COST]:9.4f}  reconstruction "
+            f"{row[names.RECONSTRUCTION]:9.4f}  KL {row[names.KL]:8.4f}  held-out {row[names.HELDOUT_NEG_ELBO]:9.4f}  "
+            f"{row[names.IMAGES_PER_SECOND]:7,.0f} images/s  {duration(left)} left"
+        )
 
     def close(self) -> None:
-        """The run has ended."""
+        self.step(self.left)
+        if self.progress and self.task is not None:
+            self.progress.remove_task(self.task)
+
+    def _show(self, done: int, figures: str = "") -> None:
+        if self.progress and self.task is not None:
+            shown = f"{self.label}epoch {min(done + 1, self.epochs)}/{self.epochs}"
+            self.progress.update(self.task, description=shown, figures=figures)
 
 
 class SeedsDisplay:
@@ -54,17 +108,12 @@ class SeedsDisplay:
         """Show `seeds` seeds, each of `steps` steps."""
         self.spec, self.seeds, self.steps, self.progress, self.ended = spec, seeds, steps, progress, 0
         self.all = progress.add_task(self._title(), total=seeds * steps, figures="") if progress else None
-        self._rows: dict[int, RowReporter] = {}
+        self._rows: dict[int, RunDisplay] = {}
 
-    def row(self, seed: int) -> RowReporter:
-        """Return the reporter of a seed."""
+    def row(self, seed: int) -> RunDisplay:
+        """Return the display of a seed."""
         if seed not in self._rows:
-            label = f"seed {seed}  "
-            self._rows[seed] = (
-                _Row(self.spec, self.progress, label, self.all, self.steps)
-                if self.progress
-                else _Lines(self.spec, label)
-            )
+            self._rows[seed] = RunDisplay(self.spec, self.progress, f"seed {seed}  ", self.all, self.steps)
         return self._rows[seed]
 
     def end(self, result: RunResult) -> None:
@@ -84,13 +133,6 @@ class SeedsDisplay:
         return f"{self.ended} of {self.seeds} seeds"
 
 
-@contextmanager
-def seeds_display(spec: Experiment, seeds: int, steps: int) -> Iterator[SeedsDisplay]:
-    """Give a display for `seeds` seeds, each of `steps` steps."""
-    with _bars() as progress:
-        yield SeedsDisplay(spec, seeds, steps, progress)
-
-
 def conclude(result: RunResult) -> None:
     """Print a run's result, how it compares with the reported costs, and where to see more."""
     took = duration(result.seconds)
@@ -108,7 +150,7 @@ def conclude(result: RunResult) -> None:
         say(f"  NOT COMPARABLE with the reported cost: {'; '.join(result.reasons)}")
     if result.error:
         say(f"error: {result.error}", error=True)
-    say("see curves, samples and checkpoints: python -m repro ui")
+    say(SEE_MORE)
 
 
 def conclude_seeds(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
@@ -134,11 +176,11 @@ def conclude_seeds(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
     if costs:
         deviation = f", standard deviation {stdev(costs):.4f}" if len(costs) > 1 else ""
         say(f"\n  training cost, mean of {len(costs):4d} {fmean(costs):10.4f} nats per image{deviation}")
-    if costs and not reasons:
-        _say_reported(finished)
     if reasons:
         say(f"  NOT COMPARABLE with the reported cost: {'; '.join(reasons)}")
-    say("see curves, samples and checkpoints: python -m repro ui")
+    else:
+        _say_reported(finished)
+    say(SEE_MORE)
 
 
 def _say_reported(runs: Sequence[RunResult]) -> None:
@@ -146,94 +188,3 @@ def _say_reported(runs: Sequence[RunResult]) -> None:
     for each in zip(*(run.reported for run in runs), strict=False):
         difference = fmean(run.difference for run in each)
         say(f"  reported at epoch {each[0].epoch:<8d} {each[0].reported:10.4f}  difference {difference:+.4f}")
-
-
-class _Lines:
-    """Prints one line an epoch, beginning with `label`."""
-
-    def __init__(self, spec: Experiment, label: str = "") -> None:
-        self.epochs, self.label, self.began, self.done = spec.training.epochs, label, time.perf_counter(), 0
-
-    def started(self, run_id: str, steps: int, done: int) -> None:
-        self.began, self.done = time.perf_counter(), self.epochs * done // steps
-        say(f"{self.label}run {run_id}: {_steps(steps, done)}")
-
-    def tell(self, text: str) -> None:
-        say(f"{self.label}note: {text}", error=True)
-
-    def step(self, count: int = 1) -> None:
-        pass
-
-    def epoch(self, number: int, row: dict[str, float]) -> None:
-        left = (time.perf_counter() - self.began) / (number - self.done) * (self.epochs - number)
-        say(f"{self.label}epoch {number:4d}/{self.epochs}  {_figures(row)}  {duration(left)} left")
-
-    def close(self) -> None:
-        pass
-
-
-class _Row:
-    """A bar over a run's steps with the last epoch's figures; `every` is a bar over the steps of all runs."""
-
-    def __init__(
-        self, spec: Experiment, progress: Progress, label: str = "", every: TaskID | None = None, steps: int = 0
-    ) -> None:
-        self.epochs, self.label, self.progress, self.every = spec.training.epochs, label, progress, every
-        self.task: TaskID | None = None
-        self.left = steps
-
-    def started(self, run_id: str, steps: int, done: int) -> None:
-        self._print(f"run {run_id}: {_steps(steps, done)}")
-        self.left = steps
-        self.step(done)
-        self.task = self.progress.add_task("", total=steps, completed=done, figures="")
-        self._show(self.epochs * done // steps)
-
-    def tell(self, text: str) -> None:
-        self._print(f"note: {text}")
-
-    def step(self, count: int = 1) -> None:
-        self.left -= count
-        for task in (self.task, self.every):
-            if task is not None:
-                self.progress.advance(task, count)
-
-    def epoch(self, number: int, row: dict[str, float]) -> None:
-        self._show(number, figures=f"cost {row[names.COST]:.2f}  {row[names.IMAGES_PER_SECOND]:,.0f} images/s")
-
-    def close(self) -> None:
-        self.step(self.left)
-        if self.task is not None:
-            self.progress.remove_task(self.task)
-
-    def _show(self, done: int, figures: str = "") -> None:
-        if self.task is not None:
-            shown = f"{self.label}epoch {min(done + 1, self.epochs)}/{self.epochs}"
-            self.progress.update(self.task, description=shown, figures=figures)
-
-    def _print(self, text: str) -> None:
-        self.progress.console.print(self.label + text, highlight=False, markup=False)
-
-
-@contextmanager
-def _bars() -> Iterator[Progress | None]:
-    """Give the bars that are drawn during the block, or None if the output is no terminal."""
-    console = Console()
-    if not console.is_terminal:
-        yield None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    figures = TextColumn("{task.fields[figures]}")
-    with Progress(*columns, figures, console=console, refresh_per_second=5) as progress:
-        yield progress
-
-
-def _steps(steps: int, done: int) -> str:
-    return f"{steps:,} steps" + (f", {done:,} of them done before" if done else "")
-
-
-def _figures(row: dict[str, float]) -> str:
-    return (
-        f"cost {row[names.COST]:9.4f}  reconstruction {row[names.RECONSTRUCTION]:9.4f}  KL {row[names.KL]:8.4f}  "
-        f"held-out {row[names.HELDOUT_NEG_ELBO]:9.4f}  {row[names.IMAGES_PER_SECOND]:7,.0f} images/s"
-    )

@@ -1,4 +1,4 @@
-"""RunResult: what a run came to, and whether it may be compared with the reported cost."""
+"""RunResult: the outcome of a run, and whether its cost may be compared with a reported cost."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -30,7 +30,6 @@ class DataSource:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataSource":
-        """Describe a loaded data set."""
         return cls(dataset.origin, dataset.status == "canonical", dataset.fingerprint)
 
 
@@ -44,19 +43,19 @@ class ReportedCost:
     difference: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run came to. Costs are nats per image; `cost` and `heldout_neg_elbo` are the last epoch's."""
+    """The outcome of a run. Costs are nats per image; `cost` and `heldout_neg_elbo` are the last epoch's."""
 
     run_id: str  # "" if the run was never started
     status: Status
     experiment: str
     seed: int
     epochs: int
-    cost: float | None
-    heldout_neg_elbo: float | None
-    test_neg_elbo: float | None
-    seconds: float
+    cost: float | None = None
+    heldout_neg_elbo: float | None = None
+    test_neg_elbo: float | None = None
+    seconds: float = 0.0
     data: DataSource
     reasons: tuple[str, ...] = ()  # why its cost may not be compared with a reported one
     reported: tuple[ReportedCost, ...] = ()
@@ -76,7 +75,7 @@ class RunResult:
 
     @classmethod
     def from_json(cls, values: Any) -> "RunResult":
-        """Read what `to_json` returned, here or in an earlier version. Raises ValueError."""
+        """Read the value of `to_json`, of this or an earlier version. Raises ValueError."""
         return TypeAdapter(cls).validate_python(values)
 
 
@@ -90,20 +89,18 @@ def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset, precision: 
         reasons.append("it was trained on a stand-in, not on the real data")
     if precision != "float32":
         reasons.append(f"it was computed in {precision} precision; the reported cost is of float32")
-    if not entry.spec.reported:
+    reported = [each.epoch for each in entry.spec.reported]
+    if not reported:
         return (*reasons, "the experiment names no reported cost")
-    epochs, first = spec.training.epochs, min(reported.epoch for reported in entry.spec.reported)
-    if epochs < first:
-        first_reported = "first reported cost" if len(entry.spec.reported) > 1 else "reported cost"
-        reasons.append(f"it was set to {plural(epochs, 'epoch')}; the {first_reported} is of epoch {first}")
+    epochs = spec.training.epochs
+    if epochs < min(reported):
+        first = "first reported cost" if len(reported) > 1 else "reported cost"
+        reasons.append(f"it was set to {plural(epochs, 'epoch')}; the {first} is of epoch {min(reported)}")
     changed = [key for key in entry.spec.differences(spec) if key != "training.epochs"]
     return (*reasons, *([f"it overrides {', '.join(changed)}"] if changed else []))
 
 
 def beside_reported(spec: Experiment, costs: list[float]) -> tuple[ReportedCost, ...]:
     """Return the costs of a run's epochs, nats per image, beside each reported cost whose epoch it has reached."""
-    reached = [reported for reported in spec.reported if reported.epoch <= len(costs)]
-    return tuple(
-        ReportedCost(each.epoch, each.cost, costs[each.epoch - 1], costs[each.epoch - 1] - each.cost)
-        for each in reached
-    )
+    reached = [(each.epoch, each.cost, costs[each.epoch - 1]) for each in spec.reported if each.epoch <= len(costs)]
+    return tuple(ReportedCost(epoch, reported, cost, cost - reported) for epoch, reported, cost in reached)

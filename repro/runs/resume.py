@@ -14,7 +14,7 @@ from repro.spec import Experiment, overrides
 def earlier_runs(experiment: str) -> Iterator[tuple[str, RunConfig]]:
     """Yield the runs of an experiment that have a directory here, newest first, without the trials of sweeps.
 
-    Runs whose record cannot be read, such as one of an older version of the program, are passed over.
+    Runs whose `run.json` cannot be read, such as one of an older version of the program, are left out.
     """
     for run_id in run_dir.run_ids():
         try:

@@ -1,4 +1,4 @@
-"""A run's directory on this disk: its configuration, checkpoints, journal, result, and a lock while it runs."""
+"""A run's directory on this disk: its configuration, checkpoints, outbox, result, and a lock while it runs."""
 
 import json
 from collections.abc import Iterator
@@ -18,12 +18,10 @@ class BusyError(ReproError):
 
 
 def root() -> Path:
-    """Return the directory that holds the directories of all runs."""
     return Path("mlruns/runs").resolve()
 
 
 def path(run_id: str) -> Path:
-    """Return the directory of a run."""
     return root() / run_id
 
 
@@ -33,7 +31,6 @@ def exists(run_id: str) -> bool:
 
 
 def checkpoints(run_id: str) -> Path:
-    """Return the directory of a run's checkpoints."""
     return path(run_id) / "checkpoints"
 
 
@@ -60,7 +57,7 @@ def find(text: str) -> str:
 
 
 def save_config(run_id: str, config: RunConfig) -> None:
-    """Write `run.json`, whole or not at all; the directory is made if need be."""
+    """Write `run.json`, whole or not at all; create the directory if need be."""
     path(run_id).mkdir(parents=True, exist_ok=True)
     partial = path(run_id) / "run.json.part"
     partial.write_text(json.dumps({"run_id": run_id} | config.to_json(), indent=2), encoding="utf-8")

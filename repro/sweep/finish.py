@@ -28,7 +28,7 @@ from repro.sweep.study import Study
 from repro.sweep.sweep import held_out
 from repro.sweep.worker import How
 from repro.terminal import say, table
-from repro.tracking import read, sweeps
+from repro.tracking import reader, sweeps
 from repro.tracking.store import StoreError
 
 OWN = "the experiment's own"
@@ -131,7 +131,7 @@ def _refuse_others(study: Study, entry: Entry, dataset: Dataset) -> None:
 def _retrained(study: Study, trial: FrozenTrial | None, runs: Sequence[RunResult]) -> Retrained:
     done = [run for run in runs if run.status == "FINISHED"]
     costs = [run.cost for run in done if run.cost is not None]
-    curves = [read.history(run.run_id, names.HELDOUT_NEG_ELBO) for run in done]
+    curves = [reader.history(run.run_id, names.HELDOUT_NEG_ELBO) for run in done]
     then = [curve[study.terms.epochs] for curve in curves if study.terms.epochs in curve]
     return Retrained(
         trial=trial.number if trial else None,

@@ -22,7 +22,7 @@ from repro.sweep.storage import Storage
 from repro.sweep.study import OPEN, REASON, PrunerName, SamplerName, Study, Terms, join
 from repro.sweep.trial import STATES, runs_of
 from repro.terminal import say
-from repro.tracking import read, sweeps
+from repro.tracking import reader, sweeps
 from repro.tracking.store import StoreError
 
 HOLDOUT = 5000  # images that are taken out of training where the experiment holds out none
@@ -186,7 +186,7 @@ def _end_runs_of_the_dead(study: Study) -> None:
     try:
         for trial in study.trials(TrialState.FAIL):
             for run_id in runs_of(trial):
-                if read.run(run_id).status == "RUNNING":
+                if reader.run(run_id).status == "RUNNING":
                     sweeps.end(run_id, STATES[TrialState.FAIL], trial.user_attrs.get(REASON, ""))
     except StoreError as error:
         say(f"note: {error}", error=True)

@@ -25,9 +25,9 @@ from repro.sweep import space as spaces
 from repro.sweep.storage import StorageError
 from repro.sweep.study import ATTEMPTS, RUN, SECONDS, LostError, Study
 from repro.tracking import sweeps
-from repro.tracking.journal import Journal
+from repro.tracking.outbox import Outbox
 from repro.tracking.store import StoreError
-from repro.tracking.write import LAST_ATTEMPTS, RunWriter, nothing
+from repro.tracking.writer import LAST_ATTEMPTS, RunWriter
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -189,7 +189,7 @@ def _abandon(study: Study, trial: Trial, seed: int) -> None:
 
 def _tag(run_id: str, tags: dict[str, str], status: Status | None = None) -> None:
     """Set tags of a run, and its status; a store that is away is given them by a later `sync`."""
-    writer = RunWriter(run_id, Journal(run_dir.path(run_id)), nothing)
+    writer = RunWriter(run_id, Outbox(run_dir.path(run_id)))
     writer.tags(tags)
     if status:
         writer.status(status)

@@ -1,1 +1,1 @@
-"""Everything that touches MLflow: names, the store, writing a run, reading runs."""
+"""The tracking store, MLflow: writing runs to it and reading them back."""

@@ -22,7 +22,7 @@ for _key, _value in {
 }.items():
     os.environ.setdefault(_key, _value)
 for _name in ("mlflow.store.db.utils", "alembic"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what goes wrong is an exception, and said in our words
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # their errors reach us as exceptions
 
 from mlflow import MlflowClient  # noqa: E402 - after its environment is set
 from mlflow.exceptions import MlflowException  # noqa: E402
@@ -41,39 +41,53 @@ class StoreError(ReproError):
     """The tracking store cannot be opened, read or written."""
 
 
+class StoreErrors:
+    """Context manager: raise a StoreError that begins with `fault` for an error of the store or of the disk."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (MlflowException, SQLAlchemyError, OSError)):
+            raise StoreError(f"{self.fault}: {first_line(error)}") from None
+
+
 def folder() -> Path:
-    """Where runs keep what is theirs: `mlruns` in the current directory."""
+    """Return `mlruns` in the current directory, which holds the embedded store and the directories of runs."""
     return Path("mlruns").resolve()
 
 
 def embedded() -> Path | None:
-    """The SQLite file of the embedded store, or None when MLFLOW_TRACKING_URI names another store."""
+    """Return the SQLite file of the embedded store, or None when MLFLOW_TRACKING_URI names another store."""
     return None if os.environ.get("MLFLOW_TRACKING_URI") else folder() / "mlflow.db"
 
 
 def uri() -> str:
-    """Address of the tracking store."""
+    """Return the address of the tracking store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder() / 'mlflow.db'}"
 
 
 def shown_uri() -> str:
-    """The address without a password, to be printed."""
+    """Return the address without a password, to be printed."""
     return without_password(uri())
 
 
 def exists() -> bool:
-    """Whether there is anything to read: an embedded store that no run has made yet does not exist."""
+    """Whether there is a store to read: the embedded one exists from the first run on."""
     database = embedded()
     return database is None or database.exists()
 
 
 def open_client() -> MlflowClient:
-    """A client of the store, which is made if it is not there. Raises StoreError in one sentence."""
+    """Return a client of the store, which is created if it does not exist. Raises StoreError."""
     try:
         database = embedded()
         if database is not None:
             _prepare(database)
-        _connect_once(uri())
+        _require_answer(uri())
         client = MlflowClient(tracking_uri=uri())
         client.search_experiments(max_results=1)
     except (OSError, ImportError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
@@ -83,7 +97,10 @@ def open_client() -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Id of the MLflow experiment of that name, made if need be, also while other processes do the same."""
+    """Return the id of an MLflow experiment, which is created if need be. Several processes may do so at once.
+
+    Raises StoreError if it cannot be created, or was deleted.
+    """
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -93,14 +110,14 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         except MlflowException as error:
             found = client.get_experiment_by_name(name)
             if found is None:
-                raise StoreError(f"MLflow experiment {name!r} cannot be made: {first_line(error)}") from None
+                raise StoreError(f"MLflow experiment {name!r} cannot be created: {first_line(error)}") from None
     if found.lifecycle_stage == "deleted":
         raise StoreError(f"MLflow experiment {name!r} was deleted; restore it in the UI, or set another store")
     return str(found.experiment_id)
 
 
-def _connect_once(address: str) -> None:
-    """Find out at once whether a database server answers; MLflow by itself would try for two minutes."""
+def _require_answer(address: str) -> None:
+    """Raise SQLAlchemyError if a database server does not answer in ten seconds; MLflow would try for two minutes."""
     if address.partition("://")[0].partition("+")[0] in ("postgresql", "mysql"):
         engine = create_engine(address, poolclass=NullPool, connect_args={"connect_timeout": 10})
         engine.connect().close()
@@ -116,27 +133,24 @@ def _prepare(database: Path) -> None:
 
 
 def _create(database: Path) -> None:
-    """Make the store under another name and rename it, so that a creation cut short leaves nothing half-made."""
+    """Create the store under another name and rename it: if the process is killed, no incomplete store is left."""
     fresh = database.with_name("mlflow.db.new")
     fresh.unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"sqlite:///{fresh}", (database.parent / "artifacts").as_uri())
-    store.engine.dispose()
+    SqlAlchemyStore(f"sqlite:///{fresh}", (database.parent / "artifacts").as_uri()).engine.dispose()
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode=wal")  # kept in the file; writes become several times faster
     fresh.replace(database)
 
 
 def _mend_moved(database: Path) -> None:
-    """Point the store at its artifacts again after its folder was moved: MLflow keeps absolute addresses."""
+    """Correct the absolute addresses of artifacts, which MLflow keeps, after the store's folder was moved."""
     here = (database.parent / "artifacts").as_uri()
     with closing(sqlite3.connect(database, timeout=20)) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         rows = connection.execute("SELECT artifact_location FROM experiments WHERE name != 'Default'") if tables else ()
         roots = {location.rsplit("/", 1)[0] for (location,) in rows if location}
         for old in roots - {here}:
-            if not old.endswith("/mlruns/artifacts"):
-                continue
-            for table, column in _ARTIFACT_COLUMNS:
+            for table, column in _ARTIFACT_COLUMNS if old.endswith("/mlruns/artifacts") else ():
                 if table in tables:
                     connection.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '/%'",

@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from repro import names
 from repro.names import Status
 from repro.text import first_line
-from repro.tracking import read
+from repro.tracking import reader
 from repro.tracking.store import StoreError, experiment_id, open_client
-from repro.tracking.write import Place
+from repro.tracking.writer import NewRun
 
 
 def mlflow_experiment(name: str) -> str:
@@ -36,7 +36,7 @@ def start_parent(experiment: str, study: str, params: dict[str, str]) -> str:
     raise AssertionError
 
 
-def place(experiment: str, study: str, parent: str, trial: int, label: str) -> Place:
+def place(experiment: str, study: str, parent: str, trial: int, label: str) -> NewRun:
     """Where a trial's run begins."""
     tags = {
         names.PARENT: parent,
@@ -44,12 +44,12 @@ def place(experiment: str, study: str, parent: str, trial: int, label: str) -> P
         names.TRIAL: str(trial),
         names.TRIAL_STATE: "running",
     }
-    return Place(mlflow_experiment(experiment), label, tags)
+    return NewRun(mlflow_experiment(experiment), label, tags)
 
 
-def runs_of(experiment: str, study: str) -> list[read.RunRecord]:
+def runs_of(experiment: str, study: str) -> list[reader.RunRecord]:
     """The runs of a study's trials, newest first. Raises StoreError."""
-    return [run for run in read.runs(mlflow_experiment(experiment)) if run.tags.get(names.SWEEP) == study]
+    return [run for run in reader.runs(mlflow_experiment(experiment)) if run.tags.get(names.SWEEP) == study]
 
 
 def end(run_id: str, state: str, reason: str) -> None:

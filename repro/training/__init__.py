@@ -1,1 +1,1 @@
-"""Training one model: an epoch, a trainer over epochs, checkpoints. Tracks nothing."""
+"""Training one model: an epoch, a trainer over epochs, checkpoints."""

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file for each epoch, written whole or not at all, and checked when read.
 
 A file holds the weights, the optimiser's state and, as metadata, the epoch, the seed, the spec and its signature, the
-metrics of every epoch so far, and a SHA-256 over all of it. Nothing here is ever unpickled.
+metrics of every epoch so far, and a SHA-256 over all of it. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ _MODEL, _OPTIMISER = "model/", "optim/"
 
 
 class CheckpointError(ReproError):
-    """A checkpoint file that cannot be used: damaged, or from another experiment."""
+    """A checkpoint file cannot be used: it is damaged, or of another experiment."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a run needs to go on after `epoch` epochs. `history` holds the metrics of each of them."""
+    """The state of a run after `epoch` epochs. `history` holds the metrics of each of them."""
 
     epoch: int
     seed: int
@@ -43,16 +43,20 @@ class State:
 def snapshot(
     model: nn.Module, optimiser: dict[str, Tensor], spec: Experiment, seed: int, history: list[dict[str, float]]
 ) -> State:
-    """The present state of a run after the epochs in `history`, sharing memory with the model and the optimiser."""
+    """Return the state after the epochs in `history`; it shares memory with the model and the optimiser."""
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
     tensors |= {_OPTIMISER + name: tensor for name, tensor in optimiser.items()}
     return State(len(history), seed, spec.to_dict(), spec.signature, history, tensors)
 
 
 def restore(state: State, model: nn.Module) -> dict[str, Tensor]:
-    """Put a state's weights back into a model of the same spec; return the optimiser's."""
-    model.load_state_dict(_part(state, _MODEL))
-    return _part(state, _OPTIMISER)
+    """Put a state's weights back into a model of the same spec; return the optimiser's state."""
+    parts = [
+        {name.removeprefix(prefix): tensor for name, tensor in state.tensors.items() if name.startswith(prefix)}
+        for prefix in (_MODEL, _OPTIMISER)
+    ]
+    model.load_state_dict(parts[0])
+    return parts[1]
 
 
 def save_state(state: State, directory: Path) -> Path:
@@ -90,7 +94,7 @@ def load_state(path: Path, signature: str | None = None) -> State:
 
 
 def newest(directory: Path, signature: str) -> tuple[State | None, list[str]]:
-    """The newest usable checkpoint of a directory, and what was wrong with any newer ones."""
+    """Return the newest usable checkpoint of a directory, and the faults of newer ones."""
     faults: list[str] = []
     for path in reversed(_files(directory)):
         try:
@@ -111,7 +115,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values, in the order of the names."""
+    """Return the SHA-256 of names, types, shapes and values, in the order of the names."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -130,10 +134,6 @@ def _metadata(state: State) -> dict[str, str]:
     }
     content = json.dumps(fields, sort_keys=True) + digest(state.tensors)
     return {**fields, "sha256": hashlib.sha256(content.encode()).hexdigest()}
-
-
-def _part(state: State, prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
 
 
 def _files(directory: Path) -> list[Path]:

@@ -1,7 +1,7 @@
-"""One epoch, one evaluation. Knows nothing of tracking, nor how a step is computed.
+"""One epoch of training, and one evaluation.
 
-Images come as uint8 [N, H, W, C] in memory. The order of an epoch's
-images and its noise depend on the seed and the epoch alone, so that any epoch can be run again.
+Images are uint8 [N, H, W, C] in memory. The order of an epoch's images and its noise depend on the seed and the epoch
+alone, so that any epoch can be run again.
 """
 
 import math
@@ -27,7 +27,6 @@ class Costs(NamedTuple):
 
     @property
     def cost(self) -> float:
-        """The negative ELBO, nats per image."""
         return self.reconstruction + self.kl
 
 
@@ -49,7 +48,7 @@ def train_epoch(
     epoch: int,
     after_step: Callable[[], None] = lambda: None,
 ) -> Costs:
-    """Train for one epoch; return the running means of the steps' costs, as the text computes its cost.
+    """Train for one epoch; return the running means of the steps' costs, as the notebook computes its cost.
 
     Images left over after the last whole batch are not used in this epoch. `after_step` is called once for every step,
     on a GPU some steps later, and may raise to end the epoch. Raises NotFiniteError naming the first step whose cost
@@ -59,7 +58,7 @@ def train_epoch(
     noise = epoch_noise(len(images), experiment, seed, epoch).to(images.device)
     done: list[Tensor] = []
     for costs in step.epoch(images, order, noise):
-        if costs.device.type == "cpu":  # to look at a GPU's would be to wait for it
+        if costs.device.type == "cpu":  # reading a GPU's costs would wait for the GPU
             require_finite(costs, epoch, first=len(done) + 1)
         done.append(costs)
         for _ in range(len(costs)):
@@ -77,20 +76,20 @@ def require_finite(costs: Tensor, epoch: int, first: int = 1) -> None:
 
 
 def epoch_order(images: int, data: Data, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch, counted from 1, takes the training images. -> int64 [N]."""
+    """Return the order in which an epoch, counted from 1, takes the training images. -> int64 [N]."""
     own = data.first_epoch if epoch == 1 else None
     shuffled = own == "shuffled" if own else data.shuffle
     return torch.randperm(images, generator=stream("order", seed, epoch)) if shuffled else torch.arange(images)
 
 
 def epoch_noise(images: int, experiment: Experiment, seed: int, epoch: int) -> Tensor:
-    """An epoch's standard normal noise, by position in its order. -> float [L, N, D]."""
+    """Return an epoch's standard normal noise, by position in its order. -> float [L, N, D]."""
     shape = (experiment.training.samples, images, experiment.model.latent)
     return torch.randn(shape, generator=stream("noise", seed, epoch))
 
 
 def evaluate(step: Step, images: Tensor, generator: torch.Generator, samples: int = 1) -> Costs:
-    """Mean costs of the weights as they are, each image with `samples` draws of z. uint8 [N, H, W, C] -> Costs."""
+    """Return the mean costs of the present weights, with `samples` draws of z for each image. uint8 [N, H, W, C]."""
     sums = torch.zeros(2, dtype=torch.float64)
     for chunk in torch.split(images, EVALUATION_BATCH):
         for _ in range(samples):

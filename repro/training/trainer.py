@@ -1,4 +1,4 @@
-"""A model in training: weights, step and images on their device, epoch after epoch. Nothing is tracked here."""
+"""A model in training: weights, step and images on their device, epoch after epoch."""
 
 import time
 from collections.abc import Callable
@@ -18,11 +18,11 @@ TEST_SAMPLES = 10  # draws of z for each test image
 
 
 class Trainer:
-    """What trains. `history` has each epoch's metrics, by the names of the glossary."""
+    """Trains one model. `history` has each epoch's metrics, with the names of the glossary."""
 
     def __init__(self, spec: Experiment, seed: int, dataset: Dataset, settings: Settings) -> None:
         """Build the model with its initial weights. Raises UsageError if its layers do not fit."""
-        torch.set_num_threads(settings.threads)  # what the weights are drawn from depends on it
+        torch.set_num_threads(settings.threads)  # the initial weights depend on it
         self.spec, self.seed, self.device = spec, seed, torch.device(settings.device)
         device = self.device
         self.model = build(spec, seed).to(device)
@@ -50,15 +50,15 @@ class Trainer:
         return row
 
     def test(self) -> Costs:
-        """Costs of the present weights on the test images, nats per image."""
+        """Return the costs of the present weights on the test images, nats per image."""
         return evaluate(self.step, self.test_images.to(self.device), stream("test", self.seed), TEST_SAMPLES)
 
     def digest(self) -> str:
-        """SHA-256 of the weights."""
+        """Return the SHA-256 of the weights."""
         return checkpoint.digest(self.model.state_dict())
 
     def state(self) -> checkpoint.State:
-        """What a checkpoint holds."""
+        """Return the content of a checkpoint."""
         return checkpoint.snapshot(self.model, self.step.state(), self.spec, self.seed, self.history)
 
     def restore(self, state: checkpoint.State) -> None:

@@ -12,8 +12,8 @@ from support import synthetic
 from support.process import ROOT, client, repro
 
 from repro import cli
-from repro.findings import Findings, Row
-from repro.tracking import measurements, read
+from repro.measurement import Measurement, Row
+from repro.tracking import artifacts, reader
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +30,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         kl = [Row("kl_of_dimension", 2.0 - d, "nats per image", x=d) for d in range(2)]
         kl += [Row("variance_of_mean", 0.5 * (1 - d), "-", x=d) for d in range(2)]
         pixels = np.full((56, 84, 1), 128, np.uint8)
-        measurements.log_measurement(read.run(ids[0]), "evaluation", Findings(kl), "python -m repro evaluate")
+        artifacts.log_measurement(reader.run(ids[0]), "evaluation", Measurement(kl), "python -m repro evaluate")
         points = [
             Row(f"latent_{name}_{axis}", float(index), "-", str(index % 2), index)
             for name in ("pca", "tsne")
             for axis in (1, 2)
             for index in range(6)
         ]
-        measurements.log_measurement(
-            read.run(ids[0]), "latents", Findings(points, {"samples": pixels}), "python -m repro evaluate"
+        artifacts.log_measurement(
+            reader.run(ids[0]), "latents", Measurement(points, {"samples": pixels}), "python -m repro evaluate"
         )
-        measurements.log_measurement(
-            read.run(ids[0]), "digits", Findings([Row("other", 1.0, "-")]), "python -m repro evaluate"
+        artifacts.log_measurement(
+            reader.run(ids[0]), "digits", Measurement([Row("other", 1.0, "-")]), "python -m repro evaluate"
         )
     process = repro("report", "--update", cwd=folder)
     assert process.returncode == 0, process.stderr

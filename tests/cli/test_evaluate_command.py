@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from support.process import client, repro, started, wait_for
 
 from repro import cli, names
-from repro.findings import Findings, Row
+from repro.measurement import Measurement, Row
 from repro.model import build
 from repro.runs import load
 from repro.spec import Experiment
-from repro.tracking import measurements, read
+from repro.tracking import artifacts, reader
 
 QUICK = ["--samples", "50", "--draws", "4", "--images", "20", "--threads", "1"]
 
@@ -38,7 +38,7 @@ def here(done: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shutil.copytree(done[0], tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     run_id = next(Path("mlruns/runs").iterdir()).name
-    read.run(run_id)  # points the moved store at its artifacts
+    reader.run(run_id)  # points the moved store at its artifacts
     return client(Path.cwd()), run_id
 
 
@@ -47,9 +47,9 @@ def test_a_measurement_is_logged_and_replaced(
 ) -> None:
     store, run_id = here
     printed = [Row(**row) for row in json.loads(done[1])["measurements"]["evaluation"]]
-    assert measurements.read_measurement(run_id, "evaluation") == printed
-    record = read.run(run_id)
-    assert measurements.measurements_of(record) == ["evaluation"]
+    assert artifacts.read_measurement(run_id, "evaluation") == printed
+    record = reader.run(run_id)
+    assert artifacts.measurements_of(record) == ["evaluation"]
     assert record.tags[names.MEASUREMENT + "evaluation"].endswith("--only 200-299 --json")
     values = {(row.quantity, row.group): row.value for row in printed}
     for metric in names.MEASUREMENT_METRICS:
@@ -58,7 +58,7 @@ def test_a_measurement_is_logged_and_replaced(
     assert len({point.value for point in store.get_metric_history(run_id, names.ENTROPY_FLOOR)}) == 1
     assert cli.main(["evaluate", run_id, *QUICK]) == 0
     assert "not a likelihood of binary data" in capsys.readouterr().out
-    again = measurements.read_measurement(run_id, "evaluation")
+    again = artifacts.read_measurement(run_id, "evaluation")
     assert again is not None
     without_only = [row for row in printed if row.group not in ("named images", "other images", "all")]
     assert [(row.quantity, row.unit, row.group, row.x) for row in again] == [
@@ -67,10 +67,10 @@ def test_a_measurement_is_logged_and_replaced(
     # another process may round a float32 product in another way
     assert [row.value for row in again] == pytest.approx([row.value for row in without_only], rel=1e-6, nan_ok=True)
     pixels = torch.zeros((2, 2, 1), dtype=torch.uint8).numpy()
-    measurements.log_measurement(record, "other", Findings([Row("x", 1.5, "", x=0.1)], {"picture": pixels}), "command")
-    assert measurements.read_measurement(run_id, "other") == [Row("x", 1.5, "", x=0.1)]
+    artifacts.log_measurement(record, "other", Measurement([Row("x", 1.5, "", x=0.1)], {"picture": pixels}), "command")
+    assert artifacts.read_measurement(run_id, "other") == [Row("x", 1.5, "", x=0.1)]
     assert "studies/picture.png" in [item.path for item in store.list_artifacts(run_id, "studies")]
-    assert measurements.read_measurement(run_id, "none") is None
+    assert artifacts.read_measurement(run_id, "none") is None
 
 
 def test_an_interrupt_logs_nothing(here: tuple[MlflowClient, str]) -> None:
@@ -81,7 +81,7 @@ def test_an_interrupt_logs_nothing(here: tuple[MlflowClient, str]) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "Traceback" not in Path("output.txt").read_text()
-    assert measurements.measurements_of(read.run(run_id)) == []
+    assert artifacts.measurements_of(reader.run(run_id)) == []
 
 
 def test_a_loaded_run_is_the_one_that_was_trained(here: tuple[MlflowClient, str]) -> None:
@@ -152,5 +152,5 @@ def test_each_fault_is_one_sentence(
 def test_a_damaged_measurement_is_one_sentence(here: tuple[MlflowClient, str]) -> None:
     store, run_id = here
     artifact(store, run_id, "studies/evaluation.csv").write_text("quantity,value\nx,y\n")
-    with pytest.raises(measurements.StoreError, match=r"evaluation of run .* is missing or damaged: its columns"):
-        measurements.read_measurement(run_id, "evaluation")
+    with pytest.raises(artifacts.StoreError, match=r"evaluation of run .* is missing or damaged: its columns"):
+        artifacts.read_measurement(run_id, "evaluation")

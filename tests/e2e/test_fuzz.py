@@ -19,7 +19,7 @@ from repro.images import read_curve
 from repro.model import build, check, count_parameters
 from repro.runs import run_dir
 from repro.spec import VAE, Conv, Dense, Experiment, MeanPool, Reshape, Shape, TConv, from_dict
-from repro.tracking.journal import Journal
+from repro.tracking.outbox import Outbox
 from repro.training import checkpoint
 from repro.training.checkpoint import CheckpointError
 
@@ -147,14 +147,14 @@ def test_a_curve_with_anything_in_it(at: int, cut: int, text: str) -> None:
 @given(st.binary(max_size=60))
 def test_a_journal_keeps_its_whole_records_before_anything_torn(torn: bytes) -> None:
     with scratch() as directory:
-        journal = Journal(directory)
-        journal.append({"kind": "tags", "tags": {"a": "b"}})
+        outbox = Outbox(directory)
+        outbox.append({"kind": "tags", "tags": {"a": "b"}})
         with (directory / "journal.jsonl").open("ab") as file:
             file.write(torn)
-        again = Journal(directory)
+        again = Outbox(directory)
         assert again.records[0] == {"kind": "tags", "tags": {"a": "b"}}
         again.append({"kind": "status", "status": "FINISHED"})
-        assert Journal(directory).records[-1] == {"kind": "status", "status": "FINISHED"}
+        assert Outbox(directory).records[-1] == {"kind": "status", "status": "FINISHED"}
 
 
 @settings(max_examples=500)

@@ -14,7 +14,7 @@ from repro.data import Dataset
 from repro.engine import Settings
 from repro.errors import ReproError, UsageError
 from repro.evaluation import gradients, kl, latents, realism, spectrum
-from repro.findings import Findings, Row
+from repro.measurement import Measurement, Row
 from repro.model import VAE, build
 from repro.rng import stream
 from repro.spec import Data, Dense, Experiment, Shape
@@ -32,8 +32,8 @@ def model(small: Experiment) -> VAE:
     return build(apply(small, ["model.init=pytorch"]), 0)
 
 
-def value(found: Findings | list[Row], quantity: str, group: str = "") -> Row:
-    rows = found.rows if isinstance(found, Findings) else found
+def value(found: Measurement | list[Row], quantity: str, group: str = "") -> Row:
+    rows = found.rows if isinstance(found, Measurement) else found
     (row,) = [row for row in rows if (row.quantity, row.group) == (quantity, group)]
     return row
 
@@ -111,7 +111,7 @@ def test_all_estimators_have_the_mean_that_follows_from_a_linear_gaussian_decode
 def test_variance_is_measured_along_the_training(small: Experiment, digits_data: Dataset) -> None:
     trainer = Trainer(small, 0, digits_data, Settings(engine="plain"))
     told: list[str] = []
-    found = gradients.over_training(trainer, trainer.model, 2, epochs=(0, 1), batches=2, draws=20, tell=told.append)
+    found = gradients.over_training(trainer, trainer.model, epochs=(0, 1), batches=2, draws=20, tell=told.append)
     assert [row.x for row in found.rows if row.quantity == "gradient_variance_ratio"] == [0, 1, 2]
     assert (len(trainer.history), len(told)) == (1, 3)
     last = [replace(row, x=None) for row in found.rows if row.x == 2]

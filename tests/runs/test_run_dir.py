@@ -13,7 +13,7 @@ from repro.runs import resume, run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import DataSource, ReportedCost, RunResult
 from repro.spec import Experiment
-from repro.tracking.journal import Journal
+from repro.tracking.outbox import Outbox
 from repro.training import checkpoint
 from repro.training.trainer import Trainer
 
@@ -29,8 +29,9 @@ def config(spec: Experiment) -> RunConfig:
 
 def result() -> RunResult:
     return RunResult(
-        "r", "KILLED", "small", 7, 2, 1.0, 2.0, None, 3.0, DataSource("here", True, "f"), ("it did not finish",),
-        (ReportedCost(2, 1.5, 1.0, -0.5),), "interrupted", "interrupted", 130,
+        run_id="r", status="KILLED", experiment="small", seed=7, epochs=2, cost=1.0, heldout_neg_elbo=2.0, seconds=3.0,
+        data=DataSource("here", True, "f"), reasons=("it did not finish",), reported=(ReportedCost(2, 1.5, 1.0, -0.5),),
+        error="interrupted", cause="interrupted", exit_code=130,
     )  # fmt: skip
 
 
@@ -75,9 +76,9 @@ def test_an_earlier_versions_run_is_read(earlier: str) -> None:
     )
     assert resume.same_runs(found) == {3: earlier}
     assert resume.newest("mnist_fc", found.spec, 3) == earlier
-    journal = Journal(run_dir.path(earlier))
-    assert (len(journal.records), journal.pending()) == (15, [])
-    assert journal.has("status", status="FINISHED")
+    outbox = Outbox(run_dir.path(earlier))
+    assert (len(outbox.records), outbox.pending()) == (15, [])
+    assert outbox.has("status", status="FINISHED")
 
 
 def test_an_earlier_versions_checkpoint_gives_the_costs_that_it_recorded(earlier: str) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -17,13 +18,15 @@ from support.process import client, repro, started, wait_for
 
 from repro import cli, data, names, registry
 from repro.cli import options
+from repro.spec.overrides import apply
+from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
+from repro.runs.parallel import Channel, Handler
 from repro.runs.progress import SeedsDisplay
 from repro.spec import Experiment
 from repro.text import seed_list
-from repro.tracking import read
-from repro.tracking.group import Group, Setup
-from repro.tracking.store import experiment_id, open_client
+from repro.tracking import reader
+from repro.tracking.store import open_client
 from repro.training.trainer import Trainer
 
 STAND_IN = ["--data", "stand-in", "--threads", "2"]  # with two jobs: one thread each
@@ -122,6 +125,55 @@ def weights(seeds: range, epochs: int) -> dict[int, str]:
     return found
 
 
+class Wire(Channel[Any]):
+    """A channel that pickles each message and hands it to the handler at once, in the same process."""
+
+    def __init__(self, task: Any, handler: Handler[Any, Any]) -> None:
+        self.task, self.handler = task, handler
+
+    def send(self, message: Any) -> None:
+        self.handler.message(self.task, pickle.loads(pickle.dumps(message)))
+
+    def check_stop(self) -> None:
+        pass
+
+
+def run_here(function: Any, tasks: list[Any], _at_once: int, handler: Handler[Any, Any]) -> int:
+    """Do what `run_all` does, one task after the other in this process."""
+    for task in tasks:
+        function(task, Wire(task, handler))
+        handler.ended(task, 0, False)
+    return 0
+
+
+def test_the_messages_of_seeds_reach_display_parent_run_and_results(
+    small_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(seeds, "run_all", run_here)
+    spec = apply(registry.load(small_file).spec, ["training.epochs=1"])
+    config = RunConfig(str(small_file), spec, assignments=("training.epochs=1",), data="stand-in")
+    dataset = config.load_data()
+    found = seeds.run(config, dataset, (3, 5), 1)
+    printed = capsys.readouterr().out
+    assert (found.exit_code, [run.seed for run in found.runs]) == (0, [3, 5])
+    for run in found.runs:
+        assert (run.status, run.epochs) == ("FINISHED", 1)
+        assert f"seed {run.seed}  run {run.run_id}: 14 steps" in printed
+        assert f"seed {run.seed}  epoch    1/1  cost" in printed
+        assert f"seed {run.seed}: FINISHED in" in printed
+    store = open_client()
+    parent = store.get_run(str(found.parent_run_id))
+    children = [store.get_run(run.run_id) for run in found.runs]
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "small seeds 3,5")
+    assert {child.data.tags[names.PARENT] for child in children} == {parent.info.run_id}
+    check_curves(store, parent, children, 1)
+    assert seeds.finished(config, dataset, (3, 4)) == [run_dir.load_result(found.runs[0].run_id)]
+    again = seeds.run(config, dataset, (3, 5), 1)
+    assert (again.exit_code, again.parent_run_id) == (0, found.parent_run_id)
+    assert [run.cost for run in again.runs] == [run.cost for run in found.runs]
+    assert "seed 3: finished before" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("small_file")
 def test_seeds_are_trained_skipped_and_gathered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", "small.py", *STAND_IN, "--jobs", "2", "--summary", "s.json", "--seeds"]
@@ -151,7 +203,7 @@ def test_seeds_are_trained_skipped_and_gathered(tmp_path: Path, capsys: pytest.C
     assert cli.main([*command, "0-2"]) == 0
     again = store.get_run(json.loads((tmp_path / "s.json").read_text())["parent_run_id"])
     assert again.to_dictionary() == parent.to_dictionary(), "where nothing has changed, nothing is written"
-    assert {run.run_id for run in read.runs("small")} == {child.info.run_id for child in children}, "no parent"
+    assert {run.run_id for run in reader.runs("small")} == {child.info.run_id for child in children}, "no parent"
     assert digests(tmp_path) == weights(range(3), epochs=3)
 
 
@@ -199,59 +251,6 @@ def test_seeds_that_fail_are_named_and_stop_no_other(tmp_path: Path, capsys: pyt
     summary = json.loads((tmp_path / "s.json").read_text())
     assert all("not finite at epoch" in run["error"] for run in summary["runs"])
     assert client(tmp_path).get_run(summary["parent_run_id"]).info.status == "FAILED"
-
-
-def recorded(store: MlflowClient, spec: Experiment, seed: int, status: str = "FINISHED") -> str:
-    """A made-up run of two epochs whose costs are its seed and twice its seed."""
-    tags = {names.SIGNATURE: spec.signature, names.DATA_FINGERPRINT: "f"}
-    run_id = str(store.create_run(experiment_id(store, "small"), tags=tags).info.run_id)
-    store.log_param(run_id, names.SEED, seed)
-    for name in names.OVER_SEEDS:
-        for epoch in (1, 2):
-            store.log_metric(run_id, name, float(seed * epoch), step=epoch)
-    store.set_terminated(run_id, status)
-    return run_id
-
-
-def test_a_parent_follows_its_children(small: Experiment) -> None:
-    store, setup = open_client(), Setup("small", small, "f", "canonical", ())
-    told: list[str] = []
-
-    def after(seeds: list[int], ids: list[str], status: Any = "FINISHED") -> Run:
-        group = Group(setup, seeds, told.append)
-        group.open(ids)
-        assert store.get_run(str(group.run_id)).info.status == "RUNNING"
-        group.close(status, ids)
-        return store.get_run(str(group.run_id))
-
-    one, three = recorded(store, small, 1), recorded(store, small, 3)
-    killed = recorded(store, small, 4, "KILLED")
-    first = after([1, 4], [one, killed], "KILLED")
-    assert (first.info.status, first.info.run_name) == ("KILLED", "small seeds 1,4")
-    assert first.data.tags[names.COMPARABLE] == "false"
-    assert histories(store, first, "cost_high") == {1: 1.0, 2: 2.0}, "the killed run is left out"
-    second = after([3], [three])
-    assert (second.info.run_name, second.data.tags[names.SEEDS]) == ("small seeds 1,3", "1,3")
-    assert second.data.tags[names.COMPARABLE] == "true"
-    assert histories(store, second, "cost_mean") == {1: 2.0, 2: 4.0}
-    assert store.get_run(first.info.run_id).info.lifecycle_stage == "deleted"
-    assert {store.get_run(run_id).data.tags[names.PARENT] for run_id in (one, three)} == {second.info.run_id}
-    assert after([1], [one]).info.run_id == second.info.run_id, "nothing new, the same parent"
-    other = after([1], ["a run that this store has not"], "FAILED")
-    assert other.info.run_id == second.info.run_id
-    assert not told
-
-
-def test_a_store_that_refuses_the_parent_is_told_of_once(monkeypatch: pytest.MonkeyPatch, small: Experiment) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
-    told: list[str] = []
-    group = Group(Setup("small", small, "f", "canonical", ()), [0], told.append)
-    group.open([])
-    group.add("r")
-    group.close("FINISHED", ["r"])
-    assert group.run_id is None
-    assert len(told) == 1
-    assert "training goes on" in told[0]
 
 
 def test_a_terminal_shows_a_row_for_each_seed_and_one_for_all(small: Experiment) -> None:

@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from repro import cli, names
 from repro.spec import Choice, LogUniform, Space
 from repro.sweep import status
-from repro.tracking import read
+from repro.tracking import reader
 from support.process import client
 
 SPACE: Space = {"optim.lr": LogUniform(1e-4, 1e-1), "model.latent": Choice(2, 3, 5)}
@@ -45,7 +45,7 @@ def curve(run: Run, folder: Path) -> list[float]:
 def agree(folder: Path, name: str = "small") -> None:
     """The store of studies, what `--status` prints of it, and the tracking store say the same of every trial."""
     rows = trials(name)
-    every = read.runs("small sweeps")
+    every = reader.runs("small sweeps")
     for row in rows:
         (run,) = runs_of(row, folder)
         assert run.data.tags[names.TRIAL_STATE] == row["state"]

@@ -27,7 +27,7 @@ from repro.spec import Data
 from repro.sweep import status
 from repro.sweep.storage import Storage
 from repro.sweep.study import Study
-from repro.tracking import read
+from repro.tracking import reader
 from repro.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("small_file")
@@ -121,7 +121,7 @@ def test_a_run_that_a_silent_worker_still_holds_is_begun_anew(tmp_path: Path, mo
     assert [row["state"] for row in trials()] == ["complete"] * 2
     assert trials()[0]["runs"] != held
     agree(tmp_path)
-    assert read.run(held).tags[names.TRIAL_STATE] == "abandoned"
+    assert reader.run(held).tags[names.TRIAL_STATE] == "abandoned"
 
 
 def test_a_worker_whose_trial_was_given_away_goes_on_with_others(
@@ -216,7 +216,7 @@ def test_a_killed_workers_trial_is_taken_up_by_the_other(two_workers: subprocess
     taken = trials()[busy[0]["trial"]]
     assert 5 <= trained < 40
     assert (taken["runs"], worker_of(taken) == victim) == (busy[0]["runs"], False), "from its checkpoint"
-    assert len(read.runs("small sweeps")) == 3
+    assert len(reader.runs("small sweeps")) == 3
 
 
 def test_a_cost_that_is_no_number_prunes_the_trial_alone(tmp_path: Path) -> None:

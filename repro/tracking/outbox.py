@@ -1,7 +1,8 @@
 """What a run measured, kept on this disk before anything is sent to the tracking store.
 
-A run's folder holds `journal.jsonl`, one record a line, and `files/`, what the records refer to. `delivered` says how
-many of the records the store has. A record is never changed; a last line cut short by a crash is dropped when read.
+A run's folder holds `journal.jsonl`, one record a line, and `files/`, the files that the records name. `delivered`
+holds the number of records that the store has. A record is never changed; a last line that a crash cut short is dropped
+when the file is read.
 """
 
 import json
@@ -14,28 +15,31 @@ Record = dict[str, Any]
 KINDS = ("about", "metrics", "tags", "image", "file", "status")
 
 
-class Journal:
-    """The records of one run, in their order. Where the disk refuses one, it is kept in memory and tried again."""
+class Outbox:
+    """The records of one run, in order. Records that the disk refuses stay in memory until it takes them."""
 
     def __init__(self, folder: Path) -> None:
-        """Open, or begin, the journal of the run whose folder this is."""
+        """Open, or begin, the outbox of the run with this folder."""
         self.folder, self.files = folder, folder / "files"
         self._lines, self._mark = folder / "journal.jsonl", folder / "delivered"
         self.records, sound = _read(self._lines)
         self._unwritten: list[Record] = []
-        self.delivered = min(_number(self._mark), len(self.records))
+        try:
+            self.delivered = min(int(self._mark.read_text(encoding="utf-8")), len(self.records))
+        except (OSError, ValueError):
+            self.delivered = 0
         self.files.mkdir(parents=True, exist_ok=True)
         if self._lines.exists() and self._lines.stat().st_size > sound:
             os.truncate(self._lines, sound)
 
     def append(self, record: Record) -> None:
-        """Add a record; a refusal of the disk is no error here, see `unwritten`."""
+        """Add a record. It is not an error if the disk refuses it, see `unwritten`."""
         self.records.append(record)
         self._unwritten.append(record)
         self.flush()
 
     def flush(self) -> None:
-        """Write what the disk has refused so far, if it takes it now."""
+        """Try to write the records that the disk has refused."""
         if not self._unwritten:
             return
         sound = self._lines.stat().st_size if self._lines.exists() else 0
@@ -49,15 +53,15 @@ class Journal:
 
     @property
     def unwritten(self) -> int:
-        """Records that are only in memory, since the disk has refused them."""
+        """Number of records that the disk has refused, and that are only in memory."""
         return len(self._unwritten)
 
     def pending(self) -> list[Record]:
-        """Records that the store has not got yet."""
+        """Return the records that the store does not have yet."""
         return self.records[self.delivered :]
 
     def mark_delivered(self) -> None:
-        """The store has the next record; its file is not needed any more."""
+        """Note that the store has the next record, and delete the file that the record names."""
         record = self.records[self.delivered]
         self.delivered += 1
         partial = self._mark.with_name("delivered.part")
@@ -71,13 +75,13 @@ class Journal:
             return  # it will be sent again, and recognised as sent
 
     def has(self, kind: str, **fields: Any) -> bool:
-        """Whether there is a record of that kind with these fields."""
-        wanted = {"kind": kind, **fields}
-        return any(all(record.get(key) == value for key, value in wanted.items()) for record in self.records)
+        """Whether there is a record of this kind with these fields."""
+        wanted = {"kind": kind, **fields}.items()
+        return any(wanted <= record.items() for record in self.records)
 
 
 def _read(path: Path) -> tuple[list[Record], int]:
-    """The whole records of a journal, and how many bytes they take."""
+    """Return the whole records of a journal file, and the number of bytes that they take."""
     records, sound = [], 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         try:
@@ -89,10 +93,3 @@ def _read(path: Path) -> tuple[list[Record], int]:
         records.append(record)
         sound += len(line)
     return records, sound
-
-
-def _number(path: Path) -> int:
-    try:
-        return int(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0

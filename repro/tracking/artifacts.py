@@ -1,0 +1,98 @@
+"""Artifacts of runs in the tracking store, and measurements of finished runs: CSV, pictures and metrics."""
+
+import io
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from mlflow.entities import Metric, RunTag
+from PIL import Image
+
+from repro import names
+from repro.measurement import Measurement, Row
+from repro.text import first_line
+from repro.tracking.reader import RunRecord
+from repro.tracking.store import StoreError, StoreErrors, open_client
+
+FOLDER = "studies"
+"""Artifact folder of measurements; all stores have it under this name."""
+COLUMNS = ("quantity", "group", "x", "value", "standard_error", "unit")
+LONGEST_TAG = 5000  # characters that the store takes
+
+
+def log_files(run_id: str, files: Mapping[str, bytes], folder: str = "") -> None:
+    """Log files, by name, to a run, in place of any with the same name. Raises StoreError."""
+    with StoreErrors(f"{', '.join(files)} cannot be logged to run {run_id}"), tempfile.TemporaryDirectory() as scratch:
+        for name, content in files.items():
+            (Path(scratch) / name).write_bytes(content)
+        open_client().log_artifacts(run_id, scratch, folder or None)
+
+
+def list_files(run_id: str) -> set[str]:
+    """Return the paths of a run's artifacts outside folders. Raises StoreError."""
+    with StoreErrors(f"the artifacts of run {run_id} cannot be listed"):
+        return {item.path for item in open_client().list_artifacts(run_id)}
+
+
+def read_file(run_id: str, path: str) -> bytes:
+    """Return the content of a run's artifact file. Raises StoreError if there is none at this path."""
+    client = open_client()
+    with StoreErrors(f"artifact {path} of run {run_id} cannot be read"), tempfile.TemporaryDirectory() as scratch:
+        return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
+
+
+def log_measurement(record: RunRecord, name: str, measurement: Measurement, command: str) -> None:
+    """Log a measurement to a finished run, and replace an earlier one of the same name. Raises StoreError.
+
+    The rows become `studies/<name>.csv`, each picture `studies/<picture>.png`. Rows that `names.MEASUREMENT_ROWS` lists
+    also become metrics of the run at its last epoch. The tag, with the date and the command, comes last: a measurement
+    without it does not count.
+    """
+    table = pd.DataFrame([vars(row) for row in measurement.rows], columns=list(COLUMNS))
+    files = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n").encode()}
+    for picture, pixels in measurement.pictures.items():
+        png = io.BytesIO()
+        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(png, "png")
+        files[f"{picture}.png"] = png.getvalue()
+    log_files(record.run_id, files, FOLDER)
+    now, step = int(time.time() * 1000), int(record.params.get("training.epochs", 0))
+    metrics = [
+        Metric(names.MEASUREMENT_ROWS[row.quantity, row.group], row.value, now, step)
+        for row in measurement.rows
+        if (row.quantity, row.group) in names.MEASUREMENT_ROWS and row.x is None
+    ]
+    tag = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}"[:LONGEST_TAG]
+    with StoreErrors(f"measurement {name} cannot be logged to run {record.run_id}"):
+        open_client().log_batch(record.run_id, metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
+
+
+def measurements_of(record: RunRecord) -> list[str]:
+    """Return the names of the measurements that a run has, in alphabetical order."""
+    return sorted(tag.removeprefix(names.MEASUREMENT) for tag in record.tags if tag.startswith(names.MEASUREMENT))
+
+
+def read_measurement(run_id: str, name: str) -> list[Row] | None:
+    """Return a measurement's rows, or None if the run has none of that name. Raises StoreError if they are damaged."""
+    with StoreErrors(f"run {run_id} cannot be read"):
+        if names.MEASUREMENT + name not in open_client().get_run(run_id).data.tags:
+            return None
+    try:
+        table = pd.read_csv(io.BytesIO(read_file(run_id, f"{FOLDER}/{name}.csv")), dtype=str, na_filter=False)
+        if tuple(table.columns) != COLUMNS:
+            raise ValueError(f"its columns are {list(table.columns)}, not {list(COLUMNS)}")
+        return [
+            Row(
+                row.quantity,
+                float(row.value),
+                row.unit,
+                row.group,
+                x=float(row.x) if row.x else None,
+                standard_error=float(row.standard_error) if row.standard_error else None,
+            )
+            for row in table.itertuples()
+        ]
+    except (StoreError, ValueError) as error:
+        raise StoreError(f"measurement {name} of run {run_id} is missing or damaged: {first_line(error)}") from None

@@ -1,0 +1,181 @@
+"""The parent run of several seeds: curves over the finished seeds, with the seeds' runs as its children.
+
+All of it is derived from the children, so it can be made again at any time. A step of a metric that was logged cannot
+be taken back: where the curves have to change, a new parent replaces the old one.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from repro import names
+from repro.names import Status
+from repro.spec import Experiment
+from repro.text import first_line, seed_list
+from repro.tracking import reader
+from repro.tracking.store import StoreError, experiment_id, open_client
+from repro.tracking.writer import comparability
+
+BATCH = 1000  # metrics that the store takes in one call
+LONGEST_NAME = 250  # of a run, in the store's column
+
+Curve = dict[int, float]  # by step
+_REDUCE: dict[str, Callable[[Collection[float]], float]] = {"mean": fmean, "low": min, "high": max}
+
+
+@dataclass
+class SeedsParent:
+    """The parent run of seeds of one MLflow experiment, spec and data set, including seeds of earlier commands.
+
+    An error of the store is told once and stops nothing. `reasons` say why the cost may not be compared.
+    """
+
+    experiment: str
+    spec: Experiment
+    data_fingerprint: str
+    data_status: str
+    reasons: tuple[str, ...]
+    seeds: frozenset[int]
+    tell: Callable[[str], None]
+    run_id: str | None = None  # None until `open` or `close`, or if the store refused the parent
+    _refused: bool = field(default=False, init=False)
+
+    def open(self, finished: Collection[str]) -> None:
+        """Create the parent, or set the existing one to RUNNING. `finished` are ids of finished runs that it covers."""
+        with self._errors_told():
+            client = self._client
+            parents, runs = self._find(client)
+            parent = parents[0] if parents else self._create(client)
+            self.run_id = str(parent.info.run_id)
+            self._update(client, parent, _covered(parents, runs, finished), "RUNNING")
+
+    def add(self, run_id: str) -> None:
+        """Make a run a child of the parent."""
+        if self.run_id is not None and not self._refused:
+            with self._errors_told():
+                self._client.set_tag(run_id, names.PARENT, self.run_id)
+
+    def close(self, status: Status, finished: Collection[str]) -> None:
+        """Log the curves over the finished children and end the parent. If nothing has changed, nothing is written.
+
+        `finished` are ids of runs; those that the store does not have as finished yet are left to a later command.
+        """
+        with self._errors_told():
+            client = self._client
+            parents, runs = self._find(client)
+            covered = _covered(parents, runs, finished)
+            curves = _curves(client, covered)
+            parent = parents[0] if parents else self._create(client)
+            logged = {name: _history(client, parent.info.run_id, name) for name in parent.data.metrics}
+            if logged and logged != curves:
+                parent, logged = self._create(client), {}
+            self.run_id = str(parent.info.run_id)
+            if logged != curves:
+                _log(client, self.run_id, curves)
+            old = {each.info.run_id for each in parents} - {self.run_id}
+            for run_id, run in runs.items():
+                before = run.data.tags.get(names.PARENT)
+                if before in old or (before != self.run_id and run in covered.values()):
+                    client.set_tag(run_id, names.PARENT, self.run_id)
+            self._update(client, parent, covered, status)
+            for each in old:
+                client.set_terminated(each, status)  # a deleted run would be RUNNING for ever
+                client.delete_run(each)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return open_client()
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        """End the block early at an error of the store, and tell the first error."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, StoreError, OSError) as error:
+            if not self._refused:
+                later = "training goes on; the parent is made when the command is given again"
+                self.tell(f"the tracking store does not take the parent of these seeds, {later}: {first_line(error)}")
+            self._refused = True
+
+    def _find(self, client: MlflowClient) -> tuple[list[Run], dict[str, Run]]:
+        """Return the parents of these seeds, newest first, usually one, and the trained runs by id."""
+        signature, fingerprint = self.spec.signature, self.data_fingerprint
+        where = f"tags.`{names.SIGNATURE}` = '{signature}' and tags.`{names.DATA_FINGERPRINT}` = '{fingerprint}'"
+        found = reader.search(client, experiment_id(client, self.experiment), where)
+        parents = [run for run in found if run.data.tags.get(names.KIND) == names.KIND_SEEDS and self._has_spec(run)]
+        return parents, {run.info.run_id: run for run in found if names.KIND not in run.data.tags}
+
+    def _has_spec(self, parent: Run) -> bool:
+        """Whether the reported results, which are not in the signature, are the same too."""
+        flat = self.spec.flat()
+        return all(flat.get(key, "").startswith(value) for key, value in parent.data.params.items())  # may be cut short
+
+    def _create(self, client: MlflowClient) -> Run:
+        """Start a parent with the tags that tell it from a trained run."""
+        tags = {
+            names.KIND: names.KIND_SEEDS,
+            names.SIGNATURE: self.spec.signature,
+            names.DATA_FINGERPRINT: self.data_fingerprint,
+            names.DATA_STATUS: self.data_status,
+        }
+        return client.create_run(experiment_id(client, self.experiment), tags=tags)
+
+    def _update(self, client: MlflowClient, parent: Run, covered: dict[int, Run], status: Status | str) -> None:
+        """Set the name, params, tags and status that differ."""
+        run_id, before, seeds = parent.info.run_id, parent.data, seed_list(self.seeds | covered.keys())
+        unfinished = [] if status == "FINISHED" else ["not all of its seeds have finished"]
+        tags = {names.SEEDS: seeds} | comparability([*self.reasons, *unfinished])
+        changed = [RunTag(key, value) for key, value in tags.items() if before.tags.get(key) != value]
+        params = [Param(key, value) for key, value in self.spec.flat().items() if key not in before.params]
+        if changed or params:
+            client.log_batch(run_id, params=params, tags=changed)
+        name = f"{self.experiment} seeds {seeds}"[:LONGEST_NAME]
+        if parent.info.run_name != name:
+            client.update_run(run_id, name=name)
+        if status == "RUNNING" != parent.info.status:
+            client.update_run(run_id, status)
+        elif status != parent.info.status:
+            client.set_terminated(run_id, status)
+
+
+def _covered(parents: list[Run], runs: dict[str, Run], finished: Collection[str]) -> dict[int, Run]:
+    """Return the finished runs that the parent covers, by seed: children of `parents`, and runs with these ids."""
+    ids = {parent.info.run_id for parent in parents}
+    children = [run for run in runs.values() if run.data.tags.get(names.PARENT) in ids]
+    asked = [runs[run_id] for run_id in finished if run_id in runs]
+    done = [run for run in [*reversed(children), *asked] if run.info.status == "FINISHED"]
+    by_seed = {int(run.data.params[names.SEED]): run for run in done}  # the last counts: what was asked for, the newest
+    return dict(sorted(by_seed.items()))
+
+
+def _curves(client: MlflowClient, covered: dict[int, Run]) -> dict[str, Curve]:
+    """Return mean, lowest and highest over the seeds at each step that all of them have, by metric."""
+    curves: dict[str, Curve] = {}
+    for name in names.OVER_SEEDS if covered else ():
+        each = [_history(client, run.info.run_id, name) for run in covered.values()]
+        steps = sorted(set(each[0]).intersection(*each[1:]))
+        for key in names.SUMMARIES:
+            curves[f"{name}_{key}"] = {step: _REDUCE[key]([history[step] for history in each]) for step in steps}
+    if curves:
+        last = max(step for curve in curves.values() for step in curve)
+        curves[names.SEEDS_FINISHED] = {last: float(len(covered))}
+    return curves
+
+
+def _history(client: MlflowClient, run_id: str, metric: str) -> Curve:
+    return {point.step: point.value for point in client.get_metric_history(run_id, metric)}
+
+
+def _log(client: MlflowClient, run_id: str, curves: dict[str, Curve]) -> None:
+    now = int(time.time() * 1000)
+    points = [Metric(name, value, now, step) for name, curve in curves.items() for step, value in curve.items()]
+    for start in range(0, len(points), BATCH):
+        client.log_batch(run_id, metrics=points[start : start + BATCH])

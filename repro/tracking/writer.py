@@ -1,0 +1,246 @@
+"""Writing one run: first into its outbox on this disk, then to the tracking store as soon as it answers."""
+
+import json
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
+from torch import nn
+
+from repro import names
+from repro.data import Dataset as Images
+from repro.names import Status
+from repro.spec import Experiment
+from repro.text import first_line
+from repro.tracking.outbox import Outbox, Record
+from repro.tracking.store import StoreError, StoreErrors, experiment_id, open_client, shown_uri
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
+LAST_ATTEMPTS = 3  # when the run has ended
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """How a run is created in the store: the MLflow experiment, the run's name, and its first tags."""
+
+    experiment: str
+    run_name: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def start_run(new: NewRun) -> str:
+    """Create a run and return its id. Raises StoreError."""
+    client = open_client()
+    with StoreErrors(f"no run can be started in {shown_uri()}"):
+        run = client.create_run(experiment_id(client, new.experiment), tags=new.tags, run_name=new.run_name)
+        return str(run.info.run_id)
+
+
+class RunWriter:
+    """One run. Each record is in its outbox at once; sending is tried again while the store does not answer."""
+
+    def __init__(self, run_id: str, outbox: Outbox, tell: Tell = lambda _: None) -> None:
+        """Write to a run that exists. `tell` is given a sentence when the store goes away and when it comes back."""
+        self.run_id, self.outbox, self._tell = run_id, outbox, tell
+        self._client: MlflowClient | None = None
+        self._in_doubt = bool(outbox.pending())  # the store may have the next record, though it is not marked so
+        self._images: list[tuple[NDArray[np.uint8], str, int]] = []  # what the disk has not taken yet
+        self._pause, self._next_try, self._away = FIRST_PAUSE, 0.0, ""
+
+    def describe(self, spec: Experiment, settings: dict[str, str], tags: dict[str, str], dataset: Images) -> None:
+        """Log settings and spec as params, the spec as a file too, tags, and the data set as input."""
+        (self.outbox.files / names.SPEC_FILE).write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
+        described = {
+            "name": dataset.name,
+            "digest": dataset.fingerprint[:32],
+            "source": json.dumps({"origin": dataset.origin, "status": dataset.status}),
+            "profile": json.dumps({"train": len(dataset.train), "test": len(dataset.test)}),
+        }
+        self._log({"kind": "about", "params": settings | spec.flat(), "tags": tags, "dataset": described})
+        self.file(names.SPEC_FILE)
+
+    def metrics(self, values: dict[str, float], step: int, group: str) -> None:
+        """Log metrics that belong together, which the store takes in one transaction."""
+        self._keep_images()
+        now = int(time.time() * 1000)
+        self._log({"kind": "metrics", "values": values, "step": step, "group": group, "time": now})
+
+    def tags(self, values: dict[str, str]) -> None:
+        self._log({"kind": "tags", "tags": values})
+
+    def image(self, pixels: NDArray[np.uint8], key: str, step: int) -> None:
+        """Log one image of a stepped gallery. uint8 [H, W, 1 or 3]. It stays in memory while the disk refuses it."""
+        self._images.append((pixels, key, step))
+        self._keep_images()
+
+    def file(self, name: str, folder: str | None = None) -> None:
+        """Log a file, or all of a directory, in the outbox's `files` as artifacts."""
+        self._log({"kind": "file", "file": name, "folder": folder})
+
+    def model(self, module: nn.Module, example: NDArray[np.float32], name: str) -> None:
+        """Log a module of one input and one output, exported, as an MLflow model. `example` is a batch of two."""
+        import mlflow.pytorch  # noqa: PLC0415 - these take a second, which the first step should not wait for
+        from mlflow.models import ModelSignature  # noqa: PLC0415
+        from mlflow.types import Schema, TensorSpec  # noqa: PLC0415
+
+        signature = ModelSignature(inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]))
+        requirements = [f"torch=={torch.__version__.split('+')[0]}"]
+        path = self.outbox.files / name
+        shutil.rmtree(path, ignore_errors=True)  # left by a run that was cut off here
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow warns of its own file formats
+            mlflow.pytorch.save_model(
+                module, str(path), signature=signature, input_example=example, pip_requirements=requirements
+            )
+        self.file(name, name)
+
+    def status(self, status: Status | str) -> None:
+        """Set the run's status: RUNNING again, or one that ends it."""
+        self._log({"kind": "status", "status": status, "time": int(time.time() * 1000)})
+
+    def deliver(self, attempts: int = 1) -> bool:
+        """Send the pending records in order; return whether the store has everything now."""
+        for attempt in range(attempts):
+            if attempt:
+                time.sleep(1.0)
+            try:
+                self.outbox.flush()
+                for record in self.outbox.pending():
+                    self._client = self._client or open_client()
+                    if not (self._in_doubt and _is_there(self._client, self.run_id, record)):
+                        _send(self._client, self.run_id, record, self.outbox.files)
+                    self._in_doubt = False
+                    self.outbox.mark_delivered()
+            except (MlflowException, SQLAlchemyError, OSError, StoreError) as error:
+                self._failed(error)
+            else:
+                if self._away:
+                    self._tell("the tracking store answers again; nothing is lost")
+                self._away, self._pause, self._next_try = "", FIRST_PAUSE, 0.0
+                return self.outbox.unwritten == 0
+        return False
+
+    def undelivered(self) -> str:
+        """Return a sentence on what the store does not have and where it is kept."""
+        count = len(self.outbox.pending())
+        kept = self.outbox.folder if not self.outbox.unwritten else "memory only, since the disk refuses it"
+        there = f"{count} records are not in {shown_uri()} ({self._away})"
+        return f"{there}; they are kept in {kept}; later: python -m repro sync"
+
+    def _keep_images(self) -> None:
+        while self._images:
+            pixels, key, step = self._images[0]
+            name = f"{key}-{step:06d}.png"
+            try:
+                Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(self.outbox.files / name)
+            except OSError:
+                return
+            self._images.pop(0)
+            self._log({"kind": "image", "file": name, "key": key, "step": step})
+
+    def _log(self, record: Record) -> None:
+        self.outbox.append(record)
+        if time.monotonic() >= self._next_try:
+            self.deliver()
+
+    def _failed(self, error: Exception) -> None:
+        self._in_doubt = True
+        if not self._away:
+            self._tell(f"the tracking store does not answer, training goes on: {first_line(error)}")
+        self._away = first_line(error)
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+def _is_there(client: MlflowClient, run_id: str, record: Record) -> bool:
+    """Whether the store has a record that would be there twice if it were sent again."""
+    if record["kind"] == "metrics":
+        return all(
+            any(point.step == record["step"] for point in client.get_metric_history(run_id, name))
+            for name in record["values"]
+        )
+    if record["kind"] == "image":
+        pattern = rf"images/{record['key']}\W(step\W)?{record['step']}\W.*\.png"
+        return any(re.match(pattern, item.path) for item in client.list_artifacts(run_id, "images"))
+    return False
+
+
+def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> None:
+    tags = [RunTag(key, value) for key, value in record.get("tags", {}).items()]
+    match record["kind"]:
+        case "about":
+            params = [Param(key, value) for key, value in record["params"].items()]
+            client.log_batch(run_id, params=params, tags=tags)
+            data = record["dataset"]
+            dataset = Dataset(data["name"], data["digest"], "local", data["source"], profile=data["profile"])
+            client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        case "metrics":
+            metrics = [Metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()]
+            client.log_batch(run_id, metrics=metrics)
+        case "tags":
+            client.log_batch(run_id, tags=tags)
+        case "image":
+            with Image.open(files / record["file"]) as image:
+                client.log_image(run_id, image, key=record["key"], step=record["step"])
+        case "file":
+            path = files / record["file"]
+            (client.log_artifacts if path.is_dir() else client.log_artifact)(run_id, str(path), record["folder"])
+        case "status":
+            if record["status"] == "RUNNING":
+                client.update_run(run_id, "RUNNING")
+            else:
+                client.set_terminated(run_id, record["status"], record["time"])
+
+
+def comparability(reasons: Sequence[str]) -> dict[str, str]:
+    """Return the tags that say whether a cost may be compared with the reported one; `reasons` say why not."""
+    return {names.COMPARABLE: str(not reasons).lower(), names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-"}
+
+
+def sync(run_id: str, folder: Path, tell: Tell) -> bool:
+    """Deliver what is left in a run's outbox; return whether the store has everything now."""
+    outbox = Outbox(folder)
+    left = len(outbox.pending())
+    if not left:
+        return True
+    writer = RunWriter(run_id, outbox)
+    done = writer.deliver(LAST_ATTEMPTS)
+    tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
+    return done
+
+
+@dataclass(frozen=True)
+class Note:
+    """Markdown for a run's description in the MLflow UI, and tags beside it."""
+
+    text: str
+    tags: dict[str, str]
+
+
+def annotate(notes: dict[str, Note]) -> int:
+    """Give runs, by id, their notes; return how many of them were changed by it. Raises StoreError."""
+    client, changed = open_client(), 0
+    with StoreErrors("runs cannot be given their notes"):
+        for run_id, note in notes.items():
+            before = client.get_run(run_id).data.tags
+            wanted = note.tags | {MLFLOW_RUN_NOTE: note.text}
+            tags = [RunTag(key, value) for key, value in wanted.items() if before.get(key) != value]
+            if tags:
+                client.log_batch(run_id, tags=tags)
+                changed += 1
+    return changed
