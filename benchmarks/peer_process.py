@@ -32,8 +32,8 @@ class PeerProcess:
     def __init__(self, name: str, python: str = sys.executable, *options: str) -> None:
         self.python = python
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "text": True}
-        self.process = subprocess.Popen([python, str(SERVE), name, *options], **pipes)
+        command, pipe = [python, str(SERVE), name, *options], subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
 
     def close(self) -> None:
         self.process.kill()

@@ -76,7 +76,8 @@ def convolution_is_better(evidence: Evidence) -> Finding:
         f"{conv_runs['test_neg_elbo'].mean():.2f} against {fc_runs['test_neg_elbo'].mean():.2f})"
     )
     figures, runs = {"fc": fc, "conv": conv}, [*fc_runs["run_id"], *conv_runs["run_id"]]
-    both, better = min(epochs.values()), []
+    both = min(epochs.values())
+    better = []
     for rate, *pair in (("1e-3", "mnist_fc", "mnist_conv_lr_1e3"), ("1e-4", "mnist_fc_lr_1e4", "mnist_conv")):
         dense, convolutional = (evidence.mean_at(name, both) for name in pair)
         better.append(convolutional < dense)
@@ -85,10 +86,8 @@ def convolution_is_better(evidence: Evidence) -> Finding:
         runs += [run_id for name in pair for run_id in evidence.runs(name, both)["run_id"]]
     because = "Which is better depends on the learning rate"
     if all(better):
-        because = (
-            "At equal settings the convolutional network has the lower cost: learning rate and epochs explain the "
-        )
-        because += "reported order"
+        because = "At equal settings the convolutional network has the lower cost: learning rate and epochs explain "
+        because += "the reported order"
     elif not any(better):
         because = "It has the higher cost at equal settings too: the architecture explains it"
     return Finding(holds(conv < fc and all(better)), f"{text}. {because}.", figures, tuple(dict.fromkeys(runs)))
