@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import FormatStrFormatter
 from repro.analysis.curves import by_seed
 
@@ -40,9 +41,11 @@ def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Ax
 def svg(figure: Figure, name: str, alt: str) -> str:
     """Return a figure as SVG for a page: text as text, in the page's colour, with ids that no other figure has."""
     out = io.StringIO()
+    for legend in figure.findobj(Legend):  # Optuna's style gives it a background
+        legend.get_frame().set_facecolor("none")
     with mpl.rc_context({"svg.hashsalt": name}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format="svg", bbox_inches="tight", metadata=nothing)
+        figure.savefig(out, format="svg", bbox_inches="tight", metadata=nothing, facecolor="none")
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
