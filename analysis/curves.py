@@ -1,11 +1,11 @@
-"""The place of a published cost curve among ours: it is taken as one more run and ranked."""
+"""Rank a published cost curve among ours, as if it were one more run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from repro.analysis.tables import Tables
+from repro.analysis.tables import Row, Tables
 from repro.analysis.verdicts import outcomes
 
 from repro import images, names
@@ -16,18 +16,16 @@ from repro.spec import Reported
 LEVEL = 0.1
 """A published curve whose p is at most this is unlike ours. The least p that thirteen curves give is 1/13 = 0.077."""
 LEAST = 3
-"""Fewest runs of which distances are taken: each needs a standard deviation over the others."""
-
-Values = NDArray[np.float64]
+"""Fewest runs for a rank: each distance needs a standard deviation over the other curves."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A published curve's place among ours.
+class CurveRank:
+    """The rank of a published curve among n curves of ours.
 
-    `distances` are the largest standardised distances of our runs and `published` that of the published one; `rank` is
-    the number of all n + 1 distances that are at least as large as the published one, so that p = rank / (n + 1) is its
-    permutation p value. The published curve is farthest out at `epoch`, `nats` above the mean of ours.
+    `distances` are the largest standardised distances of our curves and `published` that of the published one. `rank`
+    counts the n + 1 distances that are at least as large as `published`, so p = rank / (n + 1) is a permutation p
+    value. The published curve is farthest from ours at `epoch`, `nats` above our mean.
     """
 
     seeds: tuple[int, ...]
@@ -39,53 +37,73 @@ class Place:
 
     @property
     def p(self) -> float:
-        """Return the permutation p value of the published curve."""
         return self.rank / (len(self.seeds) + 1)
 
 
-def table_of(curves: pd.DataFrame, metric: str = names.COST) -> pd.DataFrame:
-    """Return rows of `Tables.curves` as epochs by seeds."""
+def by_seed(curves: pd.DataFrame, metric: str = names.COST) -> pd.DataFrame:
+    """Return a metric of the rows of `Tables.curves` as a table of epochs by seeds."""
     return curves.pivot(index="epoch", columns="seed", values=metric).sort_index()
 
 
-def place(entry: Entry, reported: Reported, tables: Tables) -> Place | None:
-    """Return the place of a published curve among the planned runs that reach its last epoch; None if they are too few.
+def rank(entry: Entry, reported: Reported, tables: Tables) -> CurveRank | None:
+    """Return the rank of a published curve among the planned runs that reach its last epoch; None if they are too few.
 
     Raises ReproError if the curve's file is damaged.
     """
     published = images.reported_curve(entry.file, reported)
     if published is None:
         return None
-    runs, _ = outcomes(tables.runs[tables.runs["experiment"] == entry.name], reported.epoch)
-    runs = runs[runs["seed"].isin(reported.seeds)]
-    ours = table_of(tables.curves[tables.curves["run_id"].isin(runs["run_id"])])
+    runs, _ = outcomes(tables.runs_of(entry.name), reported.epoch)
+    ours = by_seed(tables.curves_of(runs[runs["seed"].isin(reported.seeds)]))
     ours = ours.reindex(published.epoch.astype(int)).dropna(axis="columns")
-    if len(ours.columns) < LEAST:
-        return None
-    return among(published, ours)
+    return rank_among(published, ours) if len(ours.columns) >= LEAST else None
 
 
-def among(published: Curve, ours: pd.DataFrame) -> Place:
-    """Return the place of a published curve among ours, epochs by seeds, nats per image.
+def rank_among(published: Curve, ours: pd.DataFrame) -> CurveRank:
+    """Return the rank of a published curve among ours, epochs by seeds, nats per image.
 
-    The statistic of a curve is its largest distance over the epochs from the mean of the *other* curves, the published
-    one among them, in standard deviations of these others, but at least in reading errors. All n + 1 curves are treated
-    alike, so that, were the published run one of ours, each rank would be equally likely.
+    The distance of a curve is its largest difference over the epochs from the mean of the *other* curves, in their
+    standard deviations, but at least in reading errors. The others include the published curve: all n + 1 curves are
+    treated alike, so each rank is equally likely if the published run is one of ours.
     """
     every = np.column_stack([ours.to_numpy(float), published.cost])
-    distances, last = [], every.shape[1] - 1
-    for index in range(last + 1):
+    distances = []
+    for index in range(every.shape[1]):
         others = np.delete(every, index, axis=1)
         scale = np.maximum(others.std(axis=1, ddof=1), published.reading_error)
-        off = every[:, index] - others.mean(axis=1)
-        distances.append(np.abs(off) / np.where(scale > 0, scale, np.finfo(float).tiny))
-    largest = [float(each.max()) for each in distances]
-    farthest = int(distances[last].argmax())
-    return Place(
+        difference = np.abs(every[:, index] - others.mean(axis=1))
+        distances.append(difference / np.where(scale > 0, scale, np.finfo(float).tiny))
+    *largest, published_largest = (float(each.max()) for each in distances)
+    farthest = int(distances[-1].argmax())
+    return CurveRank(
         seeds=tuple(int(seed) for seed in ours.columns),
-        distances=tuple(largest[:last]),
-        published=largest[last],
-        rank=sum(each >= largest[last] for each in largest),
+        distances=tuple(largest),
+        published=published_largest,
+        rank=1 + sum(each >= published_largest for each in largest),
         epoch=int(published.epoch[farthest]),
-        nats=float(every[farthest, last] - every[farthest, :last].mean()),
+        nats=float(published.cost[farthest] - every[farthest, :-1].mean()),
     )
+
+
+def rows(entries: Iterable[Entry], tables: Tables) -> list[Row]:
+    """Return the rank of each published curve that has one, as rows of a table.
+
+    Raises ReproError if the file of a published curve is damaged.
+    """
+    results = [(entry, reported) for entry in entries for reported in entry.spec.reported]
+    ranked = [(entry, reported, rank(entry, reported, tables)) for entry, reported in results]
+    return [
+        {
+            "experiment": entry.name,
+            "epochs": f"1 to {reported.epoch}",
+            "seeds": f"{len(found.seeds)} of {len(reported.seeds)}",
+            "rank": f"{found.rank} of {len(found.seeds) + 1}",
+            "p": found.p,
+            "published_distance": found.published,
+            "our_distances": f"{min(found.distances):.1f} to {max(found.distances):.1f}",
+            "farthest_at_epoch": found.epoch,
+            "nats_there": found.nats,
+        }
+        for entry, reported, found in ranked
+        if found is not None
+    ]

@@ -1,4 +1,4 @@
-"""Sweeps as two tables: one row a trial, one a setting that was trained again. From the store or from CSV files."""
+"""Sweeps as two tables: a row for each trial and each retrained setting. Is the published setting near the best one?"""
 
 import json
 from collections.abc import Iterable
@@ -7,25 +7,28 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
-from pydantic import FiniteFloat
-from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, TableSet, data_label, json_column, need
+from pydantic import FiniteFloat, Json
+from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, Column, Row, Tables, TableSet, data_label
+from scipy import stats
 
-from repro import names
+from repro import names, registry
 from repro.errors import ReproError
 from repro.registry import Entry
 from repro.tracking import artifacts, reader, sweeps
 
-SETTINGS = json_column(dict[str, int | FiniteFloat | str])
+SETTINGS = Column(Json[dict[str, int | FiniteFloat | str]], "str")
+SPACE = Column(Json[dict[str, str]], "str")
+VALUES = Column(Json[list[FiniteFloat]], "str")
 TRIAL_COLUMNS = {
     "experiment": NAME, "study": NAME, "trial": NUMBER, "state": TEXT, "value": OPTIONAL, "settings": SETTINGS,
     "epochs": COUNT, "trained": COUNT, "seeds": TEXT, "reconstruction": OPTIONAL, "kl": OPTIONAL, "seconds": OPTIONAL,
-    "reason": TEXT, "space": json_column(dict[str, str]), "sampler": TEXT, "pruner": TEXT, "data": TEXT,
+    "reason": TEXT, "space": SPACE, "sampler": TEXT, "pruner": TEXT, "data": TEXT,
     "signature": TEXT, "runs": TEXT,
 }  # fmt: skip
 RETRAINED_COLUMNS = {
     "experiment": NAME, "study": NAME, "trial": OPTIONAL, "settings": SETTINGS, "seeds": TEXT, "trial_epochs": COUNT,
     "trial_value": OPTIONAL, "heldout_then": OPTIONAL, "optimism": OPTIONAL, "cost": OPTIONAL,
-    "test_neg_elbo": json_column(list[FiniteFloat]), "data": TEXT, "runs": TEXT,
+    "test_neg_elbo": VALUES, "data": TEXT, "runs": TEXT,
 }  # fmt: skip
 
 
@@ -33,8 +36,8 @@ RETRAINED_COLUMNS = {
 class Sweeps(TableSet):
     """Trials and retrained settings of studies. Costs in nats per image.
 
-    `settings` is JSON by dotted key; `epochs` is a trial's length and `trained` how far it came; `test_neg_elbo` is
-    JSON with one number a seed; `trial` is missing where the experiment's own setting was retrained.
+    `settings` is JSON by dotted key; `epochs` is a trial's length and `trained` the epochs that it has done;
+    `test_neg_elbo` is JSON with a number for each seed; `trial` is missing where the published setting was retrained.
     """
 
     schemas = (TRIAL_COLUMNS, RETRAINED_COLUMNS)
@@ -47,102 +50,83 @@ class Sweeps(TableSet):
 
     @classmethod
     def from_files(cls, folder: Path) -> Self:
-        """Read what `save` has written; nothing if there is no such file. Raises ReproError for a damaged one."""
+        """Read what `save` has written; no rows if there is no such file. Raises ReproError for a damaged one."""
         if not (folder / "trials.csv").exists():
             return cls.empty()
         found = super().from_files(folder)
         complete, again = found.trials["state"] == "complete", found.retrained["trial"].notna()
-        need(folder / "trials.csv", found.trials, complete, "value", "of a complete trial")
-        need(folder / "retrained.csv", found.retrained, again, "trial_value", "of a trial that was trained again")
+        found.need(folder, "trials", complete, "value", "of a complete trial")
+        found.need(folder, "retrained", again, "trial_value", "of a trial that was trained again")
         return found
 
     def names(self) -> list[str]:
-        """Return the names of the studies."""
         return sorted(set(self.trials["study"]))
 
 
 def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
     """Read the sweeps of these experiments from the store, and a sentence for each thing that cannot be read."""
-    trials: list[dict[str, Any]] = []
-    retrained: list[dict[str, Any]] = []
+    trials: list[Row] = []
+    retrained: list[Row] = []
     faults: list[str] = []
     for entry in entries:
         where = sweeps.mlflow_experiment(entry.name)
         parents = [each for each in reader.parents(where) if each.tags.get(names.KIND) == names.KIND_SWEEP]
         runs = reader.runs(where) if parents else []
         for parent in parents:
-            mine = [run for run in runs if run.tags.get(names.PARENT) == parent.run_id]
-            rows = _trials(entry, parent, [run for run in mine if run.tags.get(names.TRIAL_STATE) != "abandoned"])
+            by_trial: dict[int, list[reader.RunRecord]] = {}
+            for run in runs:
+                if run.tags.get(names.PARENT) == parent.run_id and run.tags.get(names.TRIAL_STATE) != "abandoned":
+                    by_trial.setdefault(int(run.tags[names.TRIAL]), []).append(run)
+            rows = [_trial(entry, parent, number, of_trial) for number, of_trial in by_trial.items()]
             trials += rows
             try:
                 retrained += _retrained(entry, parent, rows[0]["data"] if rows else "")
             except ReproError as error:
                 faults.append(str(error))
-    found = Sweeps.empty()
-    if trials:
-        found.trials = pd.DataFrame(trials, columns=list(TRIAL_COLUMNS))
-    if retrained:
-        found.retrained = pd.DataFrame(retrained, columns=list(RETRAINED_COLUMNS))
-    return found, faults
+    return Sweeps.from_rows(trials, retrained), faults
 
 
-def _trials(entry: Entry, parent: reader.RunRecord, runs: list[reader.RunRecord]) -> list[dict[str, Any]]:
-    """Return a row for each trial, from the runs of its seeds."""
+def _trial(entry: Entry, parent: reader.RunRecord, number: int, runs: list[reader.RunRecord]) -> Row:
+    """Return the row of a trial, from the runs of its seeds."""
     space = {key.removeprefix("space."): text for key, text in parent.params.items() if key.startswith("space.")}
-    by_trial: dict[int, list[reader.RunRecord]] = {}
-    for run in runs:
-        by_trial.setdefault(int(run.tags[names.TRIAL]), []).append(run)
-    rows = []
-    for number, of_trial in by_trial.items():
-        last = of_trial[0]
-        complete = all(run.tags[names.TRIAL_STATE] == "complete" for run in of_trial)
-        states = {run.tags[names.TRIAL_STATE] for run in of_trial} - {"complete"}
-        values = {key: _number(last.params.get(key, "")) for key in space}
-        rows.append(
-            {
-                "experiment": entry.name,
-                "study": parent.tags[names.SWEEP],
-                "trial": float(number),
-                "state": "complete" if complete else min(states),
-                "value": _mean(of_trial, names.HELDOUT_NEG_ELBO) if complete else None,
-                "settings": json.dumps(values, sort_keys=True),
-                "epochs": int(parent.params["epochs"]),
-                "trained": sum(len(reader.history(run.run_id, names.COST)) for run in of_trial),
-                "seeds": ",".join(sorted(run.params.get(names.SEED, "?") for run in of_trial)),
-                "reconstruction": _mean(of_trial, names.RECONSTRUCTION),
-                "kl": _mean(of_trial, names.KL),
-                "seconds": float(
-                    sum(sum(reader.history(run.run_id, names.EPOCH_SECONDS).values()) for run in of_trial)
-                ),
-                "reason": next((text for run in of_trial if (text := run.tags.get(names.ERROR, "-")) != "-"), ""),
-                "space": json.dumps(space, sort_keys=True),
-                "sampler": parent.params["sampler"],
-                "pruner": parent.params["pruner"],
-                "data": _data(last),
-                "signature": parent.tags.get(names.SIGNATURE, ""),
-                "runs": ",".join(run.run_id for run in of_trial),
-            }
-        )
-    return rows
+    states = {run.tags[names.TRIAL_STATE] for run in runs} - {"complete"}
+    settings = {key: parsed(runs[0].params.get(key, "")) for key in space}
+    return {
+        "experiment": entry.name,
+        "study": parent.tags[names.SWEEP],
+        "trial": number,
+        "state": min(states, default="complete"),
+        "value": None if states else _mean(runs, names.HELDOUT_NEG_ELBO),
+        "settings": json.dumps(settings, sort_keys=True),
+        "epochs": int(parent.params["epochs"]),
+        "trained": sum(len(reader.history(run.run_id, names.COST)) for run in runs),
+        "seeds": ",".join(sorted(run.params.get(names.SEED, "?") for run in runs)),
+        "reconstruction": _mean(runs, names.RECONSTRUCTION),
+        "kl": _mean(runs, names.KL),
+        "seconds": sum(sum(reader.history(run.run_id, names.EPOCH_SECONDS).values()) for run in runs),
+        "reason": next((text for run in runs if (text := run.tags.get(names.ERROR, "-")) != "-"), ""),
+        "space": json.dumps(space, sort_keys=True),
+        "sampler": parent.params["sampler"],
+        "pruner": parent.params["pruner"],
+        "data": data_label(runs[0]),
+        "signature": parent.tags.get(names.SIGNATURE, ""),
+        "runs": ",".join(run.run_id for run in runs),
+    }
 
 
-def _retrained(entry: Entry, parent: reader.RunRecord, data: str) -> list[dict[str, Any]]:
-    """Return a row for each setting that `sweep --finish` has trained again; none before that."""
+def _retrained(entry: Entry, parent: reader.RunRecord, data: str) -> list[Row]:
+    """Return a row for each setting that was retrained; none before that."""
     if names.FINISH_FILE not in artifacts.list_files(parent.run_id):
         return []
     found = json.loads(artifacts.read_file(parent.run_id, names.FINISH_FILE))
+    of = {"experiment": entry.name, "study": parent.tags[names.SWEEP], "trial_epochs": found["epochs_of_trials"]}
+    same = ("trial", "trial_value", "heldout_then", "optimism", "cost")
     return [
-        {
-            "experiment": entry.name,
-            "study": parent.tags[names.SWEEP],
-            "trial": each["trial"],
+        of
+        | {key: each[key] for key in same}
+        | {
             "settings": json.dumps(each["setting"], sort_keys=True),
             "seeds": ",".join(map(str, each["seeds"])),
-            "trial_epochs": found["epochs_of_trials"],
-            "trial_value": each["trial_value"],
-            "heldout_then": each["heldout_then"],
-            "optimism": each["optimism"],
-            "cost": each["cost"],
             "test_neg_elbo": json.dumps(each["test_neg_elbo"]),
             "data": data,
             "runs": ",".join(each["runs"]),
@@ -151,19 +135,97 @@ def _retrained(entry: Entry, parent: reader.RunRecord, data: str) -> list[dict[s
     ]
 
 
-def _data(run: reader.RunRecord) -> str:
-    return data_label(run.params.get("data.name", "?"), run.tags.get(names.DATA_STATUS, "?"))
-
-
 def _mean(runs: list[reader.RunRecord], metric: str) -> float | None:
     values = [run.metrics[metric] for run in runs if metric in run.metrics]
     return sum(values) / len(values) if values else None
 
 
-def _number(text: str) -> int | float | str:
+def parsed(text: str) -> int | float | str:
+    """Return the number that a text is, or else the text."""
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
     return text
+
+
+def words(settings: str) -> str:
+    """Return the settings of a trial, which are JSON, as words of a sentence."""
+    values = json.loads(settings).items()
+    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values)
+
+
+def command(trials: pd.DataFrame, retrain: bool = False) -> str:
+    """Return the command that runs more trials of a study, or retrains its best settings."""
+    experiment, study = trials.iloc[0][["experiment", "study"]]
+    named = "" if study == experiment else f" --study {study}"
+    return f"python -m repro sweep {experiment}{named}" + " --finish" * retrain
+
+
+def answer(sweeps: Sweeps, study: str, tables: Tables) -> str:
+    """Say in a few sentences whether the published setting of a study is near the best one found."""
+    trials = sweeps.trials[sweeps.trials["study"] == study]
+    rows = sweeps.retrained[sweeps.retrained["study"] == study]
+    rows = rows.assign(tests=rows["test_neg_elbo"].map(json.loads))
+    rows = rows[rows["tests"].map(len) > 1]  # one seed has no standard deviation
+    own_runs = list(published_runs(trials, tables)["test_neg_elbo"].dropna())
+    own = [*rows.loc[rows["trial"].isna(), "tests"], *[own_runs] * (len(own_runs) > 1)]
+    others = rows[rows["trial"].notna()]
+    if not own or others.empty:
+        unknown = "It is not yet known whether the published setting is near the best one at full length"
+        return f"{_so_far(trials, published_costs(trials, tables))}{unknown}: `{command(trials, retrain=True)}`."
+    best = others.loc[others["trial_value"].idxmin()]  # choosing by test images would be cheating
+    mine, theirs = pd.Series(own[0]), pd.Series(best["tests"])
+    interval = stats.ttest_ind(theirs, mine, equal_var=False).confidence_interval(0.95)
+    reported = registry.get(str(trials["experiment"].iloc[0])).spec.reported
+    near = _near(interval, reported[-1].margin, trials["epochs"].iloc[0]) if reported else ""
+    return (
+        f"{words(best['settings'])} gives {theirs.mean():.2f} nats of test negative ELBO over {len(theirs)} seeds, the "
+        f"published setting {mine.mean():.2f} over {len(mine)}: {theirs.mean() - mine.mean():+.2f} (95% confidence "
+        f"interval {interval.low:+.2f} to {interval.high:+.2f}).{near} Its trial reached {best['trial_value']:.2f} on "
+        f"held-out images. New seeds differ from it by {best['optimism']:+.2f} at the same epoch: this is the optimism "
+        "of choosing the best trial."
+    )
+
+
+def _near(interval: Any, margin: float | None, epochs: int) -> str:
+    """Say whether the published setting is near the best one, by the interval of the difference; "" without margin."""
+    if margin is None:
+        return ""
+    within = f"{margin} nats (the verdict's margin)"
+    if interval.low > 0:
+        return f" The published setting is better at full length than the setting that was best after {epochs} epochs."
+    if interval.low >= -margin:
+        return f" The published setting is within {within} of the best setting found."
+    if interval.high < -margin:
+        return f" The published setting is more than {within} from the best setting found."
+    return f" More seeds would decide whether it is within {within} of the best setting found."
+
+
+def published_costs(trials: pd.DataFrame, tables: Tables) -> "pd.Series[float]":
+    """Return held-out costs of the runs of the published setting, after as many epochs as a trial has."""
+    curves = tables.curves_of(published_runs(trials, tables))
+    return curves.loc[curves["epoch"] == trials["epochs"].iloc[0], names.HELDOUT_NEG_ELBO].dropna()
+
+
+def published_runs(trials: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Return the comparable runs of the published setting on the study's data; none if they hold out no images."""
+    first = trials.iloc[0]
+    runs = tables.runs_of(first["experiment"])
+    same = (runs["signature"] == first["signature"]) & (runs["data"] == first["data"])
+    return runs[runs["comparable"] & same & (registry.get(str(first["experiment"])).spec.data.holdout > 0)]
+
+
+def _so_far(trials: pd.DataFrame, own: "pd.Series[float]") -> str:
+    """Compare the runs of the published setting with the complete trials; "" where there are none of either."""
+    epochs, done = trials["epochs"].iloc[0], trials.loc[trials["state"] == "complete", "value"]
+    if done.empty or own.empty:
+        return ""
+    seeds = f"mean of {len(own)} seeds, {own.min():.2f} to {own.max():.2f}" if len(own) > 1 else "one seed"
+    lower = int((done < own.mean()).sum())
+    return (
+        f"After {epochs} epochs the published setting's own runs have {own.mean():.2f} nats of held-out negative ELBO "
+        f"({seeds}). Of the {len(done)} complete trials {lower or 'none'} {'is' if lower < 2 else 'are'} lower; the "
+        f"best has {done.min():.2f}, a difference of {done.min() - own.mean():+.2f}. "
+    )

@@ -1,6 +1,7 @@
-"""Tracked runs as three tables: one row a run, one an epoch, one a measured number. From the store or from CSV files.
+"""Tracked runs as three tables: a row for each run, each epoch and each measured number.
 
-The CSV files are the committed results. They hold the runs of any machine, each by its run id.
+They are read from the tracking store or from CSV files. The CSV files are the committed results. They hold the runs of
+any machine, each by its run id.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, NotRequired, Self
 
 import pandas as pd
 from annotated_types import Ge
-from pydantic import AfterValidator, BeforeValidator, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, FiniteFloat, Json, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from repro import names, registry
@@ -20,35 +21,25 @@ from repro.registry import Entry
 from repro.tracking import artifacts, reader
 
 DIVERGED = "DIVERGED"
-"""Status of a run that ended because its cost was no longer a number."""
+"""Status of a run that ended because its cost was not finite."""
 FAILED = ("FAILED", DIVERGED)
 """Statuses of a run that ended by itself before its last epoch."""
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+Row = dict[str, Any]
 
 
 class Column(NamedTuple):
-    """A column of a CSV file: the type that its text is checked against, and the type that it has in a table."""
+    """A column of a CSV file: the type that its text is checked against, and its type in a table.
+
+    A column of type `str` keeps the text that was checked, so JSON stays as it was written.
+    """
 
     kind: Any
     dtype: str
 
 
-def json_column(kind: Any, empty: str = "") -> Column:
-    """Return a column of JSON text of that type, which is checked and stays text; an empty field stands for `empty`."""
-    adapter = TypeAdapter(kind)
-
-    def checked(text: str) -> str:
-        try:
-            adapter.validate_json(text or empty)
-        except ValidationError as error:
-            raise ValueError(f"is JSON that cannot be used: {error.errors()[0]['msg'].lower()}") from None
-        return text
-
-    return Column(Annotated[str, AfterValidator(checked)], "str")
-
-
 class Plan(TypedDict):
-    """What the `plan` of a run has for each reported result. Other keys are ignored."""
+    """What the column `plan` of a run has for each reported result. Other keys are ignored."""
 
     cost: FiniteFloat
     epoch: int
@@ -61,6 +52,7 @@ NAME = Column(Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], "str")
 COUNT = Column(Annotated[int, Ge(0)], "int64")
 FLAG = Column(bool, "bool")
 NUMBER = Column(FiniteFloat, "float64")
+PLANS = Column(Annotated[Json[list[Plan]], BeforeValidator(lambda text: text or "[]")], "str")
 OPTIONAL = Column(Annotated[FiniteFloat | None, BeforeValidator(lambda text: text or None)], "float64")
 
 RUN_METRICS = (
@@ -68,12 +60,20 @@ RUN_METRICS = (
 )  # fmt: skip
 RUN_COLUMNS = {
     "experiment": NAME, "variant_of": TEXT, "run_id": NAME, "seed": COUNT, "started": TEXT, "status": TEXT,
-    "epochs": COUNT, "comparable": FLAG, "reason": TEXT, "signature": TEXT, "plan": json_column(list[Plan], "[]"),
+    "epochs": COUNT, "comparable": FLAG, "reason": TEXT, "signature": TEXT, "plan": PLANS,
     "plan_commit": TEXT, "plan_date": TEXT, "data": TEXT, "fingerprint": TEXT,
     **dict.fromkeys(RUN_METRICS, OPTIONAL), "weights_sha256": TEXT, "commit": TEXT, "uncommitted_changes": TEXT,
     "cpu": TEXT, "device": TEXT, "threads": TEXT, "engine": TEXT, "products": TEXT, "python": TEXT,
     "torch": TEXT, "precision": TEXT,
 }  # fmt: skip
+TAGS = {
+    "signature": names.SIGNATURE, "plan_commit": names.PLAN_COMMIT, "plan_date": names.PLAN_DATE,
+    "weights_sha256": names.WEIGHTS_SHA256, "uncommitted_changes": names.GIT_DIRTY, "cpu": "repro.cpu",
+    "python": "repro.python", "torch": "repro.version.torch",
+}  # fmt: skip
+"""Columns of runs that are tags in the store."""
+PARAMS = ("device", "threads", "engine", "products", "precision")
+"""Columns of runs that are params of the same name in the store."""
 CURVE_METRICS = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
 CURVE_COLUMNS = {"experiment": NAME, "seed": COUNT, "run_id": NAME, "epoch": COUNT, names.COST: NUMBER}
 CURVE_COLUMNS |= dict.fromkeys(CURVE_METRICS[1:], OPTIONAL)
@@ -85,18 +85,26 @@ MEASUREMENT_COLUMNS = {
 
 @dataclass
 class TableSet:
-    """Tables that are one CSV file each. The rows of all of them belong to rows of the first, by the column `owner`."""
+    """Tables, each of which is one CSV file. Each row belongs to a row of the first table, by the column `owner`."""
 
     schemas: ClassVar[tuple[dict[str, Column], ...]]
     keys: ClassVar[tuple[tuple[str, ...], ...]]
-    """Columns of each table that no two of its rows agree in; none where rows may repeat."""
+    """Columns of each table in which no two of its rows agree; none where rows may repeat."""
     owner: ClassVar[str]
     order: ClassVar[tuple[str, ...]]
 
     @classmethod
+    def from_rows(cls, *tables: Sequence[Row]) -> Self:
+        """Return the tables of these rows, a list for each table. A missing column is empty."""
+        frames = []
+        for rows, schema in zip(tables, cls.schemas, strict=True):
+            dtypes = {name: column.dtype for name, column in schema.items()}
+            frames.append(pd.DataFrame(list(rows), columns=list(schema)).astype(dtypes))
+        return cls(*frames)
+
+    @classmethod
     def empty(cls) -> Self:
-        """Return tables without rows."""
-        return cls(*(pd.DataFrame(columns=list(schema)) for schema in cls.schemas))
+        return cls.from_rows(*[[]] * len(cls.schemas))
 
     @classmethod
     def from_files(cls, folder: Path) -> Self:
@@ -105,25 +113,27 @@ class TableSet:
         return cls(*(read_csv(folder / f"{field.name}.csv", schema, key) for field, schema, key in parts))
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return the tables by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def need(self, folder: Path, name: str, rows: "pd.Series[bool]", column: str, which: str) -> None:
+        """Raise ReproError if a column is empty in some of these rows of a table that was read from `folder`."""
+        table = self.tables()[name]
+        for index in table.index[rows & table[column].isna()][:1]:
+            raise _fault(folder / f"{name}.csv", index + 1, column, f"'' should be a number {which}")
+
     def joined(self, other: Self) -> Self:
-        """Return the rows of both; where both have an owner, its rows are taken from this one."""
+        """Return the rows of both. Where both have an owner, its rows are taken from this one."""
         mine = self.tables()
-        known, joined = next(iter(mine.values()))[self.owner], []
-        for name, theirs in other.tables().items():
-            parts = [part for part in (mine[name], theirs[~theirs[self.owner].isin(known)]) if len(part)]
-            joined.append(pd.concat(parts, ignore_index=True) if parts else mine[name])
-        return type(self)(*joined)
+        known = next(iter(mine.values()))[self.owner]
+        new = {name: theirs[~theirs[self.owner].isin(known)] for name, theirs in other.tables().items()}
+        return type(self)(*(pd.concat([mine[name], new[name]], ignore_index=True) for name in mine))
 
     def only(self, owners: Iterable[str]) -> Self:
-        """Return the rows of these owners."""
         wanted = set(owners)
         return type(self)(*(table[table[self.owner].isin(wanted)] for table in self.tables().values()))
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the tables as CSV files, in an order that does not depend on when what was run; return the files."""
+        """Write the tables as CSV files and return the files. The order of rows does not depend on when runs began."""
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, table in self.tables().items():
@@ -135,7 +145,7 @@ class TableSet:
 
 @dataclass
 class Tables(TableSet):
-    """Runs, their curves and what was measured on their models. Costs in nats per image."""
+    """Runs, their curves and the measurements on their models. Costs in nats per image."""
 
     schemas = (RUN_COLUMNS, CURVE_COLUMNS, MEASUREMENT_COLUMNS)
     keys = (("run_id",), ("run_id", "epoch"), ())
@@ -151,21 +161,27 @@ class Tables(TableSet):
         """Read what `save` has written. Raises ReproError that names the file, the row and the column of a fault."""
         found = super().from_files(folder)
         for column in ("cost", "test_neg_elbo"):
-            need(folder / "runs.csv", found.runs, found.runs["comparable"], column, "of a comparable run")
+            found.need(folder, "runs", found.runs["comparable"], column, "of a comparable run")
         there = found.runs["run_id"].map(found.curves["run_id"].value_counts()).fillna(0)
         for index in found.runs.index[there != found.runs["epochs"]][:1]:
             text = f"{found.runs.loc[index, 'epochs']}, but curves.csv has {there[index]:g} rows of this run"
             raise _fault(folder / "runs.csv", index + 1, "epochs", text)
         return found
 
+    def runs_of(self, experiment: str) -> pd.DataFrame:
+        return self.runs[self.runs["experiment"] == experiment]
+
+    def curves_of(self, runs: pd.DataFrame) -> pd.DataFrame:
+        return self.curves[self.curves["run_id"].isin(runs["run_id"])]
+
 
 def read_csv(path: Path, schema: dict[str, Column], key: Sequence[str] = ()) -> pd.DataFrame:
     """Read the columns of `schema` and ignore others.
 
-    Raises ReproError that names the file, the row (1 is the header) and the column of what is missing, is not of the
-    column's type, or is there twice in the columns of `key`.
+    Raises ReproError that names the file, the row (1 is the header) and the column of a field that is missing, is not
+    of the column's type, or repeats the `key` of a row above.
     """
-    try:  # without a header, so that a row which is longer than it is refused
+    try:  # without a header, so that pandas refuses a row that is longer than the header
         raw = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ReproError(f"results file {path} cannot be read: {' '.join(str(error).split())}") from None
@@ -180,23 +196,16 @@ def read_csv(path: Path, schema: dict[str, Column], key: Sequence[str] = ()) -> 
     return table.reset_index(drop=True)
 
 
-def need(path: Path, table: pd.DataFrame, rows: "pd.Series[bool]", column: str, which: str) -> None:
-    """Raise ReproError if the column is empty in one of these rows of a table that was read from `path`."""
-    empty = table.index[rows.astype(bool) & table[column].isna()]
-    if len(empty):
-        raise _fault(path, empty[0] + 1, column, f"'' should be a number {which}")
-
-
 def _typed(path: Path, name: str, texts: "pd.Series[str]", column: Column) -> "pd.Series[Any]":
-    """The fields of a column, which are the index of their rows in the file, as their type."""
+    """Return the fields of a column as its type. Their index is that of the rows in the file."""
     kinds: Any = GenericAlias(list, (column.kind,))
     try:
         values: list[Any] = TypeAdapter(kinds).validate_python(texts.tolist())
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Input ")
         raise _fault(path, texts.index[first["loc"][0]], name, f"{str(first['input'])[:60]!r} {message}") from None
-    return pd.Series(values, dtype=column.dtype, index=texts.index)
+    return pd.Series(texts if column.dtype == "str" else values, dtype=column.dtype, index=texts.index)
 
 
 def _fault(path: Path, row: int, column: str, text: str) -> ReproError:
@@ -204,84 +213,73 @@ def _fault(path: Path, row: int, column: str, text: str) -> ReproError:
 
 
 def from_store(entries: Iterable[Entry]) -> tuple[Tables, list[str]]:
-    """Read what the tracking store has of these experiments, and a sentence for each thing that cannot be read.
+    """Read the runs of these experiments from the tracking store, and a sentence for each thing that cannot be read.
 
-    Runs that have not finished, are on a stand-in, or may not be compared, are rows like the others: `comparable` and
+    Runs that have not finished, used a stand-in, or may not be compared are included; their columns `comparable` and
     `reason` say so. Raises StoreError if the store itself cannot be read.
     """
-    runs, curves, measured, faults = [], [], [], []
+    runs: list[Row] = []
+    curves: list[Row] = []
+    measured: list[Row] = []
+    faults = []
     for entry in entries:
         for run in reader.runs(entry.name):
+            of = {"experiment": entry.name, "seed": int(run.params.get(names.SEED, -1)), "run_id": run.run_id}
             try:
-                curve = _curve(run)
-                runs.append(_row(entry, run, len(curve)))
-                curves.append(curve)
+                metrics = {name: pd.Series(reader.history(run.run_id, name), dtype=float) for name in CURVE_METRICS}
+                curve = pd.DataFrame(metrics).rename_axis("epoch").reset_index().assign(**of)
+                runs.append(of | _run_row(entry, run, len(curve)))
+                curves += curve.to_dict("records")
             except ReproError as error:
                 faults.append(str(error))
                 continue
             for kind in artifacts.measurements_of(run):
                 try:
-                    measured += _measurements(run, kind)
+                    rows = artifacts.read_measurement(run.run_id, kind) or []
+                    measured += [of | {"study": kind} | vars(row) for row in rows]
                 except ReproError as error:
                     faults.append(str(error))
-    found = Tables.empty()
-    if runs:
-        found.runs = pd.DataFrame(runs, columns=list(RUN_COLUMNS))
-        found.curves = pd.concat(curves, ignore_index=True)
-    if measured:
-        found.measurements = pd.DataFrame(measured, columns=list(MEASUREMENT_COLUMNS))
-    return found, faults
+    return Tables.from_rows(runs, curves, measured), faults
 
 
 def all_entries() -> list[Entry]:
-    """Return every registered experiment."""
     return [registry.get(name) for name in registry.names()]
 
 
 def unchanged(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell which of these rows are of the experiment as it is registered now, in float32 on real data."""
+    """Return which runs are of the experiment as it is registered now, in float32 on real data."""
     registered = {entry.name: entry.spec.signature for entry in all_entries()}
     real = ~runs["data"].str.endswith("(stand-in)")
     return (runs["signature"] == runs["experiment"].map(registered)) & real & (runs["precision"] == "float32")
 
 
 def diverged(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell which of these rows are outcomes although they did not finish: unchanged, and diverged."""
+    """Return which runs are unchanged and diverged after at least one epoch. They count as outcomes of training."""
     return unchanged(runs) & (runs["status"] == DIVERGED) & (runs["epochs"] > 0)
 
 
-def data_label(name: str, status: str) -> str:
-    """Return a data set in words for a table: `MNIST (canonical)`."""
-    return f"{TITLES.get(name, name)} ({status})"
+def data_label(run: reader.RunRecord) -> str:
+    """Return the data set of a run as a table shows it: `MNIST (canonical)`."""
+    name = run.params.get("data.name", "?")
+    return f"{TITLES.get(name, name)} ({run.tags.get(names.DATA_STATUS, '?')})"
 
 
-def _row(entry: Entry, run: reader.RunRecord, epochs: int) -> dict[str, object]:
-    tags, params, reason = run.tags, run.params, _reason(entry, run)
+def _run_row(entry: Entry, run: reader.RunRecord, epochs: int) -> Row:
+    tags, reason = run.tags, _reason(entry, run)
     return {
-        "experiment": entry.name,
         "variant_of": entry.spec.variant_of or "",
-        "run_id": run.run_id,
-        "seed": int(params.get(names.SEED, -1)),
         "started": run.started,
         "status": DIVERGED if tags.get(names.CAUSE) == names.NOT_FINITE else run.status,
         "epochs": epochs,
         "comparable": not reason,
         "reason": reason,
-        "signature": tags.get(names.SIGNATURE, ""),
-        "plan": params.get("reported", ""),
-        "plan_commit": tags.get(names.PLAN_COMMIT, ""),
-        "plan_date": tags.get(names.PLAN_DATE, ""),
-        "data": data_label(params.get("data.name", "?"), tags.get(names.DATA_STATUS, "?")),
+        "plan": run.params.get("reported", ""),
+        "data": data_label(run),
         "fingerprint": tags.get(names.DATA_FINGERPRINT, "")[:12],
-        **{metric: run.metrics.get(metric) for metric in RUN_METRICS},
-        "weights_sha256": tags.get(names.WEIGHTS_SHA256, ""),
         "commit": tags.get("mlflow.source.git.commit", "")[:12],
-        "uncommitted_changes": tags.get(names.GIT_DIRTY, ""),
-        "cpu": tags.get("repro.cpu", ""),
-        **{key: params.get(key, "") for key in ("device", "threads", "engine", "products")},
-        "python": tags.get("repro.python", ""),
-        "torch": tags.get("repro.version.torch", ""),
-        "precision": params.get("precision", ""),
+        **{metric: run.metrics.get(metric) for metric in RUN_METRICS},
+        **{column: tags.get(tag, "") for column, tag in TAGS.items()},
+        **{column: run.params.get(column, "") for column in PARAMS},
     }
 
 
@@ -296,19 +294,5 @@ def _reason(entry: Entry, run: reader.RunRecord) -> str:
         return said if said != "-" else "it is of another version of the experiment's file"
     real, exact = run.tags.get(names.DATA_STATUS) != "stand-in", run.params.get("precision") == "float32"
     if entry.spec.variant_of and not entry.spec.reported and real and exact:
-        return ""  # it names no reported cost; it is compared with the experiment that it varies
+        return ""  # it has no reported cost; it is compared with the experiment that it varies
     return "" if run.comparable else said
-
-
-def _curve(run: reader.RunRecord) -> pd.DataFrame:
-    table = pd.DataFrame({name: pd.Series(reader.history(run.run_id, name), dtype=float) for name in CURVE_METRICS})
-    table = table.rename_axis("epoch").reset_index()
-    table.insert(0, "run_id", run.run_id)
-    table.insert(0, "seed", int(run.params.get(names.SEED, -1)))
-    table.insert(0, "experiment", run.experiment)
-    return table
-
-
-def _measurements(run: reader.RunRecord, kind: str) -> list[dict[str, object]]:
-    of = {"experiment": run.experiment, "seed": int(run.params.get(names.SEED, -1)), "run_id": run.run_id}
-    return [of | {"study": kind} | vars(row) for row in artifacts.read_measurement(run.run_id, kind) or []]

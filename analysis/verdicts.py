@@ -1,20 +1,20 @@
-"""Verdicts on reported costs. Each is given once, by the seeds and the margin that were planned before the runs.
+"""Verdicts on reported costs. Each is given once, from the seeds and the margin that were planned before the runs.
 
-A verdict answers two questions. *Is the number reached?* is answered by an equivalence test of the mean over seeds with
-the reported cost. *Could the published run be one of ours?* is answered by its place in the prediction distribution for
-one more run. Neither is answered while planned seeds are missing: a test that is repeated after every seed does not
-keep its error rate.
+A verdict answers two questions. *Is the number reached?* An equivalence test compares the mean over seeds with the
+reported cost. *Could the published run be one of ours?* It could if the reported cost lies inside the prediction
+interval for one more run. Both stay open while planned seeds are missing, because a test that is repeated after every
+seed does not keep its error rate.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from repro.analysis.tables import FAILED, Tables, unchanged
+from repro.analysis.tables import FAILED, Row, Tables, unchanged
 from scipy import stats
 
 from repro import names
@@ -22,7 +22,8 @@ from repro.registry import Entry
 from repro.spec import Reported
 from repro.text import seed_list
 
-LEVEL = 0.05  # of each of the two one-sided tests, and of the prediction interval
+LEVEL = 0.05
+"""Level of each of the two one-sided tests, and of the prediction interval."""
 
 Word = Literal["interim", "reproduced", "consistent", "different (better)", "different (worse)", "not comparable"]
 MEANINGS: dict[str, str] = {
@@ -39,11 +40,12 @@ MEANINGS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """Statistics of costs beside a reported one, nats per image. None where there are too few costs.
+    """Statistics of costs and a reported cost, nats per image. None where there are too few costs.
 
-    `difference` is mean - reported; `ci_low` to `ci_high` is its 90% interval, which two one-sided tests at 5%
-    give. `pi_low` to `pi_high` is the 95% prediction interval for the cost of one more run. `t` is the reported cost's
-    place in that prediction distribution, (reported - mean) / (std * sqrt(1 + 1/n)), and `p` its two-sided p value.
+    `difference` is mean - reported. `ci_low` to `ci_high` is its 90% confidence interval, which corresponds to two
+    one-sided tests at 5%. `pi_low` to `pi_high` is the 95% prediction interval for the cost of one more run. `t` is
+    (reported - mean) / (std * sqrt(1 + 1/n)), the quantile of the reported cost in the prediction distribution, and `p`
+    is its two-sided p value.
     """
 
     mean: float | None = None
@@ -59,11 +61,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict of the planned seeds on one reported cost. Costs are in nats per image, and None where not known.
+    """The verdict on one reported cost. Costs are in nats per image, and None where not known.
 
     `n` of `planned` seeds have an outcome: `seeds` have a cost, and `failures` has a reason for each of the others.
     `outside` lists seeds outside the plan, which enter no number. `excess_share` and `pi_half_share` are the difference
-    and half the width of the prediction interval as shares of the reported cost's excess over the entropy floor.
+    and half the width of the prediction interval, as shares of the reported cost's excess over the entropy floor.
     """
 
     experiment: str
@@ -94,21 +96,23 @@ class Verdict:
 
     @property
     def label(self) -> str:
-        """Return the verdict, with the count of seeds where it is interim."""
+        """The verdict, with the count of seeds where it is interim."""
         return f"interim ({self.n} of {self.planned})" if self.verdict == "interim" else self.verdict
 
     @property
+    def decided(self) -> bool:
+        """Whether the two questions have an answer."""
+        return self.verdict not in ("interim", "not comparable")
+
+    @property
     def number_reached(self) -> str:
-        """Return the answer to the first question: `yes`, `not shown`, or `-` while it is open."""
-        return self._answer("yes" if self.verdict == "reproduced" else "not shown")
+        """The answer to the first question: `yes`, `not shown`, or `-` while it is open."""
+        return ("yes" if self.verdict == "reproduced" else "not shown") if self.decided else "-"
 
     @property
     def one_of_ours(self) -> str:
-        """Return the answer to the second question: `yes`, `no`, or `-` while it is open."""
-        return self._answer("yes" if self.p is not None and self.p >= LEVEL else "no")
-
-    def _answer(self, text: str) -> str:
-        return "-" if self.verdict in ("interim", "not comparable") else text
+        """The answer to the second question: `yes`, `no`, or `-` while it is open."""
+        return ("yes" if self.p is not None and self.p >= LEVEL else "no") if self.decided else "-"
 
 
 def judge(costs: Sequence[float], reported: float) -> Judgement:
@@ -117,28 +121,22 @@ def judge(costs: Sequence[float], reported: float) -> Judgement:
     if not n:
         return Judgement()
     mean = float(np.mean(costs))
+    difference = mean - reported
     if n == 1:
-        return Judgement(mean=mean, difference=mean - reported)
-    std, difference = float(np.std(costs, ddof=1)), mean - reported
+        return Judgement(mean=mean, difference=difference)
+    std = float(np.std(costs, ddof=1))
     half = float(stats.t.ppf(1 - LEVEL, n - 1)) * std / math.sqrt(n)
     scale = std * math.sqrt(1 + 1 / n)
     beyond = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * scale
     t = -difference / scale if scale else math.copysign(math.inf, -difference) if difference else 0.0
     return Judgement(
-        mean=mean,
-        std=std,
-        difference=difference,
-        ci_low=difference - half,
-        ci_high=difference + half,
-        pi_low=mean - beyond,
-        pi_high=mean + beyond,
-        t=t,
+        mean, std, difference, difference - half, difference + half, mean - beyond, mean + beyond, t,
         p=float(2 * stats.t.sf(abs(t), n - 1)),
-    )
+    )  # fmt: skip
 
 
 def word(found: Judgement, margin: float, failures: int = 0) -> Word:
-    """Return the verdict of a complete plan. A planned seed that failed or diverged rules out equivalence."""
+    """Return the verdict once all planned seeds have an outcome. `failures` of them rule out equivalence."""
     if found.ci_low is None or found.ci_high is None or found.p is None or found.difference is None:
         return "not comparable"
     if not failures and -margin < found.ci_low and found.ci_high < margin:
@@ -148,14 +146,13 @@ def word(found: Judgement, margin: float, failures: int = 0) -> Word:
     return "different (worse)" if found.difference > 0 else "different (better)"
 
 
-def verdicts(entry: Entry, tables: Tables) -> list[Verdict]:
-    """Return one verdict for each reported result of an experiment."""
-    return [verdict(entry, reported, tables) for reported in entry.spec.reported]
+def verdicts(entries: Iterable[Entry], tables: Tables) -> list[Verdict]:
+    return [verdict(entry, reported, tables) for entry in entries for reported in entry.spec.reported]
 
 
 def verdict(entry: Entry, reported: Reported, tables: Tables) -> Verdict:
     """Return the verdict of the runs in `tables` on one reported result."""
-    runs = tables.runs[tables.runs["experiment"] == entry.name]
+    runs = tables.runs_of(entry.name)
     used, reason = outcomes(runs, reported.epoch)
     planned = set(reported.seeds)
     chosen = used[used["seed"].isin(planned)] if planned else used
@@ -164,10 +161,11 @@ def verdict(entry: Entry, reported: Reported, tables: Tables) -> Verdict:
         outside=tuple(sorted(set(used["seed"]) - set(chosen["seed"]))),
     )  # fmt: skip
     if chosen.empty:
-        undecided = runs["seed"].isin(planned) & runs["comparable"].astype(bool) & (runs["epochs"] >= reported.epoch)
-        waiting = planned and reported.margin and not undecided.any()  # else they are of data that cannot be pooled
+        mixed = runs["seed"].isin(planned) & runs["comparable"] & (runs["epochs"] >= reported.epoch)
+        waiting = planned and reported.margin and not mixed.any()  # `outcomes` leaves out runs on different data
         return replace(blank, verdict="interim", reason="") if waiting else blank
-    costs = costs_at(chosen, reported.epoch, tables.curves)
+    ends = tables.curves_of(chosen)
+    costs = ends[ends["epoch"] == reported.epoch].set_index("run_id")[names.COST].dropna()
     failed = chosen[~chosen["run_id"].isin(costs.index)]
     found = judge(costs.tolist(), reported.cost)
     floors = chosen["entropy_floor"].dropna()
@@ -178,7 +176,7 @@ def verdict(entry: Entry, reported: Reported, tables: Tables) -> Verdict:
         **asdict(found),
         excess_share=found.difference / excess if excess and found.difference is not None else None,
         pi_half_share=(found.pi_high - found.pi_low) / 2 / excess
-        if excess and found.pi_high is not None and found.pi_low is not None
+        if excess and found.pi_high and found.pi_low
         else None,
         data=first["data"],
         plan_commit=first["plan_commit"],
@@ -198,17 +196,16 @@ def verdict(entry: Entry, reported: Reported, tables: Tables) -> Verdict:
 
 
 def outcomes(runs: pd.DataFrame, epoch: int) -> tuple[pd.DataFrame, str]:
-    """Return the runs that are outcomes for a result at `epoch`, one a seed, and why others were left out.
+    """Return the runs that are outcomes for a result at `epoch`, one for each seed, and why others were left out.
 
     A run is an outcome if it is unchanged, on real data, and has finished with `epoch` epochs or more, or has failed or
     diverged. Runs on other data are left out if there are runs on the canonical data. A seed that was run several
     times counts once, with its first finished run or else its first failed one.
     """
-    finished = runs["comparable"].astype(bool) & (runs["epochs"] >= epoch)
+    finished = runs["comparable"] & (runs["epochs"] >= epoch)
     usable = runs[finished | unchanged(runs) & runs["status"].isin(FAILED)]
     if usable.empty:
-        short = runs[runs["comparable"].astype(bool)]
-        if len(short):
+        if runs["comparable"].any():
             return usable, f"its runs end before epoch {epoch}"
         reasons = sorted(set(runs["reason"])) if len(runs) else ["it has no runs"]
         return usable, "; ".join(reasons)
@@ -222,14 +219,7 @@ def outcomes(runs: pd.DataFrame, epoch: int) -> tuple[pd.DataFrame, str]:
             return usable.head(0), f"its runs are of different data: {listed} (fingerprints {prints})"
         left_out = f"{len(usable) - len(canonical)} on other data left out"
         usable = canonical
-    order = usable.assign(failed=~usable["comparable"].astype(bool)).sort_values(["failed", "started"])
-    return order.drop_duplicates("seed").drop(columns="failed"), left_out
-
-
-def costs_at(runs: pd.DataFrame, epoch: int, curves: pd.DataFrame) -> pd.Series:
-    """Return the training cost of `epoch` by run id, for the runs that have reached it."""
-    rows = curves[(curves["epoch"] == epoch) & curves["run_id"].isin(runs["run_id"])]
-    return rows.set_index("run_id")[names.COST].dropna()
+    return usable.sort_values(["comparable", "started"], ascending=[False, True]).drop_duplicates("seed"), left_out
 
 
 def _plan_fault(reported: Reported, runs: pd.DataFrame) -> str:
@@ -250,3 +240,57 @@ def _plan_fault(reported: Reported, runs: pd.DataFrame) -> str:
 def _terms(reported: dict[str, Any]) -> str:
     seeds = seed_list(reported.get("seeds", ())) or "none"
     return f"cost {reported['cost']}, margin {reported.get('margin')}, seeds {seeds}"
+
+
+def records(found: Iterable[Verdict]) -> list[Row]:
+    return [asdict(each) | {"number_reached": each.number_reached, "one_of_ours": each.one_of_ours} for each in found]
+
+
+def as_csv(found: Iterable[Verdict]) -> str:
+    """Return verdicts as CSV with a header. Spaces separate the parts of a list, semicolons those of `failures`."""
+    table = pd.DataFrame(records(found))
+    for column in ("seeds", "outside"):
+        table[column] = [" ".join(map(str, each)) for each in table[column]]
+    table["failures"] = table["failures"].str.join("; ")
+    return str(table.to_csv(index=False, lineterminator="\n"))
+
+
+def rows(found: Iterable[Verdict]) -> list[Row]:
+    """Return verdicts as rows of a table. Costs are in nats per image."""
+    return [
+        {
+            "experiment": each.experiment,
+            "epoch": each.epoch,
+            "verdict": each.label,
+            "reported": each.reported,
+            "mean": each.mean,
+            "standard_deviation": each.std,
+            "difference": each.difference,
+            "margin": each.margin,
+            "number_reached": each.number_reached,
+            "95%_for_one_more": f"{each.pi_low:.2f} to {each.pi_high:.2f}" if each.pi_low is not None else None,
+            "one_of_ours": each.one_of_ours + (f" (p = {each.p:.2f})" if each.decided else ""),
+        }
+        for each in found
+    ]
+
+
+def plan_rows(found: Iterable[Verdict]) -> list[Row]:
+    """Return the plan of each verdict and its outcome, as rows of a table."""
+    rows = []
+    for each in found:
+        outside = f"outside the plan: seeds {seed_list(each.outside)}" if each.outside and each.planned else ""
+        rows.append(
+            {
+                "experiment": each.experiment,
+                "epoch": each.epoch,
+                "seeds": f"{each.n} of {each.planned}",
+                "plan": f"{each.plan_commit[:8]}, {each.plan_date[:10]}" if each.plan_commit else None,
+                "data": each.data or None,
+                "of_excess": f"{each.excess_share:+.2%}" if each.excess_share is not None else None,
+                "half_95%_of_excess": f"{each.pi_half_share:.2%}" if each.pi_half_share is not None else None,
+                "t": each.t,
+                "note": "; ".join(filter(None, [*each.failures, each.reason, outside])) or None,
+            }
+        )
+    return rows

@@ -1,20 +1,21 @@
-"""Let this project's step and its peers take turns on the same cores, round by round.
+"""Measure this project's step and its peers by turns on the same cores, round by round.
 
-A machine's speed wanders from minute to minute; the ratio of two turns that follow each other wanders less.
+A machine's speed changes from minute to minute; the ratio of two turns that follow each other changes less.
 """
 
 import os
 import shutil
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from repro.benchmarks.peer_process import Answer, PeerError, PeerProcess, versions
-from repro.benchmarks.peers.plan import Adam, Layer, Plan, Request
+from repro.benchmarks.peers.workload import Adam, Layer, Request, Workload
 
 from repro import registry, spec
 from repro.errors import ReproError
@@ -31,7 +32,7 @@ Faults = dict[str, PeerError]
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure. `turn_seconds` is about how long a turn takes; with 0 it is two steps."""
+    """How to measure. A turn takes about `turn_seconds`; with 0 it is two steps."""
 
     rounds: int = 7
     turn_seconds: float = 0.7
@@ -40,7 +41,6 @@ class Options:
     peer_python: Path | None = None
 
     def python(self, peer: str) -> str:
-        """Return the Python that runs a peer."""
         return str(self.peer_python) if self.peer_python and peer in ELSEWHERE else sys.executable
 
 
@@ -49,21 +49,21 @@ QUICK = Options(rounds=2, turn_seconds=0.0, warmup=1)
 
 @dataclass
 class Turns:
-    """One program's turns, in the order of the rounds; `word` says what it is to do, if not to train."""
+    """One program's turns, in the order of the rounds. `request` says what it does, "" to train."""
 
     name: str
     process: PeerProcess | None
-    word: str = ""
+    request: str = ""
     fault: PeerError | None = None
     steps: int = 2
     answers: list[Answer] = field(default_factory=list)
 
     def take(self) -> Answer | None:
-        """Take a turn; None if it cannot. Raises ReproError if this project's own step fails."""
+        """Take a turn; None if the program cannot. Raises ReproError if this project's own step fails."""
         if self.fault or not self.process:
             return None
         try:
-            return self.process.ask(f"{self.word}{self.steps}")
+            return self.process.ask(f"{self.request}{self.steps}")
         except PeerError as fault:
             if self.name not in (*PEERS, COMPILED):
                 raise ReproError(f"bench: the project's own step failed: {fault}") from None
@@ -71,24 +71,22 @@ class Turns:
             return None
 
     def warm(self, seconds: float) -> None:
-        """Wait until it is warm, and find out how many steps make a turn."""
+        """Take a first turn, and find how many steps take so many seconds."""
         answer = self.take()
         if answer and seconds:
-            self.steps = max(2, round(seconds / answer.step_seconds))
+            self.steps = max(2, round(seconds / answer["seconds"] * answer["steps"]))
+
+    def each(self, key: str) -> NDArray[np.float64]:
+        """Return a number of each answer. [rounds]."""
+        return np.array([answer[key] for answer in self.answers], dtype=np.float64)
 
     @property
-    def times(self) -> list[float]:
-        """Seconds for a step, by round."""
-        return [answer.step_seconds for answer in self.answers]
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last answer's values."""
-        return self.answers[-1].values
+    def times(self) -> NDArray[np.float64]:
+        return self.each("seconds") / self.each("steps")
 
 
 def available(options: Options, note: Callable[[str], None]) -> Faults:
-    """Say which peers can run, by importing what they need; return those that cannot, with the reason."""
+    """Import what each peer needs and report it with `note`; return the peers that cannot run, with the reason."""
     faults: Faults = {}
     for peer in PEERS:
         try:
@@ -106,14 +104,14 @@ def available(options: Options, note: Callable[[str], None]) -> Faults:
 
 
 def measure(request: Request, options: Options, faults: Faults, note: Callable[[str], None]) -> dict[str, Turns]:
-    """Let all take turns for some rounds. Raises ReproError if this project's own step fails."""
+    """Measure this project's step and its peers by turns. Raises ReproError if this project's own step fails."""
     found: dict[str, Turns] = {}
     with ExitStack() as stack:
-        for each in _started(request, options, faults, stack):  # one by one, so that each warms up undisturbed
+        for each in _started(request, options, faults, stack):  # in sequence, so that each warms up undisturbed
             each.warm(options.turn_seconds)
             found[each.name] = each
         names = ", ".join(name for name, each in found.items() if not each.fault)
-        note(f"{request.plan.experiment}, threads {request.threads}: {options.rounds} rounds of {names}")
+        note(f"{request.workload.experiment}, threads {request.threads}: {options.rounds} rounds of {names}")
         for _ in range(options.rounds):
             for each in found.values():
                 answer = each.take()
@@ -130,7 +128,7 @@ def _started(request: Request, options: Options, faults: Faults, stack: ExitStac
 
     engine = start("ours", request)
     yield Turns(ENGINE, engine)
-    yield Turns(FLOOR, engine, word="floor ")
+    yield Turns(FLOOR, engine, request="floor ")
     if request.threads > 1:
         yield Turns(ONE_THREAD, start("ours", replace(request, threads=1)))
     yield Turns(PLAIN, start("ours", replace(request, engine="plain")))
@@ -143,15 +141,14 @@ def _started(request: Request, options: Options, faults: Faults, stack: ExitStac
             yield Turns(name, start(name, request))
 
 
-def plan_of(name: str) -> Plan:
-    """Return what the peers are told about a registered experiment."""
+def workload_of(name: str) -> Workload:
     experiment = registry.get(name).spec
     data, model, training = experiment.data, experiment.model, experiment.training
     facts = spec.DATASETS[data.name]
     encoder = _layers(model.encoder, data.shape, model.activation)
     head = Layer("dense", encoder[-1].gives, (model.latent,))
     *body, output = _layers(model.decoder, model.latent, model.activation)
-    return Plan(
+    return Workload(
         experiment=name,
         encoder=encoder,
         head=head,
@@ -181,13 +178,3 @@ def _layers(layers: Sequence[spec.Layer], start: spec.Shape | int, activation: s
 
 def _size(size: spec.Shape | int) -> tuple[int, ...]:
     return (size,) if isinstance(size, int) else (size.height, size.width, size.channels)
-
-
-def paired(times: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return each round's first time over its second."""
-    return [time / other for time, other in zip(times, others, strict=True)]
-
-
-def middle(values: Sequence[float]) -> float:
-    """Return the median."""
-    return float(statistics.median(values))

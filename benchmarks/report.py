@@ -1,4 +1,4 @@
-"""Measurements as JSON and as tables."""
+"""Measurements of speed as JSON and as tables."""
 
 import os
 import platform
@@ -7,29 +7,27 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import psutil
-from repro.benchmarks import flops
-from repro.benchmarks.driver import (
-    ENGINE,
-    FLOOR,
-    ONE_THREAD,
-    OURS,
-    PEERS,
-    Options,
-    Turns,
-    available,
-    measure,
-    middle,
-    paired,
-    plan_of,
-)
-from repro.benchmarks.peers.plan import Plan, Request
+from numpy.typing import NDArray
+from repro.benchmarks import driver, flops
+from repro.benchmarks.driver import Options, Turns
+from repro.benchmarks.peers.workload import Request, Workload
 
 from repro import provenance, registry
 from repro.errors import UsageError
 
 EXPERIMENTS = ("mnist_fc", "mnist_conv", "cifar_conv")
-BUSY = 0.5  # load for each core used, above which the machine is doing other work
+BUSY = 0.5  # load for each core used, above which the machine is busy with other work
+COLUMNS: dict[str, tuple[str, int | None]] = {
+    "images/s": ("images_per_second", None),
+    "s/epoch": ("seconds_per_epoch", 2),
+    "ms/step": ("step_ms", 2),
+    "peak MiB": ("peak_rss_mib", None),
+    "cores busy": ("cores_busy", 2),
+    "time over engine": ("time_over_engine", 2),
+}
+"""By column of the printed tables: the key of its number, and its decimals."""
 Json = dict[str, Any]
 
 
@@ -48,18 +46,18 @@ def bench(names: Sequence[str], threads: Sequence[int], options: Options, note: 
     if wrong:
         raise UsageError(*wrong)
     found: Json = {"machine": machine(max(threads)), "precision": options.precision, "rounds": options.rounds}
-    faults = available(options, note)
-    for plan in map(plan_of, dict.fromkeys(names)):
-        request = Request(plan, warmup=options.warmup, precision=options.precision)
-        done = {each: measure(replace(request, threads=each), options, faults, note) for each in threads}
-        operations = flops.of_step(plan)
-        found.setdefault("setups", {})[plan.experiment] = {
-            "batch_size": plan.batch_size,
-            "steps_per_epoch": plan.steps_per_epoch,
+    faults = driver.available(options, note)
+    for workload in map(driver.workload_of, dict.fromkeys(names)):
+        request = Request(workload, warmup=options.warmup, precision=options.precision)
+        done = {each: driver.measure(replace(request, threads=each), options, faults, note) for each in threads}
+        operations = flops.of_step(workload)
+        found.setdefault("setups", {})[workload.experiment] = {
+            "batch_size": workload.batch_size,
+            "steps_per_epoch": workload.steps_per_epoch,
             "dense_flop_per_step": operations.dense,
             "conv_flop_per_step": operations.conv,
             "floor_covers": operations.covered,
-            "threads": {str(each): session(plan, turns) for each, turns in done.items()},
+            "threads": {str(each): session(workload, turns) for each, turns in done.items()},
         }
     return found
 
@@ -79,53 +77,52 @@ def machine(threads: int) -> Json:
     }
 
 
-def session(plan: Plan, turns: dict[str, Turns]) -> Json:
+def session(workload: Workload, turns: dict[str, Turns]) -> Json:
     """Return the figures of one experiment on one number of threads; medians over rounds."""
-    engine, floor, operations = turns[ENGINE], turns[FLOOR], flops.of_step(plan)
-    above = paired(engine.times, floor.times)
+    engine, floor, operations = turns[driver.ENGINE], turns[driver.FLOOR], flops.of_step(workload)
+    above, one_thread = _median(engine.times / floor.times), turns.get(driver.ONE_THREAD)
     return {
-        "engine": _trained(plan, engine)
-        | {key: engine.last[key] for key in ("engine", "products", "precision")}
-        | {"gflop_per_second": (operations.dense + operations.conv) / middle(engine.times) / 1e9},
+        "engine": _trained(workload, engine)
+        | {key: engine.answers[-1][key] for key in ("engine", "products", "precision")}
+        | {"gflop_per_second": (operations.dense + operations.conv) / _median(engine.times) / 1e9},
         "floor": {
-            "step_ms": middle(floor.times) * 1e3,
-            "gflop_per_second": operations.dense / middle(floor.times) / 1e9,
-            "engine_over_floor": middle(above),
-            "share_reached": 1 / middle(above),
+            "step_ms": _median(floor.times) * 1e3,
+            "gflop_per_second": operations.dense / _median(floor.times) / 1e9,
+            "engine_over_floor": above,
+            "share_reached": 1 / above,
         },
-        "speed_up_over_one_thread": _speed_up(turns),
-        **{name: _beside(plan, turns[name], engine) for name in OURS},
-        "peers": {peer: _beside(plan, turns[peer], engine) for peer in PEERS},
+        "speed_up_over_one_thread": _median(one_thread.times / engine.times) if one_thread else None,
+        **{name: _beside(workload, turns[name], engine) for name in driver.OURS},
+        "peers": {peer: _beside(workload, turns[peer], engine) for peer in driver.PEERS},
     }
 
 
-def _trained(plan: Plan, turns: Turns) -> Json:
-    step = middle(turns.times)
+def _trained(workload: Workload, turns: Turns) -> Json:
+    step = _median(turns.times)
     return {
-        "images_per_second": plan.batch_size / step,
-        "seconds_per_epoch": step * plan.steps_per_epoch,
+        "images_per_second": workload.batch_size / step,
+        "seconds_per_epoch": step * workload.steps_per_epoch,
         "step_ms": step * 1e3,
-        "step_ms_by_round": [time * 1e3 for time in turns.times],
-        "cores_busy": middle([answer.values["cpu_seconds"] / answer.seconds for answer in turns.answers]),
-        "peak_rss_mib": turns.last["peak_rss_mib"],
-        "versions": turns.last["versions"],
+        "step_ms_by_round": (turns.times * 1e3).tolist(),
+        "cores_busy": _median(turns.each("cpu_seconds") / turns.each("seconds")),
+        "peak_rss_mib": turns.answers[-1]["peak_rss_mib"],
+        "versions": turns.answers[-1]["versions"],
     }
 
 
-def _beside(plan: Plan, turns: Turns, engine: Turns) -> Json:
+def _beside(workload: Workload, turns: Turns, engine: Turns) -> Json:
     if turns.fault:
         return {"status": turns.fault.status, "message": str(turns.fault)}
-    ratios = paired(turns.times, engine.times)
-    ratio = {"time_over_engine": middle(ratios), "time_over_engine_range": [min(ratios), max(ratios)]}
-    return {"status": "measured"} | ratio | _trained(plan, turns)
+    ratios = turns.times / engine.times
+    ratio = {"time_over_engine": _median(ratios), "time_over_engine_range": [float(ratios.min()), float(ratios.max())]}
+    return {"status": "measured"} | ratio | _trained(workload, turns)
 
 
-def _speed_up(turns: dict[str, Turns]) -> float | None:
-    return middle(paired(turns[ONE_THREAD].times, turns[ENGINE].times)) if ONE_THREAD in turns else None
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values))
 
 
 def headline(found: Json) -> str:
-    """Return the machine, and a warning if it was busy."""
     here = found["machine"]
     load = ", ".join(f"{each:.2f}" for each in here["load_average"])
     text = (
@@ -146,21 +143,14 @@ def tables(found: Json) -> Iterator[tuple[str, list[Json], str]]:
 
 
 def _rows(result: Json) -> list[Json]:
-    engine = {ENGINE: result[ENGINE] | {"time_over_engine": 1.0}}
-    entries = engine | {name: result[name] for name in OURS} | result["peers"]
-    return [
-        {
-            "": name,
-            "images/s": _rounded(entry.get("images_per_second"), 0),
-            "s/epoch": _rounded(entry.get("seconds_per_epoch"), 2),
-            "ms/step": _rounded(entry.get("step_ms"), 2),
-            "peak MiB": _rounded(entry.get("peak_rss_mib"), 0),
-            "cores busy": _rounded(entry.get("cores_busy"), 2),
-            "time over engine": _rounded(entry.get("time_over_engine"), 2),
-            "with": entry.get("message") or ", ".join(map(" ".join, entry["versions"].items())),
-        }
-        for name, entry in entries.items()
-    ]
+    engine = {driver.ENGINE: result[driver.ENGINE] | {"time_over_engine": 1.0}}
+    entries = engine | {name: result[name] for name in driver.OURS} | result["peers"]
+    rows = []
+    for name, entry in entries.items():
+        numbers = {head: round(entry[key], digits) if key in entry else None for head, (key, digits) in COLUMNS.items()}
+        rows.append({"": name} | numbers)
+        rows[-1]["with"] = entry.get("message") or ", ".join(map(" ".join, entry["versions"].items()))
+    return rows
 
 
 def _remarks(setup: Json, result: Json) -> str:
@@ -174,7 +164,3 @@ def _remarks(setup: Json, result: Json) -> str:
     )
     speed_up = result["speed_up_over_one_thread"]
     return text if speed_up is None else f"{text}\nspeed-up over one thread: {speed_up:.2f}"
-
-
-def _rounded(value: float | None, digits: int) -> float | int | None:
-    return value if value is None else round(value, digits) if digits else round(value)

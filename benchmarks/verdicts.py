@@ -26,7 +26,7 @@ Values = NDArray[np.float64]
 
 
 def equivalent(mean: Values, std: Values, n: int, reported: Values | float, margin: float) -> NDArray[np.bool_]:
-    """Return where two one-sided t tests place the mean of n costs within the margin of the reported cost."""
+    """Return where two one-sided t tests show the mean of n costs within the margin of the reported cost."""
     half = stats.t.ppf(1 - LEVEL, n - 1) * std / math.sqrt(n)
     return np.asarray(np.abs(mean - reported) + half < margin)
 
@@ -45,8 +45,8 @@ def rates(n: int, margin: float, std: float, offset: float, *, one_of_ours: bool
     generator = np.random.default_rng(0)
     costs = generator.normal(0, std, (REPEATS, n))
     reported = generator.normal(0, std, REPEATS) if one_of_ours else np.full(REPEATS, -offset)
-    mean, spread = costs.mean(1), costs.std(1, ddof=1)
-    reached, out = equivalent(mean, spread, n, reported, margin), outside(mean, spread, n, reported)
+    mean, observed = costs.mean(1), costs.std(1, ddof=1)
+    reached, out = equivalent(mean, observed, n, reported, margin), outside(mean, observed, n, reported)
     shares = {"reproduced": reached, "consistent": ~reached & ~out, "different": ~reached & out}
     return {word: float(where.mean()) for word, where in shares.items()}
 
@@ -62,7 +62,6 @@ def by_the_earlier_rule(margin: float, std: float) -> float:
 
 
 def table(cases: Sequence[tuple[str, int, float, float]] = CASES) -> str:
-    """Return the rates of every case as a Markdown table."""
     lines = [
         "| result | seeds | margin | standard deviation | reproduced, true difference at the margin | asked after each "
         "of 3 to 12 seeds | reproduced, true difference 0 | reproduced / consistent / different, published run one of "

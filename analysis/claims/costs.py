@@ -1,30 +1,23 @@
-"""Claims on costs: the printed ones, the shape of their curves, and which network is the better one."""
+"""Claims about costs: the printed costs, the shape of their curves, and which network is better."""
 
 from dataclasses import replace
 from functools import partial
 
 from repro.analysis import curves
-from repro.analysis.claims.evidence import Claim, Evidence, Finding, MissingError, Word, run_command
+from repro.analysis.claims.evidence import Claim, Evidence, Finding, MissingError, holds, reported_at, run_command
 
 from repro import registry
-from repro.spec import Reported
 
 SECOND_PLOT = (
     "The second plot shows the the negative of likelihood function with respect to the number of training epochs. "
     "[and the plotted curve]"
 )
-LINES = {  # printed by the notebook, by experiment and epoch; its earlier version prints those of epoch 10
+LINES = {  # printed by the notebook, by experiment and epoch; its earlier version prints the costs of epoch 10
     ("mnist_fc", 100): "Epoch: 0100 cost= 96.2119372147",
     ("mnist_conv", 150): "Epoch: 0150 cost= 99.1976605925",
     ("cifar_conv", 150): "Epoch: 0150 cost= 1840.119207031",
     ("mnist_fc", 10): "Epoch: 0010 cost= 112.542405215",
     ("mnist_conv_lr_1e3", 10): "Epoch: 0010 cost= 130.142956571",
-}
-FINDINGS: dict[str, Word] = {
-    "reproduced": "holds",
-    "consistent": "holds",
-    "different (worse)": "does not hold",
-    "different (better)": "does not hold",
 }
 
 
@@ -32,16 +25,16 @@ def printed_cost(name: str, epoch: int, evidence: Evidence) -> Finding:
     """Judge a printed cost by the verdict of `compare`."""
     verdict = evidence.verdict(name, epoch)
     if verdict.mean is None:
-        raise MissingError(run_command(name, _reported(name, epoch)))
-    deviation = f" +- {verdict.std:.2f} (standard deviation)" if verdict.std is not None else ""
+        raise MissingError(_command(name, epoch))
+    deviation = f" (standard deviation {verdict.std:.2f})" if verdict.std is not None else ""
     text = f"{verdict.label}: mean {verdict.mean:.2f}{deviation} over {verdict.n} of {verdict.planned} planned seeds, "
     text += f"reported {verdict.reported:.2f}, margin {verdict.margin} nats, on {verdict.data}"
     if verdict.p is not None:
-        text += f"; place of the published run in the prediction interval: p = {verdict.p:.2f}"
+        text += f"; p = {verdict.p:.2f} for the published run as one of ours"
     text += "".join(f"; {each}" for each in (*verdict.failures, verdict.reason) if each)
     figures = {"mean": verdict.mean, "difference": verdict.difference, "margin": verdict.margin, "p": verdict.p}
     return Finding(
-        FINDINGS.get(verdict.verdict, "undecided"),
+        holds(verdict.verdict in ("reproduced", "consistent")) if verdict.decided else "undecided",
         text,
         {key: float(value) for key, value in figures.items() if value is not None},
         tuple(evidence.planned(name, epoch)["run_id"]),
@@ -49,25 +42,21 @@ def printed_cost(name: str, epoch: int, evidence: Evidence) -> Finding:
 
 
 def one_sample(evidence: Evidence) -> Finding:
-    """Judge whether training with one draw of z an image is not worse than reported."""
     found = printed_cost("mnist_fc", 100, evidence)
     better = evidence.verdict("mnist_fc", 100).verdict == "different (better)"
     return replace(found, verdict="holds") if better else found
 
 
 def curve_like_ours(name: str, epoch: int, evidence: Evidence) -> Finding:
-    """Judge a published curve, taken as one more run, by the rank of its largest standardised distance."""
-    entry, verdict = registry.get(name), evidence.verdict(name, epoch)
-    runs, reported = evidence.planned(name, epoch), _reported(name, epoch)
+    verdict, runs = evidence.verdict(name, epoch), evidence.planned(name, epoch)
     if runs.empty:
-        raise MissingError(run_command(name, reported))
-    found = curves.place(entry, reported, evidence.tables)
+        raise MissingError(_command(name, epoch))
+    found = curves.rank(registry.get(name), reported_at(name, epoch), evidence.tables)
     if found is None:
         return Finding("undecided", f"{len(runs)} of {verdict.planned} planned seeds have finished: too few")
     decided = verdict.n >= verdict.planned
-    word: Word = "does not hold" if found.p <= curves.LEVEL else "holds"
     return Finding(
-        word if decided else "undecided",
+        holds(found.p > curves.LEVEL) if decided else "undecided",
         ("" if decided else f"interim ({verdict.n} of {verdict.planned}): ")
         + f"rank {found.rank} of {len(found.seeds) + 1} (1 is the farthest out), p = {found.p:.3f}; the published "
         f"curve is {found.published:.1f} standardised distances from the others at epoch {found.epoch}, where it lies "
@@ -79,44 +68,36 @@ def curve_like_ours(name: str, epoch: int, evidence: Evidence) -> Finding:
 
 
 def convolution_is_better(evidence: Evidence) -> Finding:
-    """Compare both networks at the reported settings, and at equal learning rates and numbers of epochs."""
-    reported = {name: registry.get(name).spec.training.epochs for name in ("mnist_fc", "mnist_conv")}
-    fc, conv = (evidence.mean_at(name, epochs) for name, epochs in reported.items())
-    figures = {"fc": fc, "conv": conv}
-    text = f"at the reported settings {conv:.2f} against {fc:.2f} nats of the fully connected network"
-    both = {name: evidence.runs(name) for name in reported}
-    tests = {name: float(runs["test_neg_elbo"].mean()) for name, runs in both.items()}
-    text += f" (on test images {tests['mnist_conv']:.2f} against {tests['mnist_fc']:.2f})"
-    runs = [*both["mnist_fc"]["run_id"], *both["mnist_conv"]["run_id"]]
-    epochs = min(reported.values())
+    epochs = {name: registry.get(name).spec.training.epochs for name in ("mnist_fc", "mnist_conv")}
+    fc, conv = (evidence.mean_at(name, last) for name, last in epochs.items())
+    fc_runs, conv_runs = (evidence.runs(name) for name in epochs)
+    text = (
+        f"at the reported settings {conv:.2f} against {fc:.2f} nats of the fully connected network (on test images "
+        f"{conv_runs['test_neg_elbo'].mean():.2f} against {fc_runs['test_neg_elbo'].mean():.2f})"
+    )
+    figures, runs = {"fc": fc, "conv": conv}, [*fc_runs["run_id"], *conv_runs["run_id"]]
+    both = min(epochs.values())
     better = []
-    for rate, dense, convolutional in (
-        ("1e-3", "mnist_fc", "mnist_conv_lr_1e3"),
-        ("1e-4", "mnist_fc_lr_1e4", "mnist_conv"),
-    ):
-        pair = [evidence.mean_at(name, epochs) for name in (dense, convolutional)]
-        better.append(pair[1] < pair[0])
-        figures |= {f"fc_{rate}": pair[0], f"conv_{rate}": pair[1]}
-        text += f"; at learning rate {rate}, both after {epochs} epochs, {pair[1]:.2f} against {pair[0]:.2f}"
-        runs += [*evidence.runs(dense, epochs)["run_id"], *evidence.runs(convolutional, epochs)["run_id"]]
-    because = {
-        (
-            True,
-            True,
-        ): "At equal settings the convolutional network has the lower cost: learning rate and epochs explain "
-        "the reported order",
-        (False, False): "It has the higher cost at equal settings too: the architecture explains it",
-    }.get((better[0], better[1]), "Which is better depends on the learning rate")
-    holds = conv < fc and all(better)
-    return Finding("holds" if holds else "does not hold", f"{text}. {because}.", figures, tuple(dict.fromkeys(runs)))
+    for rate, *pair in (("1e-3", "mnist_fc", "mnist_conv_lr_1e3"), ("1e-4", "mnist_fc_lr_1e4", "mnist_conv")):
+        dense, convolutional = (evidence.mean_at(name, both) for name in pair)
+        better.append(convolutional < dense)
+        figures |= {f"fc_{rate}": dense, f"conv_{rate}": convolutional}
+        text += f"; at learning rate {rate}, both after {both} epochs, {convolutional:.2f} against {dense:.2f}"
+        runs += [run_id for name in pair for run_id in evidence.runs(name, both)["run_id"]]
+    because = "Which is better depends on the learning rate"
+    if all(better):
+        because = "At equal settings the convolutional network has the lower cost: learning rate and epochs explain "
+        because += "the reported order"
+    elif not any(better):
+        because = "It has the higher cost at equal settings too: the architecture explains it"
+    return Finding(holds(conv < fc and all(better)), f"{text}. {because}.", figures, tuple(dict.fromkeys(runs)))
 
 
-def _reported(name: str, epoch: int) -> Reported:
-    return next(each for each in registry.get(name).spec.reported if each.epoch == epoch)
+def _command(name: str, epoch: int) -> str:
+    return run_command(name, epoch, reported_at(name, epoch).seeds)
 
 
 def _suffix(name: str, epoch: int) -> str:
-    """Return the end of a claim's name."""
     return name if epoch == registry.get(name).spec.training.epochs else f"{name}_epoch_{epoch}"
 
 
@@ -148,7 +129,7 @@ CLAIMS = (
     Claim(
         "one_sample_can_be_used",
         "In the extreme case a single sample can be used to approximate this expectation.",
-        "the training cost of the last epoch of mnist_fc, trained with one draw of z an image, all planned seeds",
+        "the training cost of the last epoch of mnist_fc, trained with one draw of z for each image, all planned seeds",
         "its verdict is reproduced, consistent or different (better); whether more draws give a lower cost is not "
         "asked",
         one_sample,
@@ -158,7 +139,7 @@ CLAIMS = (
         "Convolutional neural networks usually perform better on vision related tasks as compared to standard fully "
         "connected MLPs by virtue of their architecture.",
         "training cost of both networks on MNIST at both learning rates, and at equal numbers of epochs",
-        "the convolutional network's cost is the lower one at the reported settings and at equal ones",
+        "the convolutional network's cost is lower at the reported settings and at equal settings",
         convolution_is_better,
     ),
 )

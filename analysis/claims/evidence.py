@@ -1,4 +1,4 @@
-"""A claim of the notebook, and the evidence that it is judged by."""
+"""A claim of the notebook, and the evidence that decides it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 from repro.analysis import curves, verdicts
-from repro.analysis.tables import Tables, diverged
+from repro.analysis.tables import Tables, all_entries, diverged
 from repro.analysis.verdicts import Verdict
 
 from repro import registry
@@ -32,11 +32,24 @@ class MissingError(Exception):
     """Raised where a claim needs a run or a measurement that is missing; the message is the command that makes it."""
 
 
-def run_command(experiment: str, reported: Reported) -> str:
-    """Return the command that makes the planned runs of a reported result."""
-    seeds = f" --seeds {seed_list(reported.seeds)}" if reported.seeds else ""
-    longer = reported.epoch > registry.get(experiment).spec.training.epochs
-    return f"python -m repro run {experiment}{seeds}" + (f" --epochs {reported.epoch}" if longer else "")
+def holds(yes: bool) -> Word:
+    """Return the verdict on a claim that was measured."""
+    return "holds" if yes else "does not hold"
+
+
+def reported_at(experiment: str, epoch: int) -> Reported:
+    return next(each for each in registry.get(experiment).spec.reported if each.epoch == epoch)
+
+
+def run_command(experiment: str, epoch: int | None = None, seeds: tuple[int, ...] = ()) -> str:
+    """Return the command that trains an experiment with these seeds for at least `epoch` epochs."""
+    chosen = f" --seeds {seed_list(seeds)}" if seeds else ""
+    longer = epoch is not None and epoch > registry.get(experiment).spec.training.epochs
+    return f"python -m repro run {experiment}{chosen}" + f" --epochs {epoch}" * longer
+
+
+def evaluate_command(run_id: str, measurement: str) -> str:
+    return f"python -m repro evaluate {run_id} --measure {measurement}"
 
 
 @dataclass(frozen=True)
@@ -60,80 +73,73 @@ class Claim:
 
 
 class Evidence:
-    """The tables of runs, and the questions that several claims ask of them."""
+    """The tables of runs, and what several claims ask of them."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """Return the verdict on each reported result of each experiment."""
-        return [each for name in registry.names() for each in verdicts.verdicts(registry.get(name), self.tables)]
+        """The verdict on each reported result of each experiment."""
+        return verdicts.verdicts(all_entries(), self.tables)
 
     def verdict(self, experiment: str, epoch: int) -> Verdict:
-        """Return the verdict on the result that is reported for an epoch of an experiment."""
         return next(each for each in self.verdicts if (each.experiment, each.epoch) == (experiment, epoch))
 
     def runs(self, experiment: str, epoch: int | None = None) -> pd.DataFrame:
-        """Return the finished runs, one a seed, of an experiment as registered that reach an epoch (its last if None).
+        """Return the finished runs, one for each seed, of an experiment as registered that reach an epoch.
 
-        Raises MissingError if there are none.
+        Without `epoch` they reach the experiment's last one. Raises MissingError if there are none.
         """
-        length = registry.get(experiment).spec.training.epochs
-        mine = self.tables.runs[self.tables.runs["experiment"] == experiment]
-        found, _ = verdicts.outcomes(mine[mine["comparable"].astype(bool)], epoch or length)
+        mine = self.tables.runs_of(experiment)
+        last = registry.get(experiment).spec.training.epochs
+        found, _ = verdicts.outcomes(mine[mine["comparable"]], epoch or last)
         if found.empty:
-            longer = f" --epochs {epoch}" if epoch and epoch > length else ""
-            raise MissingError(f"python -m repro run {experiment}{longer}")
+            raise MissingError(run_command(experiment, epoch))
         return found
 
     def planned(self, experiment: str, epoch: int) -> pd.DataFrame:
-        """Return the outcomes of the planned seeds of a reported result, one a seed."""
-        reported = next(each for each in registry.get(experiment).spec.reported if each.epoch == epoch)
-        found, _ = verdicts.outcomes(self.tables.runs[self.tables.runs["experiment"] == experiment], epoch)
-        return found[found["seed"].isin(reported.seeds)]
+        """Return the outcomes of the planned seeds of a reported result, one for each seed."""
+        found, _ = verdicts.outcomes(self.tables.runs_of(experiment), epoch)
+        return found[found["seed"].isin(reported_at(experiment, epoch).seeds)]
 
     def trained(self, experiment: str) -> pd.DataFrame:
-        """Return the runs of a variant, of any length, or else those that diverged. Raises MissingError.
+        """Return the finished runs of an experiment, of any length, or else those that diverged on real data.
 
-        A run that diverged on real data is an outcome of training that cannot be carried through.
+        Raises MissingError if there are neither.
         """
         try:
             return self.runs(experiment, epoch=1)
         except MissingError:
-            runs = self.tables.runs[self.tables.runs["experiment"] == experiment]
+            runs = self.tables.runs_of(experiment)
             found = runs[diverged(runs)]
             if found.empty:
                 raise
             return found.sort_values("started", ascending=False).drop_duplicates("seed")
 
-    def curves(self, experiment: str) -> pd.DataFrame:
-        """Return the curves of the runs of an experiment, of any length. Raises MissingError if there are none."""
-        return self.curves_of(self.runs(experiment, epoch=1))
+    def mean_curve(self, experiment: str, epoch: int = 1) -> pd.Series:
+        """Return the mean cost over seeds by epoch, of the runs that reach `epoch`. Raises MissingError without one."""
+        return curves.by_seed(self.tables.curves_of(self.runs(experiment, epoch))).mean(axis=1)
 
-    def curves_of(self, runs: pd.DataFrame) -> pd.DataFrame:
-        """Return the curves of these runs."""
-        return self.tables.curves[self.tables.curves["run_id"].isin(runs["run_id"])]
-
-    def mean_at(self, experiment: str, epoch: int, metric: str = "cost") -> float:
-        """Return the mean over seeds of a metric after an epoch, nats per image. Raises MissingError without one."""
-        table = curves.table_of(self.curves_of(self.runs(experiment, epoch)), metric)
-        if epoch not in table.index:
-            raise MissingError(f"python -m repro run {experiment}")
-        return float(table.loc[epoch].mean())
+    def mean_at(self, experiment: str, epoch: int) -> float:
+        """Return the mean cost over seeds after an epoch, nats per image. Raises MissingError without a run."""
+        mean = self.mean_curve(experiment, epoch)
+        if epoch not in mean.index:
+            raise MissingError(run_command(experiment))
+        return float(mean.loc[epoch])
 
     def measurement(self, experiment: str, kind: str) -> "Measurement":
         """Return a measurement of the newest run of an experiment that has one. Raises MissingError if none has."""
         rows = self.tables.measurements
-        runs = self.tables.runs[self.tables.runs["experiment"] == experiment].sort_values("started", ascending=False)
-        runs = runs[runs["comparable"].astype(bool)]
+        runs = self.tables.runs_of(experiment)
+        runs = runs[runs["comparable"]].sort_values("started", ascending=False)
         for run_id in runs["run_id"]:
             mine = rows[(rows["run_id"] == run_id) & (rows["study"] == kind)]
             if len(mine):
                 return Measurement(run_id, kind, mine)
-        which = runs["run_id"].iloc[0] if len(runs) else "RUN_ID"
-        first = "" if len(runs) else f"python -m repro run {experiment}, then "
-        raise MissingError(f"{first}python -m repro evaluate {which} --study {kind}")
+        if runs.empty:
+            raise MissingError(f"{run_command(experiment)}, then {evaluate_command('RUN_ID', kind)}")
+        raise MissingError(evaluate_command(runs["run_id"].iloc[0], kind))
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ class Measurement:
             of = f" of {group}" if group else ""
             raise MissingError(
                 f"measurement {self.kind} of run {self.run_id} has {len(found)} rows {quantity}{of}, not one: "
-                f"python -m repro evaluate {self.run_id} --study {self.kind}"
+                f"{evaluate_command(self.run_id, self.kind)}"
             )
         return found.iloc[0]
 
@@ -159,9 +165,9 @@ class Measurement:
         """Return the value of a quantity. Raises MissingError as `row` does."""
         return float(self.row(quantity, group)["value"])
 
-    def by_x(self, quantity: str, group: str = "") -> pd.Series:
+    def by_x(self, quantity: str) -> pd.Series:
         """Return all values of a quantity by x. Raises MissingError if there are none."""
-        found = self.rows[(self.rows["quantity"] == quantity) & (self.rows["group"] == group)]
+        found = self.rows[self.rows["quantity"] == quantity]
         if found.empty:
-            raise MissingError(f"python -m repro evaluate {self.run_id} --study {self.kind}")
+            raise MissingError(evaluate_command(self.run_id, self.kind))
         return found.set_index("x")["value"].sort_index()

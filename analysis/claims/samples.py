@@ -1,6 +1,6 @@
-"""Claims on images: similar neighbouring pixels, samples of digits that look real, blurry samples of photographs."""
+"""Claims about images: similar neighbouring pixels, samples of digits that look real, blurry samples of photographs."""
 
-from repro.analysis.claims.evidence import Claim, Evidence, Finding
+from repro.analysis.claims.evidence import Claim, Evidence, Finding, holds
 
 ALMOST = 0.9
 """Share of the way from the confidence on the mean image to that on test digits."""
@@ -13,14 +13,13 @@ SIMILAR = 0.5
 
 
 def almost_real(evidence: Evidence) -> Finding:
-    """Place the confidence of a classifier on samples between the mean image and test digits."""
     measurement = evidence.measurement("mnist_fc", "digits")
     groups = ("test digits", "samples", "mean image", "class means")
     test, drawn, mean, blurred = (measurement.value("mean_confidence", of) for of in groups)
     accuracy = measurement.value("classifier_accuracy")
     share = (drawn - mean) / (test - mean)
     return Finding(
-        "holds" if share >= ALMOST else "does not hold",
+        holds(share >= ALMOST),
         f"a classifier with {accuracy:.2%} test accuracy is {drawn:.3f} confident on samples, {test:.3f} on test "
         f"digits, {mean:.3f} on the mean image: {share:.0%} of the way. The blurred means of the classes have "
         f"{blurred:.3f}: confidence says that the class is clear, not that the image looks real",
@@ -30,48 +29,42 @@ def almost_real(evidence: Evidence) -> Finding:
 
 
 def not_distinguished(evidence: Evidence) -> Finding:
-    """Judge how often a classifier tells a sample from a handwritten digit."""
     measurement = evidence.measurement("mnist_fc", "digits")
     row = measurement.row("real_or_generated_accuracy")
     return Finding(
-        "holds" if row["value"] <= APART else "does not hold",
-        f"a classifier trained for it tells {row['value']:.1%} +- {row['standard_error']:.1%} of them apart (50% is "
-        "chance). A naked eye is not a classifier: this asks more than the notebook does",
+        holds(row["value"] <= APART),
+        f"a classifier trained for it tells {row['value']:.1%} of them apart (standard error "
+        f"{row['standard_error']:.1%}; 50% is chance). A naked eye is not a classifier: this asks more than the "
+        "notebook does",
         {"accuracy": float(row["value"])},
         (measurement.run_id,),
     )
 
 
 def blurry(evidence: Evidence) -> Finding:
-    """Compare the fine detail of samples and reconstructions with that of the data."""
     measurement = evidence.measurement("cifar_conv", "spectrum")
-    data, copies, drawn = (
-        measurement.value("high_frequency_share", of) for of in ("data", "reconstructions", "samples")
-    )
+    groups = ("data", "reconstructions", "samples")
+    data, copies, drawn = (measurement.value("high_frequency_share", of) for of in groups)
     return Finding(
-        "holds" if drawn <= BLURRY * data else "does not hold",
+        holds(drawn <= BLURRY * data),
         f"share of spectral energy above half the Nyquist frequency: data {data:.3%}, reconstructions {copies:.3%}, "
-        f"samples {drawn:.3%}, {drawn / data:.1%} of the data's, which are {_label(evidence)}",
+        f"samples {drawn:.3%}, which is {drawn / data:.1%} of the data's, on "
+        f"{evidence.runs('cifar_conv')['data'].iloc[0]}",
         {"data": data, "reconstructions": copies, "samples": drawn, "ratio": drawn / data},
         (measurement.run_id,),
     )
 
 
 def adjacent_pixels(evidence: Evidence) -> Finding:
-    """Measure the correlation of neighbouring pixels in both data sets."""
     measured = {name: evidence.measurement(name, "spectrum") for name in ("mnist_fc", "cifar_conv")}
     found = {name: measurement.value("neighbour_correlation", "data") for name, measurement in measured.items()}
+    mnist, cifar = found.values()
     return Finding(
-        "holds" if min(found.values()) >= SIMILAR else "does not hold",
-        f"correlation of a pixel with the one to its right: MNIST {found['mnist_fc']:.3f}, CIFAR-10 "
-        f"{found['cifar_conv']:.3f}",
+        holds(min(mnist, cifar) >= SIMILAR),
+        f"correlation of a pixel with its right neighbour: MNIST {mnist:.3f}, CIFAR-10 {cifar:.3f}",
         found,
         tuple(measurement.run_id for measurement in measured.values()),
     )
-
-
-def _label(evidence: Evidence) -> str:
-    return str(evidence.runs("cifar_conv")["data"].iloc[0])
 
 
 CLAIMS = (

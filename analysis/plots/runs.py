@@ -5,21 +5,24 @@ import re
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import FormatStrFormatter
-from repro.analysis.curves import table_of
+from repro.analysis.curves import by_seed
 
 from repro.images import COLORS, Curve
+from repro.text import plural
 
 INK = "#123456"
 """Stands for the text colour of the page, which may be light or dark."""
 FIRST = 25
 """Epochs of a curve that have a panel of their own."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":")
+COST = "training cost (nats per image)"
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.facecolor": "none", "figure.facecolor": "none", "font.size": 10.0,
@@ -29,16 +32,20 @@ STYLE: dict[Any, Any] = {
 """Settings of Matplotlib while a plot is drawn and saved. Text drawn without them would be black on a dark page."""
 
 
+def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
+    """Return a figure, of a size in inches, and its axes side by side."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, tuple(figure.subplots(1, columns, squeeze=False)[0])
+
+
 def svg(figure: Figure, name: str, alt: str) -> str:
     """Return a figure as SVG for a page: text as text, in the page's colour, with ids that no other figure has."""
+    out = io.StringIO()
+    for legend in figure.findobj(Legend):  # Optuna's style gives it a background
+        legend.get_frame().set_facecolor("none")
     with mpl.rc_context({"svg.hashsalt": name}):
-        out = io.StringIO()
-        figure.savefig(
-            out,
-            format="svg",
-            bbox_inches="tight",
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(out, format="svg", bbox_inches="tight", metadata=nothing, facecolor="none")
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
@@ -50,7 +57,6 @@ def svg(figure: Figure, name: str, alt: str) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as PNG on white."""
     out = io.BytesIO()
     figure.savefig(out, format="png", bbox_inches="tight", dpi=110, facecolor="white", metadata={"Software": None})
     return out.getvalue()
@@ -59,25 +65,25 @@ def png(figure: Figure) -> bytes:
 def verdicts(table: pd.DataFrame) -> Figure:
     """Draw each result's difference from the reported cost in margins, and the zone of equivalence.
 
-    `table` is that of `report.summary.interval_table`.
+    `table` has a row for each verdict, with the fields of `Verdict` as columns.
     """
+    table = table.astype(dict.fromkeys(("ci_low", "ci_high", "pi_low", "pi_high"), float))  # None becomes NaN
     figure, (axes,) = new(7.2, 0.9 + 0.62 * max(len(table), 1))
     axes.axvspan(-1, 1, color=COLORS[2], alpha=0.15, linewidth=0, label="within the margin")
     axes.axvline(0, color=INK, linewidth=0.8)
     for row, each in enumerate(table.to_dict("records")):
-        scale = each["margin"]
-        for low, high, width, label in (
-            ("pi_low", "pi_high", 1.2, "95%, one more run"),
-            ("ci_low", "ci_high", 5, "90%, mean"),
-        ):
-            if pd.notna(each[low]):
-                ends = [each[low] / scale, each[high] / scale]
+        bars = (
+            (each["pi_low"] - each["reported"], each["pi_high"] - each["reported"], 1.2, "95%, one more run"),
+            (each["ci_low"], each["ci_high"], 5, "90%, mean"),
+        )
+        for low, high, width, label in bars:
+            if pd.notna(low):
+                ends = [low / each["margin"], high / each["margin"]]
                 axes.plot(ends, [row, row], color=COLORS[0], linewidth=width, label=None if row else label)
-        axes.plot(each["difference"] / scale, row, "o", color=COLORS[1], label=None if row else "mean - reported")
-    axes.set_yticks(
-        range(len(table)),
-        [f"{row.experiment}\nepoch {row.epoch}, {row.n} seed{'s' * (row.n != 1)}" for row in table.itertuples()],
-    )
+        mean = each["difference"] / each["margin"]
+        axes.plot(mean, row, "o", color=COLORS[1], label=None if row else "mean - reported")
+    labels = [f"{row.experiment}\nepoch {row.epoch}, {plural(row.n, 'seed')}" for row in table.itertuples()]
+    axes.set_yticks(range(len(table)), labels)
     axes.set(xlabel="difference from the reported cost, in margins", ylim=(len(table) - 0.5, -0.5))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
@@ -85,30 +91,28 @@ def verdicts(table: pd.DataFrame) -> Figure:
 
 def cost_curves(curves: pd.DataFrame, published: Curve | None) -> Figure:
     """Draw each seed's cost, the mean, the range and the published curve; the first epochs have their own panel."""
-    seeds = table_of(curves)
-    last = int(seeds.index.max())
-    spans = (last, FIRST) if last > FIRST else (last,)
-    figure, panels = new(9.6 if len(spans) > 1 else 7.2, 3.8, columns=len(spans))
-    for axes, end in zip(panels, spans, strict=True):
+    seeds = by_seed(curves)
+    mean, last = seeds.mean(axis=1), int(seeds.index.max())
+    ends = (last, FIRST) if last > FIRST else (last,)
+    figure, panels = new(9.6 if len(ends) > 1 else 7.2, 3.8, columns=len(ends))
+    for axes, end in zip(panels, ends, strict=True):
         if published is not None:
             x, cost, error = published.epoch, published.cost, published.reading_error
-            axes.fill_between(
-                x, cost - error, cost + error, color="0.6", alpha=0.5, linewidth=0, label="published, reading error"
-            )
+            band: dict[str, Any] = {"color": "0.6", "alpha": 0.5, "linewidth": 0, "label": "published, reading error"}
+            axes.fill_between(x, cost - error, cost + error, **band)
             axes.plot(x, cost, color=INK, linewidth=1.1, linestyle="--", label="published")
         axes.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=COLORS[0], alpha=0.25, linewidth=0)
-        for seed in seeds:
-            axes.plot(seeds.index, seeds[seed], color=COLORS[0], linewidth=0.6, alpha=0.7)
-        label = f"this suite, {seeds.shape[1]} seed" + "s" * (seeds.shape[1] > 1)
-        axes.plot(seeds.index, seeds.mean(axis=1), color=COLORS[0], linewidth=1.8, label=label)
+        axes.plot(seeds.index, seeds, color=COLORS[0], linewidth=0.6, alpha=0.7)
+        label = f"this suite, {plural(seeds.shape[1], 'seed')}"
+        axes.plot(seeds.index, mean, color=COLORS[0], linewidth=1.8, label=label)
         axes.set(xlabel="epoch", xlim=(0.5, end + 0.5))
-    mean = seeds.mean(axis=1)
-    panels[0].set(ylabel="training cost (nats per image)")
-    if len(spans) > 1:
-        panels[0].set(ylim=_window(mean.iloc[9:], float(mean.iloc[-1])))
-        early = mean.iloc[1:FIRST]
-        panels[1].set(ylim=(float(early.min()) * 0.99, float(early.max()) * 1.02))
+    panels[0].set(ylabel=COST)
     panels[0].legend(frameon=False)
+    if len(ends) > 1:  # the first epochs are far above the others
+        settled, early = mean.iloc[9:], mean.iloc[1:FIRST]
+        low, high = float(settled.min()), float(settled.quantile(0.95))
+        panels[0].set(ylim=(low - 0.08 * (high - low), high + 0.1 * (high - low)))
+        panels[1].set(ylim=(float(early.min()) * 0.99, float(early.max()) * 1.02))
     return figure
 
 
@@ -118,35 +122,29 @@ def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
     Needs rows of the quantities kl_of_dimension and variance_of_mean.
     """
     kl = _rows(measured, "kl_of_dimension").set_index("x")["value"].sort_values(ascending=False)
-    variance = measured[measured["quantity"] == "variance_of_mean"].set_index("x")["value"].reindex(kl.index)
+    variance = _rows(measured, "variance_of_mean").set_index("x")["value"].reindex(kl.index)
+    active = variance > threshold
     figure, (axes,) = new(7.2, 3.0)
-    active = (variance > threshold).to_numpy()
     axes.bar(range(len(kl)), kl, color=[COLORS[0] if each else "0.6" for each in active])
-    axes.set(
-        xlabel=f"latent dimension, highest KL first ({active.sum()} of {len(kl)} active)",
-        ylabel="KL (nats per image)",
-    )
-    axes.set_xticks([])
+    label = f"latent dimension, highest KL first ({active.sum()} of {len(kl)} active)"
+    axes.set(xlabel=label, ylabel="KL (nats per image)", xticks=[])
     return figure
 
 
-def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str, log: bool = True) -> Figure:
-    """Draw a quantity against its x, a line for each group."""
-    rows = _rows(measured, quantity)
+def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str) -> Figure:
+    """Draw a quantity, on a logarithmic axis, against its x, a line for each group."""
     figure, (axes,) = new(7.2, 3.4)
-    for number, (group, unordered) in enumerate(rows.groupby("group", sort=False)):
-        part = unordered.sort_values("x")
+    for number, (group, rows) in enumerate(_rows(measured, quantity).groupby("group", sort=False)):
+        part = rows.sort_values("x")
         axes.plot(part["x"], part["value"], color=COLORS[number], marker=MARKERS[number], markersize=4, label=group)
-    axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
     axes.legend(frameon=False)
     return figure
 
 
 def spectrum(measured: pd.DataFrame) -> Figure:
-    """Draw spectral energy by frequency, of data, reconstructions and samples."""
-    figure = by_group(
-        measured, "spectrum", "frequency (share of the Nyquist frequency)", "share of energy per frequency"
-    )
+    labels = ("frequency (share of the Nyquist frequency)", "share of energy per frequency")
+    figure = by_group(measured, "spectrum", *labels)
     axes = figure.axes[0]
     axes.axvspan(0.5, 1.0, color="0.6", alpha=0.2, linewidth=0)
     axes.text(0.99, 0.97, "above half Nyquist", transform=axes.transAxes, ha="right", va="top")
@@ -155,74 +153,47 @@ def spectrum(measured: pd.DataFrame) -> Figure:
 
 
 def confidence(measured: pd.DataFrame) -> Figure:
-    """Draw a classifier's mean confidence on each kind of image."""
     rows = _rows(measured, "mean_confidence")
     figure, (axes,) = new(7.2, 2.6)
-    places = range(len(rows))
-    axes.errorbar(rows["value"], places, xerr=2 * rows["standard_error"].fillna(0), fmt="o", color=COLORS[0], capsize=3)
-    axes.set_yticks(places, rows["group"])
-    axes.set(
-        xlabel="mean confidence of the classifier (bars: two standard errors)",
-        ylim=(len(rows) - 0.5, -0.5),
-        xlim=(0, 1.02),
-    )
+    errors = 2 * rows["standard_error"].fillna(0)
+    axes.errorbar(rows["value"], range(len(rows)), xerr=errors, fmt="o", color=COLORS[0], capsize=3)
+    axes.set_yticks(range(len(rows)), rows["group"])
+    axes.set_xlabel("mean confidence of the classifier (bars: two standard errors)")
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.02))
     return figure
 
 
 def latent_map(measured: pd.DataFrame) -> Figure:
     """Draw latent means in two dimensions by PCA and t-SNE, coloured by class, with its number at the median."""
     figure, both = new(9.6, 4.4, columns=2)
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "black", "alpha": 0.8}
+    style: dict[str, Any] = {"fontsize": 15, "weight": "bold", "ha": "center", "va": "center", "color": "#111111"}
     for axes, (name, title) in zip(both, (("pca", "PCA"), ("tsne", "t-SNE")), strict=True):
-        columns = [_rows(measured, f"latent_{name}_{axis}").set_index("x") for axis in (1, 2)]
-        points = pd.DataFrame({"a": columns[0]["value"], "b": columns[1]["value"], "class": columns[0]["group"]})
+        first, second = (_rows(measured, f"latent_{name}_{axis}").set_index("x") for axis in (1, 2))
+        points = pd.DataFrame({"a": first["value"], "b": second["value"], "class": first["group"]})
+        points = points.sort_values("class")
         palette = sns.color_palette("colorblind", points["class"].nunique())
-        sns.scatterplot(
-            points.sort_values("class"),
-            x="a",
-            y="b",
-            hue="class",
-            palette=palette,
-            s=9,
-            linewidth=0,
-            legend=False,
-            rasterized=True,
-            ax=axes,
-        )
+        dots: dict[str, Any] = {"palette": palette, "s": 9, "linewidth": 0, "legend": False, "rasterized": True}
+        sns.scatterplot(points, x="a", y="b", hue="class", ax=axes, **dots)
         for label, middle in points.groupby("class")[["a", "b"]].median().iterrows():
-            axes.text(
-                middle["a"],
-                middle["b"],
-                str(label),
-                fontsize=15,
-                weight="bold",
-                ha="center",
-                va="center",
-                bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "black", "alpha": 0.8},
-                color="#111111",
-            )
+            axes.text(middle["a"], middle["b"], str(label), bbox=box, **style)
         axes.set(xlabel=f"{title}, first dimension", ylabel=f"{title}, second dimension")
     return figure
 
 
 def variants(table: pd.DataFrame) -> Figure:
-    """Draw each variant's cost less that of its experiment, at the same epoch."""
-    rows = table[table["difference"].notna()]
+    """Draw each variant's cost less its experiment's at the same epoch."""
+    rows = table[table["difference"].notna()].reset_index(drop=True)
     figure, (axes,) = new(7.2, 1.0 + 0.45 * max(len(rows), 1))
     axes.axvline(0, color=INK, linewidth=0.8)
-    for place, row in enumerate(rows.to_dict("records")):
-        axes.plot([row["low"], row["high"]], [place, place], color=COLORS[0], linewidth=2.5)
-        axes.plot(row["difference"], place, "o", color=COLORS[1])
-        axes.annotate(
-            f"{row['difference']:+.2f}",
-            (row["difference"], place),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-        )
-    axes.set_yticks(range(len(rows)), rows["variant"])
-    span = float(rows["difference"].abs().max()) if len(rows) else 1.0
-    axes.set(xlabel="cost of the variant less that of its experiment (nats per image)", ylim=(len(rows) - 0.5, -0.8))
-    if span > 20:
+    axes.hlines(rows.index, rows["low"], rows["high"], color=COLORS[0], linewidth=2.5)
+    axes.plot(rows["difference"], rows.index, "o", color=COLORS[1])
+    for index, difference in rows["difference"].items():
+        offset: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{difference:+.2f}", (difference, index), **offset)
+    axes.set_yticks(rows.index, rows["variant"])
+    axes.set(xlabel="cost of the variant less its experiment's (nats per image)", ylim=(len(rows) - 0.5, -0.8))
+    if rows["difference"].abs().max() > 20:
         axes.set_xlabel(f"{axes.get_xlabel()}\nlinear from -1 to 1, logarithmic beyond")
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(2 * min(0.0, rows["low"].min()) - 1, 2 * max(0.0, rows["high"].max()) + 1)
@@ -230,23 +201,20 @@ def variants(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def several(curves: dict[str, pd.Series], first: int = 3) -> Figure:
-    """Draw cost against epoch of several experiments, from epoch `first` on."""
+def several(curves: dict[str, "pd.Series[float]"], first: int = 3) -> Figure:
+    """Draw cost against epoch of at least one experiment, from epoch `first` on."""
     figure, (axes,) = new(7.2, 3.6)
     for number, (label, curve) in enumerate(curves.items()):
         shown = curve[curve.index >= first]
-        axes.plot(
-            shown.index,
-            shown,
-            color=COLORS[number],
-            linestyle=("-", "--", "-.", ":")[number % 4],
-            linewidth=1.8,
-            label=label,
-        )
-    last = [float(curve.iloc[-1]) for curve in curves.values()]
-    if last:
-        axes.set_ylim(min(last) - 2, min(last) + 40)
-    axes.set(xlabel="epoch", ylabel="training cost (nats per image)")
+        style: dict[str, Any] = {
+            "color": COLORS[number],
+            "linestyle": LINES[number % len(LINES)],
+            "linewidth": 1.8,
+            "label": label,
+        }
+        axes.plot(shown.index, shown, **style)
+    lowest = min(float(curve.iloc[-1]) for curve in curves.values())
+    axes.set(xlabel="epoch", ylabel=COST, ylim=(lowest - 2, lowest + 40))
     axes.legend(frameon=False)
     return figure
 
@@ -257,15 +225,3 @@ def _rows(measured: pd.DataFrame, quantity: str) -> pd.DataFrame:
     if found.empty:
         raise LookupError(quantity)
     return found
-
-
-def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
-    """Return a figure, of a size in inches, and its axes side by side."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, tuple(figure.subplots(1, columns, squeeze=False)[0])
-
-
-def _window(settled: pd.Series, final: float) -> tuple[float, float]:
-    """Limits that leave out the first epochs, which are far above the others."""
-    low, high = min(float(settled.min()), final), float(np.quantile(settled, 0.95))
-    return low - 0.08 * (high - low), high + 0.1 * (high - low)

@@ -27,35 +27,34 @@ from repro.images import COLORS
 VALUE = "held-out negative ELBO (nats)"
 FEWEST = 6
 """Complete trials that a surface or importances need."""
+RAN = ("complete", "pruned")
+"""States of the trials that a plot shows."""
 
 
 def study_of(trials: pd.DataFrame) -> optuna.Study:
-    """Return the complete and pruned trials of a table as an in-memory study. The ranges are those of the settings."""
-    shown = trials[trials["state"].isin(("complete", "pruned"))].sort_values("trial")
+    """Return the complete and pruned trials of a table as an in-memory study, with ranges that cover their settings."""
+    shown = trials[trials["state"].isin(RAN)].sort_values("trial")
     settings = settings_of(shown)
     kinds = {key: _distribution(settings[key]) for key in settings}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(study_name="trials", direction="minimize")
     optuna.logging.set_verbosity(verbosity)
-    for index, row in shown.iterrows():
+    for row, params in zip(shown.to_dict("records"), settings.astype(object).to_dict("records"), strict=True):
         state = optuna.trial.TrialState[row["state"].upper()]
         value = row["value"] if row["state"] == "complete" else None
-        params = {key: settings[key].astype(object)[index] for key in settings}
         study.add_trial(optuna.trial.create_trial(state=state, value=value, params=params, distributions=kinds))
     return study
 
 
 def settings_of(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return each trial's settings as columns."""
     return pd.DataFrame([json.loads(text) for text in trials["settings"]], index=trials.index)
 
 
 def _distribution(values: "pd.Series[Any]") -> BaseDistribution:
     if not pd.api.types.is_float_dtype(values):
-        return CategoricalDistribution(
-            sorted(values.astype(object).unique(), key=lambda value: (isinstance(value, str), value))
-        )
+        choices = values.astype(object).unique()
+        return CategoricalDistribution(sorted(choices, key=lambda value: (isinstance(value, str), value)))
     low, high = float(values.min()), float(values.max())
     return FloatDistribution(low, high, log=low > 0 and high > 10 * low)
 
@@ -63,25 +62,19 @@ def _distribution(values: "pd.Series[Any]") -> BaseDistribution:
 def history(trials: pd.DataFrame) -> Figure:
     """Draw each trial's value and the best value so far. Raises LookupError where no trial is complete."""
     done = _complete(trials, 1)["value"]
-    figure = _drawn(library.plot_optimization_history, trials, target_name=VALUE)
+    figure = _drawn(library.plot_optimization_history, trials)
     low, high = float(done.min()), float(done.quantile(0.9))
     figure.axes[0].set_ylim(low - 0.1 * (high - low + 1e-9), high + 0.3 * (high - low + 1e-9))
     return figure
 
 
-def slices(trials: pd.DataFrame) -> Figure:
-    """Draw value against each setting by itself. Raises LookupError without complete trials that vary."""
-    return _drawn(library.plot_slice, _lowest(trials), target_name=VALUE)
+def lowest(draw: Callable[..., Any], trials: pd.DataFrame) -> Figure:
+    """Draw nine tenths of the complete trials by a function of Optuna. The highest would flatten the others.
 
-
-def parallel(trials: pd.DataFrame) -> Figure:
-    """Draw each trial as a line over its settings and value. Raises LookupError without complete trials that vary."""
-    return _drawn(library.plot_parallel_coordinate, _lowest(trials), target_name=VALUE)
-
-
-def ranks(trials: pd.DataFrame) -> Figure:
-    """Draw trials over their settings, coloured by rank. Raises LookupError without complete trials that vary."""
-    return _drawn(library.plot_rank, _lowest(trials), target_name=VALUE)
+    Raises LookupError without complete trials that vary.
+    """
+    done = _varied(trials)
+    return _drawn(draw, done[done["value"] <= done["value"].quantile(0.9)])
 
 
 def distribution(trials: pd.DataFrame, own_value: float) -> Figure:
@@ -89,7 +82,7 @@ def distribution(trials: pd.DataFrame, own_value: float) -> Figure:
 
     Raises LookupError without complete trials that vary.
     """
-    figure = _drawn(library.plot_edf, _varied(trials), target_name=VALUE)
+    figure = _drawn(library.plot_edf, _varied(trials))
     if np.isfinite(own_value):
         figure.axes[0].axvline(own_value, color=COLORS[1], linestyle="--", label="published setting")
         figure.axes[0].legend(frameon=False, loc="lower right")
@@ -105,14 +98,14 @@ def importance(trials: pd.DataFrame) -> Figure:
     if (settings_of(done).nunique() > 1).sum() < 2:
         raise LookupError("two settings that vary")
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return _drawn(library.plot_param_importances, done, evaluator=evaluator, target_name=VALUE)
+    return _drawn(library.plot_param_importances, done, evaluator=evaluator)
 
 
 def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Figure:
-    """A figure by Optuna, without its title and background, with text in the page's colour."""
+    """Return a figure by Optuna without its title and background, with text in the page's colour."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        draw(study_of(trials), **options)
+        draw(study_of(trials), target_name=VALUE, **options)
     figure = plt.gcf()
     plt.close(figure)
     figure.suptitle("")
@@ -121,8 +114,8 @@ def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Fi
         axes.set_title("", loc="left")
         axes.set_title("", loc="center")
         axes.tick_params(which="both", colors=INK)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         axes.spines[["left", "bottom"]].set_color(INK)
     for text in figure.findobj(Text):
         text.set_color(INK)
@@ -130,7 +123,7 @@ def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Fi
 
 
 def _complete(trials: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The complete trials. Raises LookupError where there are fewer than `count`."""
+    """Return the complete trials. Raises LookupError where there are fewer than `count`."""
     done = trials[trials["state"] == "complete"]
     if len(done) < count:
         raise LookupError(f"{count} complete trials")
@@ -138,24 +131,18 @@ def _complete(trials: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _varied(trials: pd.DataFrame) -> pd.DataFrame:
-    """The complete trials. Raises LookupError where no setting of theirs varies."""
+    """Return the complete trials. Raises LookupError where none of their settings varies."""
     done = _complete(trials, 1)
     if not (settings_of(done).nunique() > 1).any():
         raise LookupError("complete trials with settings that vary")
     return done
 
 
-def _lowest(trials: pd.DataFrame) -> pd.DataFrame:
-    """Nine in ten of the complete trials, by value: the others would flatten the rest."""
-    done = _varied(trials)
-    return done[done["value"] <= done["value"].quantile(0.9)]
-
-
 def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figure:
     """Draw value over two numeric settings: a fitted surface, the trials and the published setting `own`.
 
-    Both axes are logarithmic. A sign has the colour of the value measured there; `own_value` is that of the published
-    setting, or NaN. Raises LookupError where there are not two numeric settings, or too few complete trials.
+    Both axes are logarithmic. The colour of a sign is the value measured there; `own_value` is the value of the
+    published setting, or NaN. Raises LookupError where there are not two numeric settings, or too few complete trials.
     """
     done = _complete(trials, FEWEST)
     settings = settings_of(done)
@@ -164,7 +151,7 @@ def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figu
         raise LookupError("two numeric settings above 0")
     x, y = "optim.lr" if "optim.lr" in keys else keys[0], "model.latent" if "model.latent" in keys else keys[1]
     value = done["value"].to_numpy(float)
-    drawn = settings_of(trials[trials["state"].isin(("complete", "pruned"))])[[x, y]].astype(float)
+    drawn = settings_of(trials[trials["state"].isin(RAN)])[[x, y]].astype(float)
     low, high = np.log(drawn.min().to_numpy()), np.log(drawn.max().to_numpy())
     margin = 0.04 * (high - low)
     ends = np.stack([low - margin, high + margin])
@@ -173,10 +160,11 @@ def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figu
         points, values = np.vstack([points, [own[x], own[y]]]), np.append(value, own_value)
     mesh, fitted = _fitted(np.log(points), values, ends)
     figure, (axes,) = new(7.2, 4.2)
-    levels = np.linspace(min(fitted.min(), value.min()), np.quantile(value, 0.8), 14)  # what is far off has one colour
+    levels = np.linspace(
+        min(fitted.min(), value.min()), np.quantile(value, 0.8), 14
+    )  # values far above have one colour
     filled = axes.contourf(*mesh, fitted, levels=levels, cmap="viridis_r", extend="max")
-    bar = figure.colorbar(filled, ax=axes, format="%.1f")
-    bar.set_label("held-out negative ELBO (nats), fitted")
+    figure.colorbar(filled, ax=axes, format="%.1f", label="held-out negative ELBO (nats), fitted")
     colors: dict[str, Any] = {"cmap": filled.get_cmap(), "norm": filled.norm, "zorder": 3}
     axes.scatter(settings[x], settings[y], c=value, s=60, edgecolors="white", label="complete", **colors)
     pruned = settings_of(trials[trials["state"] == "pruned"])
@@ -207,7 +195,10 @@ def _logarithmic(axes: Axes, drawn: pd.DataFrame) -> None:
 def _fitted(
     points: NDArray[np.float64], value: NDArray[np.float64], ends: NDArray[np.float64]
 ) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-    """Fit a Gaussian process to the logarithms of two settings [N, 2]; a mesh between `ends` [2, 2], its mean there."""
+    """Fit a Gaussian process to the logarithms of two settings [N, 2]; return a mesh of settings and its mean there.
+
+    `ends` [2, 2] has the lowest and the highest logarithms of the mesh.
+    """
     low, high = ends
     kernel = ConstantKernel(1.0) * Matern([0.5, 0.5], (0.1, 10), nu=2.5) + WhiteKernel(0.01, (1e-5, 1.0))
     model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=2)
@@ -221,7 +212,10 @@ def _fitted(
 
 
 def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
-    """Draw rate (KL) against distortion (reconstruction) of trials by latent size. Raises LookupError without two."""
+    """Draw rate (KL) against distortion (reconstruction) of trials by latent size.
+
+    Raises LookupError without two complete trials, or without the setting `key`.
+    """
     done = _complete(trials, 2)
     settings = settings_of(done)
     if key not in settings:
@@ -229,12 +223,11 @@ def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
     figure, (axes,) = new(7.2, 3.8)
     best = done["value"] == done.groupby(settings[key])["value"].transform("min")  # of each size, however high
     near = best | (done["value"] <= done["value"].quantile(0.9))
+    palette, name = sns.color_palette("viridis", settings[key].nunique()), key.rsplit(".", maxsplit=1)[-1]
     for number, (size, part) in enumerate(done[near].groupby(settings[key][near])):
-        color = sns.color_palette("viridis", settings[key].nunique())[number]
-        axes.plot(
-            part["reconstruction"], part["kl"], MARKERS[number % len(MARKERS)], color=color, markeredgecolor=INK,
-            markeredgewidth=0.5, label=f"{key.rsplit('.', maxsplit=1)[-1]} {size:g}",
-        )  # fmt: skip
+        marker: dict[str, Any] = {"color": palette[number], "markeredgecolor": INK, "markeredgewidth": 0.5}
+        sign = MARKERS[number % len(MARKERS)]
+        axes.plot(part["reconstruction"], part["kl"], sign, label=f"{name} {size:g}", **marker)
     x, y = np.meshgrid(np.linspace(*axes.get_xlim()), np.linspace(*axes.get_ylim()))
     sums = axes.contour(x, y, x + y, levels=6, colors="0.5", linewidths=0.8, linestyles="dotted")
     axes.clabel(sums, fontsize=8)

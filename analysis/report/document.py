@@ -3,15 +3,18 @@
 import base64
 import io
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup, escape
+from matplotlib import figure
 from PIL import Image
+from repro.analysis.plots import runs as plots
 
 ASSETS = Path(__file__).parent / "assets"
 MARKS = {
@@ -29,13 +32,6 @@ MARKS = {
 
 
 @dataclass(frozen=True)
-class Prose:
-    """A paragraph; `code` between backticks."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Table:
     """A table with its caption. `name` is its anchor; `digits` are the decimals of real numbers."""
 
@@ -46,9 +42,19 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Return for each column whether it is of numbers, and so aligned to the right."""
+        """Whether each column has numbers, which are aligned to the right."""
         kinds = pd.api.types
         return [kinds.is_numeric_dtype(dtype) and not kinds.is_bool_dtype(dtype) for dtype in self.frame.dtypes]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The text of each cell, row by row; "-" for a missing value."""
+        return [[self._cell(value) for value in row] for row in self.frame.itertuples(index=False)]
+
+    def _cell(self, value: Any) -> str:
+        if pd.isna(value):
+            return "-"
+        return f"{value:,.{self.digits}f}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class Figure:
     runs: tuple[str, ...] = ()
 
 
-Part = Prose | Table | Figure
+Part = str | Table | Figure
+"""A part of a section; a text is a paragraph, with `code` between backticks."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,6 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page."""
-
     title: str
     lead: str
     cards: list[Card]
@@ -99,64 +104,51 @@ class Page:
 
     @property
     def figures(self) -> list[Figure]:
-        """Return every picture of the page."""
         parts = [part for section in self.sections for part in (*section.parts, *section.folded)]
         return [part for part in parts if isinstance(part, Figure)]
 
 
+def drawn(name: str, draw: Callable[[], figure.Figure], alt: str, caption: str, runs: Sequence[str] = ()) -> Figure:
+    """Draw a plot as PNG and, because saving changes a figure, once more as SVG. `runs` are the ids of runs in it."""
+    with mpl.rc_context(plots.STYLE):
+        return Figure(name, alt, caption, plots.png(draw()), plots.svg(draw(), name, alt), tuple(runs))
+
+
 def html(page: Page) -> str:
-    """Return the page as one file with styles, script and pictures in it. The same page gives the same text."""
+    """Return the page as one file that contains its styles, script and pictures. Equal pages give equal text."""
     loader = jinja2.FileSystemLoader(ASSETS)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"inline": _inline, "data": _data, "cell": _cell, "kind": verdict_kind, "mark": verdict_mark}
-    environment.tests |= {"table": _is(Table), "figure": _is(Figure), "prose": _is(Prose), "number": _is_number}
+    environment.filters |= {"inline": _inline, "data": _data, "mark": _mark}
+    environment.tests["figure"] = lambda part: isinstance(part, Figure)
     embedded = {name: Markup((ASSETS / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     return environment.get_template("report.html.j2").render(page=page, size=_size, Markup=Markup, **embedded)
 
 
 def markdown(page: Page, pictures: str) -> str:
     """Return the page as Markdown. `pictures` is the folder of its pictures, relative to the Markdown file."""
-    lines = [f"# {page.title}", "", page.lead, ""]
+    blocks = [f"# {page.title}", page.lead]
     for section in page.sections:
-        lines += [f"## {section.title}", ""]
+        blocks.append(f"## {section.title}")
         for part in [*section.parts, *section.folded]:
-            if isinstance(part, Prose):
-                lines += [part.text, ""]
+            if isinstance(part, str):
+                blocks.append(part)
             elif isinstance(part, Figure):
-                lines += [f"![{part.alt}]({pictures}/{part.name}.png)", "", f"*{part.caption}*", ""]
+                blocks += [f"![{part.alt}]({pictures}/{part.name}.png)", f"*{part.caption}*"]
             else:
-                lines += [*_markdown_table(part), "", f"*{part.caption}*", ""]
-    return "\n".join(lines).rstrip() + "\n"
+                blocks += [_markdown_table(part), f"*{part.caption}*"]
+    return "\n\n".join(blocks) + "\n"
 
 
-def verdict_kind(text: Any) -> str:
-    """Return the CSS class of a verdict: good, bad, open or none; "" for any other text."""
-    return _mark(text)[1]
+def _markdown_table(table: Table) -> str:
+    rules = ["---:" if numeric else "---" for numeric in table.numeric]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
+    rows = [[str(column) for column in table.frame.columns], rules, *cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def verdict_mark(text: Any) -> str:
-    """Return the sign of a verdict; "" for any other text."""
-    return _mark(text)[0]
-
-
-def _mark(text: Any) -> tuple[str, str]:
-    return next((mark for word, mark in MARKS.items() if str(text).startswith(word)), ("", ""))
-
-
-def _markdown_table(table: Table) -> list[str]:
-    heads = [str(column) for column in table.frame.columns]
-    lines = ("---:" if each else "---" for each in table.numeric)
-    rows = ["| " + " | ".join(heads) + " |", "| " + " | ".join(lines) + " |"]
-    for row in table.frame.itertuples(index=False):
-        cells = [_cell(value, table.digits).replace("|", "\\|").replace("\n", " ") for value in row]
-        rows.append("| " + " | ".join(cells) + " |")
-    return rows
-
-
-def _cell(value: Any, digits: int = 2) -> str:
-    if pd.isna(value):  # None and NaN too
-        return "-"
-    return f"{value:,.{digits}f}" if isinstance(value, float) else str(value)
+def _mark(text: str) -> tuple[str, str]:
+    """Return the sign and the CSS class of a verdict; nothing for any other text."""
+    return next((mark for word, mark in MARKS.items() if text.startswith(word)), ("", ""))
 
 
 def _inline(text: str) -> Markup:
@@ -171,11 +163,3 @@ def _data(png: bytes) -> str:
 def _size(png: bytes) -> tuple[int, int]:
     with Image.open(io.BytesIO(png)) as image:
         return image.size
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not pd.isna(value)
-
-
-def _is(kind: type) -> Any:
-    return lambda part: isinstance(part, kind)

@@ -1,7 +1,7 @@
-"""The files of a report: taking runs into the tables, writing the page and its pictures, and finding differences.
+"""Add runs to the committed tables, write the page with its pictures, and compare what is written with the tables.
 
-Runs in the tracking store are given plots, notes with their result and their experiment's verdict, and tags to filter
-by, which the MLflow UI shows.
+Runs in the tracking store are given plots, notes with their result and the verdict on their experiment, and tags to
+filter by, which the MLflow UI shows.
 """
 
 import os
@@ -13,8 +13,8 @@ from repro.analysis import variants
 from repro.analysis.claims import Evidence
 from repro.analysis.claims.evidence import MissingError
 from repro.analysis.report.document import Page, html, markdown
-from repro.analysis.report.figures import MEASUREMENT_OF, PICTURES
-from repro.analysis.report.summary import headline
+from repro.analysis.report.models import MEASUREMENT_OF, PICTURES
+from repro.analysis.report.sections import headline
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Tables, all_entries, diverged
 
@@ -30,23 +30,20 @@ MAPPED = 800
 
 @dataclass(frozen=True)
 class Files:
-    """Where a report is: tables and the HTML page in `folder`, RESULTS.md beside it."""
+    """The files of a report: tables, HTML page and pictures in `folder`, and RESULTS.md beside it."""
 
     folder: Path
 
     @property
     def page(self) -> Path:
-        """Return the HTML file."""
         return self.folder / "report.html"
 
     @property
     def markdown(self) -> Path:
-        """Return the Markdown file."""
         return self.folder.parent / "RESULTS.md"
 
     @property
     def figures(self) -> Path:
-        """Return the folder of the plots and of the sheets of images that measurements made."""
         return self.folder / "figures"
 
 
@@ -54,9 +51,9 @@ def update(found: Tables, files: Files) -> list[str]:
     """Add runs of the tracking store to the committed tables, which keep the runs of other machines.
 
     Only comparable and diverged runs on real data are added. Sheets of images are copied, and each run in the store is
-    given its note. Returns sentences for the user. Raises ReproError if the committed tables are damaged.
+    given its note. Returns messages for the user. Raises ReproError if the committed tables are damaged.
     """
-    usable = found.runs["comparable"].astype(bool) & ~found.runs["data"].str.endswith("(stand-in)")
+    usable = found.runs["comparable"] & ~found.runs["data"].str.endswith("(stand-in)")
     usable |= diverged(found.runs)
     kept = found.only(found.runs.loc[usable, "run_id"])
     points = kept.measurements["quantity"].str.startswith("latent_") & (kept.measurements["x"] >= MAPPED)
@@ -66,7 +63,10 @@ def update(found: Tables, files: Files) -> list[str]:
     evidence, here = Evidence(both), set(kept.runs["run_id"])
     for kind in PICTURES:
         for name in sorted(set(kept.runs["experiment"])):
-            told += _copy_picture(evidence, here, name, kind, files)
+            try:
+                _copy_picture(evidence, here, name, kind, files)
+            except ReproError as error:
+                told.append(f"note: {error}")
     elsewhere = set(both.runs["run_id"]) - here
     given = annotate({run_id: note for run_id, note in notes(evidence).items() if run_id not in elsewhere})
     return [*told, f"{given} runs were given their notes"]
@@ -81,20 +81,19 @@ def update_sweeps(found: Sweeps, files: Files) -> list[str]:
 
 def write(page: Page, files: Files) -> list[Path]:
     """Write the report, remove pictures that it no longer has, and return its files."""
-    written = {files.page: html(page), files.markdown: _markdown(page, files)}
     files.figures.mkdir(parents=True, exist_ok=True)
-    wanted = {f"{figure.name}.png": figure.png for figure in page.figures}
-    for left in {path.name for path in files.figures.glob("*.png")} - wanted.keys():
-        (files.figures / left).unlink()
-    for name, png in wanted.items():
-        (files.figures / name).write_bytes(png)
-    for path, text in written.items():
-        path.write_text(text, encoding="utf-8")
-    return [*written, files.figures]
+    wanted = {files.figures / f"{figure.name}.png": figure.png for figure in page.figures}
+    for path in set(files.figures.glob("*.png")) - wanted.keys():
+        path.unlink()
+    for path, png in wanted.items():
+        path.write_bytes(png)
+    files.page.write_text(html(page), encoding="utf-8")
+    files.markdown.write_text(_markdown(page, files), encoding="utf-8")
+    return [files.page, files.markdown, files.figures]
 
 
 def differences(page: Page, files: Files) -> list[str]:
-    """Return how RESULTS.md and its pictures differ from the page. Of pictures only the names are compared."""
+    """Return how RESULTS.md differs from the page, and which pictures are missing. Their content is not compared."""
     there = files.markdown.read_text(encoding="utf-8") if files.markdown.exists() else ""
     faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files))
     pictures = [files.figures / f"{figure.name}.png" for figure in page.figures]
@@ -102,7 +101,7 @@ def differences(page: Page, files: Files) -> list[str]:
 
 
 def log_plots(page: Page, found: Tables) -> list[str]:
-    """Log each plot to the runs that it shows, if they are in the store. Returns sentences for the user."""
+    """Log each plot to the runs that it shows, if they are in the store. Returns messages for the user."""
     by_run: dict[str, dict[str, bytes]] = {}
     for figure in page.figures:
         for run_id in set(found.runs["run_id"]) & set(figure.runs):
@@ -137,12 +136,11 @@ def notes(evidence: Evidence) -> dict[str, Note]:
     """Return notes by run id, for all runs and for the parents of their seeds. Raises StoreError."""
     found: dict[str, Note] = {}
     for entry in all_entries():
-        runs = evidence.tables.runs[evidence.tables.runs["experiment"] == entry.name]
+        runs = evidence.tables.runs_of(entry.name)
         judged = [each for each in evidence.verdicts if each.experiment == entry.name]
         tags = {names.VERDICT: judged[-1].label} if judged else {}
         for run in runs[runs["status"] == "FINISHED"].to_dict("records"):
-            usable = bool(run["comparable"])
-            found[run["run_id"]] = Note(_of_run(entry, run, evidence), tags if usable else {})
+            found[run["run_id"]] = Note(_of_run(entry, run, evidence), tags if run["comparable"] else {})
         for parent in reader.parents(entry.name):
             if parent.tags.get(names.SIGNATURE) == entry.spec.signature and tags:
                 found[parent.run_id] = Note(_of_experiment(entry, evidence), tags)
@@ -150,10 +148,9 @@ def notes(evidence: Evidence) -> dict[str, Note]:
 
 
 def _of_run(entry: Entry, run: dict[str, Any], evidence: Evidence) -> str:
-    costs = {key: float("nan") if run[key] is None else run[key] for key in ("cost", "test_neg_elbo")}
     lines = [
-        f"**{entry.name}, seed {run['seed']}**: training cost {costs['cost']:.4f} nats per image after epoch "
-        f"{run['epochs']}, test negative ELBO {costs['test_neg_elbo']:.4f}, on {run['data']}."
+        f"**{entry.name}, seed {run['seed']}**: training cost {run['cost']:.4f} nats per image after epoch "
+        f"{run['epochs']}, test negative ELBO {run['test_neg_elbo']:.4f}, on {run['data']}."
     ]
     if not run["comparable"]:
         return "\n\n".join([*lines, f"Not comparable with the reported cost: {run['reason']}."])
@@ -178,18 +175,13 @@ def _markdown(page: Page, files: Files) -> str:
     return markdown(page, os.path.relpath(files.figures, files.markdown.parent))
 
 
-def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> list[str]:
-    """Copy a sheet of images of the run that the report shows, if that run is one of those `here`."""
+def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> None:
+    """Copy a sheet of images of the run that the report shows, if that run is in `here`. Raises StoreError."""
     try:
         run_id = evidence.measurement(name, MEASUREMENT_OF.get(kind, "latents")).run_id
     except MissingError:
-        return []
-    if run_id not in here:
-        return []
-    try:
+        return
+    if run_id in here:
         content = artifacts.read_file(run_id, f"{artifacts.FOLDER}/{kind}.png")
-    except ReproError as error:
-        return [f"note: {error}"]
-    files.figures.mkdir(parents=True, exist_ok=True)
-    (files.figures / f"{name}_{kind}.png").write_bytes(content)
-    return []
+        files.figures.mkdir(parents=True, exist_ok=True)
+        (files.figures / f"{name}_{kind}.png").write_bytes(content)

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from repro.benchmarks.peers.plan import Plan
+    from repro.benchmarks.peers.workload import Workload
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def synthetic(plan: Plan, seed: int) -> Pixels:
-    """Return a soft spot of random place, size and colour on black for each training image. -> [N, H, W, C]."""
-    (height, width, channels), count = plan.image, plan.images
+def synthetic(workload: Workload, seed: int) -> Pixels:
+    """Return training images of a soft spot on black, random in position, size and colour. -> [N, H, W, C]."""
+    (height, width, channels), count = workload.image, workload.images
     generator = np.random.default_rng(seed)
     size = generator.uniform(0.08, 0.2, (count, 1))
     rows, columns = (
@@ -36,11 +36,11 @@ def as_floats(images: Pixels) -> npt.NDArray[np.float32]:
     return np.divide(images, 255, dtype=np.float32)
 
 
-def batches(plan: Plan, seed: int) -> Iterator[npt.NDArray[np.int32]]:
+def batches(workload: Workload, seed: int) -> Iterator[npt.NDArray[np.int32]]:
     """Yield the indices of each step's images, epoch after epoch, without end. -> int32 [B] each."""
-    generator, order = np.random.default_rng(seed), np.arange(plan.images, dtype=np.int32)
+    generator, order = np.random.default_rng(seed), np.arange(workload.images, dtype=np.int32)
     while True:
-        if plan.shuffle:
+        if workload.shuffle:
             generator.shuffle(order)
-        for step in range(plan.steps_per_epoch):
-            yield order[step * plan.batch_size : (step + 1) * plan.batch_size].copy()
+        for step in range(workload.steps_per_epoch):
+            yield order[step * workload.batch_size : (step + 1) * workload.batch_size].copy()

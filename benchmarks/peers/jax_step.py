@@ -13,7 +13,7 @@ import jaxlib
 
 if TYPE_CHECKING:
     from repro.benchmarks.peers.images import Pixels
-    from repro.benchmarks.peers.plan import Adam, Layer, Plan, Request
+    from repro.benchmarks.peers.workload import Adam, Layer, Request, Workload
 
 Array = Any  # JAX's arrays and trees of them; the library is optional, so its types are not at hand
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -25,19 +25,18 @@ class Peer:
 
     def __init__(self, request: Request, images: Pixels) -> None:
         jax.config.update("jax_platforms", "cpu")
-        plan, self.facts = request.plan, {"epsilon_at": request.plan.adam.epsilon_at}
-        self.indices = data.batches(plan, request.seed)
+        workload, self.facts = request.workload, {"epsilon_at": request.workload.adam.epsilon_at}
+        self.indices = data.batches(workload, request.seed)
         self.key, key = jax.random.split(jax.random.key(request.seed))
-        keys = jax.random.split(key, len(plan.layers))
-        weights = [initial(layer, plan.weight_std, part) for layer, part in zip(plan.layers, keys, strict=True)]
+        keys = jax.random.split(key, len(workload.layers))
+        weights = [initial(layer, workload.weight_std, part) for layer, part in zip(workload.layers, keys, strict=True)]
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
         zeros = partial(jax.tree.map, jnp.zeros_like, weights)
         self.state = (weights, zeros(), zeros(), jnp.zeros((), jnp.int32))
         self.images = jnp.asarray(data.as_floats(images))
-        self.step = jax.jit(partial(step, plan), donate_argnums=0)
+        self.step = jax.jit(partial(step, workload), donate_argnums=0)
 
     def run(self, steps: int) -> list[float]:
-        """Train; return each step's cost, nats per image."""
         costs = []
         for _ in range(steps):
             self.state, cost = self.step(self.state, self.images, next(self.indices), self.key)
@@ -45,21 +44,21 @@ class Peer:
         return [float(cost) for cost in costs]
 
 
-def step(plan: Plan, state: Array, images: Array, indices: Array, key: Array) -> Array:
+def step(workload: Workload, state: Array, images: Array, indices: Array, key: Array) -> Array:
     """Take one step of Adam; return the new state and the cost, nats per image."""
     weights, means, squares, count = state
-    noise = jax.random.normal(jax.random.fold_in(key, count), (len(indices), plan.latent))
-    value, gradients = jax.value_and_grad(partial(cost, plan))(weights, images[indices], noise)
-    return (*adam(plan.adam, weights, means, squares, count + 1, gradients), count + 1), value
+    noise = jax.random.normal(jax.random.fold_in(key, count), (len(indices), workload.latent))
+    value, gradients = jax.value_and_grad(partial(cost, workload))(weights, images[indices], noise)
+    return (*adam(workload.adam, weights, means, squares, count + 1, gradients), count + 1), value
 
 
-def cost(plan: Plan, weights: Array, x: Array, noise: Array) -> Array:
+def cost(workload: Workload, weights: Array, x: Array, noise: Array) -> Array:
     """Return the negative ELBO, nats per image. [B, H, W, C], [B, D] -> []."""
-    split = len(plan.encoder)
-    hidden = forward(plan.encoder, weights[:split], x)
-    mean, log_variance = (forward([plan.head], [pair], hidden) for pair in weights[split : split + 2])
+    split = len(workload.encoder)
+    hidden = forward(workload.encoder, weights[:split], x)
+    mean, log_variance = (forward([workload.head], [pair], hidden) for pair in weights[split : split + 2])
     z = mean + jnp.exp(0.5 * log_variance) * noise
-    logits = forward(plan.decoder, weights[split + 2 :], z).reshape(x.shape)
+    logits = forward(workload.decoder, weights[split + 2 :], z).reshape(x.shape)
     reconstruction = jnp.sum(jax.nn.softplus(logits) - x * logits)
     kl = -0.5 * jnp.sum(1 + log_variance - jnp.square(mean) - jnp.exp(log_variance))
     return (reconstruction + kl) / len(x)
@@ -90,7 +89,6 @@ def initial(layer: Layer, std: float, key: Array) -> tuple[Array, ...]:
 
 
 def forward(layers: Sequence[Layer], weights: Array, x: Array) -> Array:
-    """Apply layers, each with its weights and activation."""
     for layer, pair in zip(layers, weights, strict=True):
         x = apply(layer, pair, x)
         x = x if layer.activation == "identity" else getattr(jax.nn, layer.activation)(x)
@@ -98,7 +96,6 @@ def forward(layers: Sequence[Layer], weights: Array, x: Array) -> Array:
 
 
 def apply(layer: Layer, pair: tuple[Array, ...], x: Array) -> Array:
-    """Apply one layer without its activation."""
     match layer.kind:
         case "dense":
             return x.reshape(len(x), -1) @ pair[0] + pair[1]

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 if TYPE_CHECKING:
     from repro.benchmarks.peers.images import Pixels
-    from repro.benchmarks.peers.plan import Layer, Request
+    from repro.benchmarks.peers.workload import Layer, Request
 
 TensorLike = Any  # TensorFlow's tensors and variables; the library is optional, so its types are not at hand
 SMALLEST = 1e-10  # added before each logarithm, as the original does
@@ -27,20 +27,19 @@ class Peer:
         tf.config.threading.set_intra_op_parallelism_threads(request.threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.random.set_seed(request.seed)
-        self.plan, self.adam = request.plan, request.plan.adam
+        self.workload, self.adam = request.workload, request.workload.adam
         self.facts = {"epsilon_at": "sqrt_uncorrected"}
-        self.indices = data.batches(self.plan, request.seed)
+        self.indices = data.batches(self.workload, request.seed)
         self.images = tf.constant(data.as_floats(images))
-        self.weights = [variables(layer, self.plan.weight_std) for layer in self.plan.layers]
+        self.weights = [variables(layer, self.workload.weight_std) for layer in self.workload.layers]
         flat = [variable for pair in self.weights for variable in pair]
         self.slots = [(variable, *(tf.Variable(tf.zeros_like(variable)) for _ in range(2))) for variable in flat]
         self.powers = [tf.Variable(beta) for beta in (self.adam.beta1, self.adam.beta2)]
         self.parameters = sum(variable.shape.num_elements() for variable in flat)
-        signature = [tf.TensorSpec([self.plan.batch_size], tf.int32)]
+        signature = [tf.TensorSpec([self.workload.batch_size], tf.int32)]
         self.step = tf.function(self._step, signature, autograph=False)
 
     def run(self, steps: int) -> list[float]:
-        """Train; return each step's cost, nats per image."""
         costs = [self.step(next(self.indices)) for _ in range(steps)]
         return [float(cost) for cost in costs]
 
@@ -57,15 +56,15 @@ class Peer:
 
     def _cost(self, x: TensorLike) -> TensorLike:
         """Return the negative ELBO with one draw of z, nats per image. [B, H, W, C] -> []."""
-        split = len(self.plan.encoder)
-        hidden = forward(self.plan.encoder, self.weights[:split], x)
-        mean, log_variance = (forward([self.plan.head], [pair], hidden) for pair in self.weights[split : split + 2])
+        split = len(self.workload.encoder)
+        hidden = forward(self.workload.encoder, self.weights[:split], x)
+        mean, log_variance = (forward([self.workload.head], [pair], hidden) for pair in self.weights[split : split + 2])
         z = mean + tf.exp(0.5 * log_variance) * tf.random.normal(mean.shape)
-        y = tf.sigmoid(forward(self.plan.decoder, self.weights[split + 2 :], z))
+        y = tf.sigmoid(forward(self.workload.decoder, self.weights[split + 2 :], z))
         y = tf.reshape(y, x.shape)
         reconstruction = -tf.reduce_sum(x * tf.math.log(SMALLEST + y) + (1 - x) * tf.math.log(SMALLEST + 1 - y))
         kl = -0.5 * tf.reduce_sum(1 + log_variance - tf.square(mean) - tf.exp(log_variance))
-        return (reconstruction + kl) / self.plan.batch_size
+        return (reconstruction + kl) / self.workload.batch_size
 
     def _update(self, variable: TensorLike, mean: TensorLike, square: TensorLike, gradient: TensorLike) -> None:
         tf.raw_ops.ResourceApplyAdam(
@@ -93,7 +92,6 @@ def variables(layer: Layer, std: float) -> tuple[TensorLike, ...]:
 
 
 def forward(layers: Sequence[Layer], weights: Any, x: TensorLike) -> TensorLike:
-    """Apply layers, each with its weights and activation."""
     for layer, pair in zip(layers, weights, strict=True):
         x = apply(layer, pair, x)
         x = x if layer.activation == "identity" else getattr(tf.nn, layer.activation)(x)
@@ -101,7 +99,6 @@ def forward(layers: Sequence[Layer], weights: Any, x: TensorLike) -> TensorLike:
 
 
 def apply(layer: Layer, pair: tuple[TensorLike, ...], x: TensorLike) -> TensorLike:
-    """Apply one layer without its activation."""
     match layer.kind:
         case "dense":
             return tf.nn.bias_add(tf.matmul(tf.reshape(x, (-1, layer.inputs)), pair[0]), pair[1])

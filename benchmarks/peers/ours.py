@@ -1,12 +1,13 @@
-"""This project's own training, epoch after epoch as a run does it; and, apart from it, its layers' matrix products."""
+"""This project's own training, epoch after epoch as in a run, and the matrix products of its layers alone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
 import torch
 from repro.benchmarks.peers.images import Pixels
-from repro.benchmarks.peers.plan import Layer, Plan, Request
+from repro.benchmarks.peers.workload import Request, Workload
 from torch import Tensor
 
 from repro import registry
@@ -26,7 +27,7 @@ class Peer:
 
     def __init__(self, request: Request, images: Pixels) -> None:
         torch.set_num_threads(request.threads)
-        self.experiment, self.seed = registry.get(request.plan.experiment).spec, request.seed
+        self.experiment, self.seed = registry.get(request.workload.experiment).spec, request.seed
         self.images = torch.from_numpy(images)
         model = build(self.experiment, self.seed)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -38,19 +39,15 @@ class Peer:
         fast = bool(chosen.products)
         self.products = products_for(chosen.products, request.precision) if fast else products_for("mkl", "float32")
         self.facts = {"engine": chosen.engine, "products": self.products.name, "precision": request.precision}
-        self.dense = dense_layers(request.plan)
+        self.dense = dense_layers(request.workload)
         self.costs = self._costs()
 
     def run(self, steps: int) -> list[float]:
-        """Train; return each step's cost, nats per image."""
         return [next(self.costs) for _ in range(steps)]
 
     @torch.no_grad()
     def floor(self, steps: int) -> None:
-        """Do the dense layers' products of so many steps and nothing else, on PyTorch's threads.
-
-        No step that multiplies in this way can be faster.
-        """
+        """Compute only the dense layers' products. No step that multiplies in this way can be faster."""
         for _ in range(steps):
             for layer in self.dense:
                 self.products.forward(layer.x, layer.weight, layer.bias)
@@ -68,7 +65,7 @@ class Peer:
 
 
 class DenseLayer(NamedTuple):
-    """Numbers to multiply: weight [O, I], bias [O], input x [B, I], the output's gradient [B, O]."""
+    """Weight [O, I], bias [O], input x [B, I] and the output's gradient [B, O] of a layer."""
 
     weight: Tensor
     bias: Tensor
@@ -77,13 +74,14 @@ class DenseLayer(NamedTuple):
     passes_back: bool
 
 
-def dense_layers(plan: Plan) -> list[DenseLayer]:
-    """Return the dense layers in order, with made-up numbers; the two heads, which share an input, are one layer."""
-    found = [_dense_layer(layer, plan, layer.gives[-1]) for layer in plan.encoder if layer.kind == "dense"]
-    found.append(_dense_layer(plan.head, plan, 2 * plan.latent))
-    return [*found, *(_dense_layer(layer, plan, layer.gives[-1]) for layer in plan.decoder if layer.kind == "dense")]
-
-
-def _dense_layer(layer: Layer, plan: Plan, outputs: int) -> DenseLayer:
-    x, gradient = torch.rand(plan.batch_size, layer.inputs), torch.rand(plan.batch_size, outputs)
-    return DenseLayer(torch.rand(outputs, layer.inputs), torch.zeros(outputs), x, gradient, layer is not plan.layers[0])
+def dense_layers(workload: Workload) -> list[DenseLayer]:
+    """Return the dense layers in order, with random numbers; the two heads, which share an input, are one layer."""
+    heads = replace(workload.head, gives=(2 * workload.latent,))
+    found = []
+    for index, layer in enumerate((*workload.encoder, heads, *workload.decoder)):
+        if layer.kind == "dense":
+            batch, inputs, outputs = workload.batch_size, layer.inputs, layer.gives[-1]
+            weight, bias = torch.rand(outputs, inputs), torch.zeros(outputs)
+            x, gradient = torch.rand(batch, inputs), torch.rand(batch, outputs)
+            found.append(DenseLayer(weight, bias, x, gradient, passes_back=index > 0))
+    return found

@@ -15,8 +15,9 @@ from torchvision.transforms import ToTensor
 
 if TYPE_CHECKING:
     from repro.benchmarks.peers.images import Pixels
-    from repro.benchmarks.peers.plan import Layer, Plan, Request
+    from repro.benchmarks.peers.workload import Layer, Request, Workload
 
+ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 VERSIONS = {"torch": torch.__version__, "torchvision": torchvision.__version__}
 
 
@@ -36,40 +37,26 @@ class Images(Dataset[Tensor]):
         return image
 
 
-class Activation(nn.Module):
-    """An activation by name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the activation."""
-        result: Tensor = getattr(F, self.name)(x)
-        return result
-
-
 class CutTConv(nn.ConvTranspose2d):
     """Transposed convolution, stride 2, without its last row and column. [B, C, H, W] -> [B, C', 2H, 2W]."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Convolve and cut. `output_size` is the base class's; it is not used."""
         return super().forward(x)[:, :, :-1, :-1]
 
 
 class VAE(nn.Module):
-    """Encoder with two heads, decoder with a sigmoid."""
-
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, workload: Workload) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(*(part for layer in plan.encoder for part in modules(layer)))
-        self.mean, self.log_variance = (nn.Linear(plan.head.inputs, plan.latent) for _ in range(2))
-        self.decoder = nn.Sequential(*(part for layer in plan.decoder for part in modules(layer)))
+        self.encoder = nn.Sequential(*(part for layer in workload.encoder for part in modules(layer)))
+        self.mean, self.log_variance = (nn.Linear(workload.head.inputs, workload.latent) for _ in range(2))
+        self.decoder = nn.Sequential(*(part for layer in workload.decoder for part in modules(layer)))
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
-                nn.init.trunc_normal_(parameter, std=plan.weight_std, a=-2 * plan.weight_std, b=2 * plan.weight_std)
+                nn.init.trunc_normal_(
+                    parameter, std=workload.weight_std, a=-2 * workload.weight_std, b=2 * workload.weight_std
+                )
 
     def reparameterise(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         """Draw z. [B, D], [B, D] -> [B, D]."""
@@ -85,7 +72,7 @@ class VAE(nn.Module):
 
 def modules(layer: Layer) -> list[nn.Module]:
     """Return one layer and its activation. Raises ValueError for a layer that no experiment with peers has."""
-    activation = [] if layer.activation == "identity" else [Activation(layer.activation)]
+    activation = [] if layer.activation == "identity" else [ACTIVATIONS[layer.activation]()]
     match layer.kind, layer.kernel, layer.stride:
         case "dense", _, _:
             flatten = [nn.Flatten()] if len(layer.takes) > 1 else []
@@ -110,23 +97,22 @@ def loss_function(y: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor) -> T
 
 
 class Peer:
-    """The example's training loop."""
-
     def __init__(self, request: Request, images: Pixels) -> None:
         torch.set_num_threads(request.threads)
         torch.manual_seed(request.seed)
-        plan, adam = request.plan, request.plan.adam
+        workload, adam = request.workload, request.workload.adam
         self.facts = {"epsilon_at": "sqrt_corrected"}
-        self.batch_size = plan.batch_size
-        self.loader = DataLoader(Images(images), self.batch_size, shuffle=plan.shuffle, num_workers=0, drop_last=True)
+        self.batch_size = workload.batch_size
+        self.loader = DataLoader(
+            Images(images), self.batch_size, shuffle=workload.shuffle, num_workers=0, drop_last=True
+        )
         self.batches = self._batches()
-        self.model = VAE(plan)
+        self.model = VAE(workload)
         betas = (adam.beta1, adam.beta2)
         self.optimiser = optim.Adam(self.model.parameters(), lr=adam.lr, betas=betas, eps=adam.epsilon)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
 
     def run(self, steps: int) -> list[float]:
-        """Train; return each step's cost, nats per image."""
         self.model.train()
         costs = []
         for _ in range(steps):

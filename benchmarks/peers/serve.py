@@ -1,11 +1,11 @@
-"""Run one peer: check that it can be imported, or train for as many steps as standard input asks for.
+"""Run one peer: check that it can be imported, or train as many steps as standard input asks for.
 
     PYTHON path/to/peers/serve.py keras_tf --check
     PYTHON path/to/peers/serve.py keras_tf < requests
 
-The first line of standard input is a `plan.Request` as JSON. Each later line is a number of steps to train, or
-`floor N` for the matrix products of N steps alone, where the peer can do that; each is answered with a line of JSON. So
-a driver can let programs that stay warm take turns. The process ends with its input.
+The first line of standard input is a `workload.Request` as JSON. Each later line is a number of steps to train, or
+`floor N` for only the matrix products of N steps, if the peer has them. The answer to each is a line of JSON. The
+process ends with its input, and stays warm until then.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import plan as plans  # type: ignore[import-not-found]  # this folder is on the path of a program that is run from it
+import workload as workloads  # type: ignore[import-not-found]  # this folder is on the path of a program that is run from it
 
 if TYPE_CHECKING:
     from repro.benchmarks.peers.images import Pixels
-    from repro.benchmarks.peers.plan import Request
+    from repro.benchmarks.peers.workload import Request
 
 NOT_INSTALLED = 3
 T = TypeVar("T")
 
 
 class Peer(Protocol):
-    """What a peer's module has as its class `Peer`, beside `VERSIONS`. `facts` says how it computes.
+    """The class `Peer` of a peer's module, which also has `VERSIONS`. `facts` says how it computes.
 
-    A peer with a method `floor(steps)` can do its matrix products alone.
+    A peer may have a method `floor(steps)` that computes only the matrix products.
     """
 
     parameters: int
@@ -43,12 +43,11 @@ class Peer(Protocol):
     def __init__(self, request: Request, images: Pixels) -> None: ...
 
     def run(self, steps: int) -> list[float]:
-        """Train for so many steps; return each step's cost, nats per image, when all are done."""
+        """Train; return each step's cost, nats per image, after the last step."""
 
 
 def main(name: str, check: bool) -> None:
-    """Check or run the peer called `name`."""
-    request = None if check else plans.from_json(sys.stdin.readline())
+    request = None if check else workloads.from_json(sys.stdin.readline())
     if request:
         limit_cores(request.threads)  # before the import, as a framework sizes its thread pools by what it finds
     try:
@@ -59,20 +58,19 @@ def main(name: str, check: bool) -> None:
     if request is None:
         answer({"versions": module.VERSIONS})
         return
-    peer: Peer = module.Peer(request, images.synthetic(request.plan, request.seed))
+    peer: Peer = module.Peer(request, images.synthetic(request.workload, request.seed))
     if request.warmup:
         peer.run(request.warmup)
     serve(peer, {"versions": module.VERSIONS, "parameters": peer.parameters} | peer.facts)
 
 
 def limit_cores(threads: int) -> None:
-    """Allow this process and its threads so many cores, where the system can do that."""
+    """Restrict this process to as many cores, on systems that can do that."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def serve(peer: Peer, facts: dict[str, Any]) -> None:
-    """Answer every line of standard input."""
     for line in sys.stdin:
         *floor, steps = line.split()
         if floor:
@@ -83,7 +81,7 @@ def serve(peer: Peer, facts: dict[str, Any]) -> None:
 
 
 def timed(work: Callable[[int], T], steps: int) -> tuple[dict[str, float], T]:
-    """Do steps; return their number with wall and processor seconds, and the result."""
+    """Compute steps; return their number with wall and processor seconds, and the result."""
     wall, processor = time.perf_counter(), time.process_time()
     result = work(steps)
     taken = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
@@ -101,7 +99,6 @@ def peak_memory() -> float:
 
 
 def answer(values: dict[str, Any]) -> None:
-    """Print a line of JSON."""
     print(json.dumps(values), flush=True)
 
 

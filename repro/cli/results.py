@@ -39,27 +39,24 @@ def compare(
     entries = [registry.get(name) for name in names or registry.names()]
     if as_json and as_csv:
         raise UsageError("--json and --csv: should be one of the two")
-    from repro.analysis.report import summary
+    from repro.analysis import curves, verdicts
+    from repro.analysis.report.sections import run_rows
     from repro.analysis.report.write import draw
-    from repro.analysis.verdicts import MEANINGS
 
     tables = _tables(entries, results)
-    found = summary.all_verdicts(entries, tables)
+    found = verdicts.verdicts(entries, tables)
     if as_json:
-        print(json.dumps(summary.records(found), indent=2))
+        print(json.dumps(verdicts.records(found), indent=2))
     elif as_csv:
-        print(summary.as_csv(found), end="")
+        print(verdicts.as_csv(found), end="")
     else:
-        for title, rows in (
-            ("Verdicts; costs in nats per image", summary.verdict_rows(found)),
-            ("Plans: seeds, commit and outcome", summary.plan_rows(found)),
-            ("Published curves as one more run", summary.curve_rows(entries, tables)),
-            ("Runs", summary.run_rows(entries, tables)),
-        ):
-            if rows:
-                print(f"\n{title}")
-                table(rows)
-        for word, meaning in MEANINGS.items() if found else ():
+        _print_tables(
+            ("Verdicts; costs in nats per image", verdicts.rows(found)),
+            ("Plans: seeds, commit and outcome", verdicts.plan_rows(found)),
+            ("Rank of each published curve among ours", curves.rows(entries, tables)),
+            ("Runs", run_rows(entries, tables)),
+        )
+        for word, meaning in verdicts.MEANINGS.items() if found else ():
             print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
         _note(*(f"wrote {path}" for path in draw(entry, Path(str(figures)))))
@@ -242,3 +239,10 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
     found, faults = tables.from_store(entries)
     _note(*(f"note: {fault}" for fault in faults))
     return found
+
+
+def _print_tables(*tables: tuple[str, list[dict[str, Any]]]) -> None:
+    for title, rows in tables:
+        if rows:
+            print(f"\n{title}")
+            table(rows)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from repro.analysis.plots import runs as plots
-from repro.analysis.report.document import Card, Figure, Page, Prose, Section, Table, html
-from repro.analysis.report.figures import drawn
+from repro.analysis.report.document import Card, Figure, Page, Section, Table, drawn, html
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -30,7 +29,7 @@ def report() -> str:
     rows = pd.DataFrame({"quantity": "any", "group": list("aabb"), "x": [1, 2, 1, 2], "value": [3.0, 4.0, 5.0, 6.0]})
     plot = drawn("plot", lambda: plots.by_group(rows, "any", "x", "y"), 'A "plot" of <it>', "How it was made")
     parts = [
-        Prose("One `code` & <b>more</b>."),
+        "One `code` & <b>more</b>.",
         Table("numbers", frame, "A caption that is long enough to be wrapped on a narrow window, " * 3),
         plot,
         Figure("sheet", "A sheet of images", "How it was made", plot.png),
@@ -38,7 +37,7 @@ def report() -> str:
     wide = pd.DataFrame({f"column number {index}": [index * 1000.5] for index in range(20)})
     sections = [
         Section("First", "first", list(parts)),
-        Section("Second", "second", [Table("wide", wide, "Wide.")], [Prose("folded")]),
+        Section("Second", "second", [Table("wide", wide, "Wide.")], ["folded"]),
     ]
     return html(Page("A report", "What it is.", [Card("one", "reproduced", "by much")], sections))
 

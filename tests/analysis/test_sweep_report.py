@@ -11,8 +11,8 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 from repro.analysis import sweeps
 from repro.analysis.plots import sweeps as plots
-from repro.analysis.report import searches
-from repro.analysis.report.document import Figure, Prose, Table
+from repro.analysis.report import sweeps as report
+from repro.analysis.report.document import Figure, Table
 from repro.analysis.report.write import Files, update_sweeps
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import CURVE_COLUMNS, RUN_COLUMNS, Tables
@@ -121,10 +121,10 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
 )
 def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
     parent = study()
-    said = searches.answer(read(), "bowl", Tables.empty())
+    said = sweeps.answer(read(), "bowl", Tables.empty())
     assert "near the best one at full length: `python -m repro sweep mnist_fc --study bowl --finish`" in said
     finished(parent, [own - 0.1, own, own + 0.1], [99.9, 100.0, 100.1])
-    said = searches.answer(read(), "bowl", Tables.empty())
+    said = sweeps.answer(read(), "bowl", Tables.empty())
     assert words in said
     assert f"{100 - own:+.2f} (95% confidence interval" in said
     assert "New seeds differ from it by +0.50" in said
@@ -135,7 +135,7 @@ def test_the_setting_that_answers_is_chosen_by_its_trial_and_not_by_test_images(
     found = read()
     second = found.retrained.iloc[[0]].assign(trial=9.0, trial_value=100.2, test_neg_elbo="[90.0, 90.1, 90.2]")
     found.retrained = pd.concat([second, found.retrained], ignore_index=True)
-    assert "gives 100.10 nats of test negative ELBO" in searches.answer(found, "bowl", Tables.empty())
+    assert "gives 100.10 nats of test negative ELBO" in sweeps.answer(found, "bowl", Tables.empty())
 
 
 def own_runs(*costs: float) -> Tables:
@@ -168,17 +168,17 @@ def test_before_retraining_the_published_settings_own_runs_are_set_beside_the_tr
     costs: tuple[float, ...], words: str
 ) -> None:
     study()
-    said = searches.answer(read(), "bowl", own_runs(*costs))
+    said = sweeps.answer(read(), "bowl", own_runs(*costs))
     assert said.startswith("After 3 epochs the published setting's own runs have ")
     assert words in said
     other = own_runs(*costs)
     other.runs["data"] = "MNIST (unverified)"
-    assert searches.answer(read(), "bowl", other) == searches.answer(read(), "bowl", Tables.empty())
+    assert sweeps.answer(read(), "bowl", other) == sweeps.answer(read(), "bowl", Tables.empty())
 
 
 def test_the_section_has_tables_and_plots() -> None:
     finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
-    section = searches.section(read(), own_runs(100.5))
+    section = report.section(read(), own_runs(100.5))
     parts = section.parts
     assert [part.name for part in parts if isinstance(part, Figure)] == [
         "surface_bowl", "rate_distortion_bowl", "importance_bowl", "history_bowl",
@@ -190,7 +190,7 @@ def test_the_section_has_tables_and_plots() -> None:
     assert "published setting" in more["edf_bowl"]
     best = next(part for part in parts if isinstance(part, Table) and part.name == "trials_bowl").frame
     assert best["trial"].iloc[0] == 7
-    said = [part.text for part in parts if isinstance(part, Prose)]
+    said = [part for part in parts if isinstance(part, str)]
     assert any("12 complete, 1 pruned" in text for text in said)
 
 
@@ -198,11 +198,11 @@ def test_the_published_settings_own_runs_answer_where_it_was_not_retrained() -> 
     finished(study(), [], [100.0, 100.1, 100.2])
     own = own_runs(100.1, 100.2)
     own.runs["test_neg_elbo"] = [102.9, 103.1, 1.0]
-    said = searches.answer(read(), "bowl", own)
+    said = sweeps.answer(read(), "bowl", own)
     assert "gives 100.10 nats of test negative ELBO over 3 seeds, the published setting 103.00 over 2: -2.90" in said
     other = own_runs(100.1)
     other.runs["test_neg_elbo"] = [102.9, 1.0]
-    assert "It is not yet known" in searches.answer(read(), "bowl", other), "one seed has no standard deviation"
+    assert "It is not yet known" in sweeps.answer(read(), "bowl", other), "one seed has no standard deviation"
 
 
 @pytest.mark.parametrize("complete", [0, 1, 2, 5])
@@ -211,12 +211,12 @@ def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
     found = read()
     found.trials = found.trials.sort_values("trial").head(complete + 1)
     found.trials.loc[found.trials["trial"] == complete, ["state", "value"]] = "running", math.nan
-    section = searches.section(found, Tables.empty())
+    section = report.section(found, Tables.empty())
     parts = section.parts
     assert len(section.folded) == (4 if complete > 1 else 0)
     drawn = [part.name for part in parts if isinstance(part, Figure)]
     assert drawn == ["rate_distortion_bowl"] * (complete > 1) + ["history_bowl"] * (complete > 0)
-    assert any("1 running" in part.text for part in parts if isinstance(part, Prose))
+    assert any("1 running" in part for part in parts if isinstance(part, str))
 
 
 def test_a_rebuilt_study_has_the_trials_the_ranges_and_the_importances_of_its_table() -> None:

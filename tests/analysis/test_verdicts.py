@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repro.analysis import curves, tables, variants, verdicts
 from repro.analysis.claims import CLAIMS, Evidence
-from repro.analysis.report import summary
 from repro.analysis.verdicts import Verdict, judge, word
 from repro.benchmarks import verdicts as simulation
 from scipy import stats
@@ -48,9 +47,9 @@ def store(template: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def planned(off: float, spread: float) -> list[dict[str, Any]]:
+def planned(off: float, half_range: float) -> list[dict[str, Any]]:
     """A finished run of every planned seed, costs around reported + off."""
-    costs = LAST.cost + off + spread * OFFSETS
+    costs = LAST.cost + off + half_range * OFFSETS
     return [{"seed": seed, "cost": cost} for seed, cost in zip(PLANNED, costs, strict=True)]
 
 
@@ -69,9 +68,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("off", "spread", "expected", "one_of_ours"), CASES)
-def test_a_complete_plan_gets_its_word(off: float, spread: float, expected: str, one_of_ours: str) -> None:
-    verdict = judged(planned(off, spread))
+@pytest.mark.parametrize(("off", "half_range", "expected", "one_of_ours"), CASES)
+def test_a_complete_plan_gets_its_word(off: float, half_range: float, expected: str, one_of_ours: str) -> None:
+    verdict = judged(planned(off, half_range))
     assert (verdict.verdict, verdict.n, verdict.planned) == (expected, 12, 12)
     assert verdict.number_reached == ("yes" if expected == "reproduced" else "not shown")
     assert verdict.one_of_ours == one_of_ours
@@ -96,7 +95,7 @@ def test_a_seed_outside_the_plan_is_listed_and_not_pooled() -> None:
     assert (verdict.verdict, verdict.outside) == ("reproduced", (7,))
     assert replace(verdict, outside=()) == judged(rows)
     assert judged([*rows[:-1], {"seed": 7, "cost": LAST.cost}]).verdict == "interim"
-    (row,) = summary.plan_rows([verdict])
+    (row,) = verdicts.plan_rows([verdict])
     assert row["note"] == "outside the plan: seeds 7"
 
 
@@ -196,7 +195,7 @@ def test_what_must_not_enter_a_verdict_does_not(store: Path, made: dict[str, obj
     synthetic.run("mnist_fc", 100, 96.2, **made)
     found, faults = tables.from_store([FC])
     assert not faults
-    verdict = summary.all_verdicts([FC], found)[-1]
+    verdict = verdicts.verdicts([FC], found)[-1]
     assert (verdict.label, verdict.mean) == ("interim (0 of 12)", None)
     assert why in found.runs["reason"].iloc[0]
 
@@ -237,7 +236,7 @@ def test_tables_survive_their_files(store: Path, tmp_path: Path) -> None:
     found, _ = tables.from_store([FC])
     found.save(tmp_path / "results")
     again = tables.Tables.from_files(tmp_path / "results")
-    assert summary.all_verdicts([FC], again) == summary.all_verdicts([FC], found)
+    assert verdicts.verdicts([FC], again) == verdicts.verdicts([FC], found)
     again.save(tmp_path / "again")
     for name in ("runs.csv", "curves.csv", "measurements.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "results" / name).read_bytes()
@@ -285,8 +284,8 @@ def test_training_that_diverged_on_real_data_is_an_outcome(store: Path, shift: f
 
 
 @given(st.floats(-3, 3), st.floats(0.01, 3), st.integers(2, 20))
-def test_both_answers_are_those_of_t_tests(off: float, spread: float, n: int) -> None:
-    costs = LAST.cost + off + spread * np.linspace(-1, 1, n)
+def test_both_answers_are_those_of_t_tests(off: float, half_range: float, n: int) -> None:
+    costs = LAST.cost + off + half_range * np.linspace(-1, 1, n)
     low = stats.ttest_1samp(costs, LAST.cost - MARGIN, alternative="greater").pvalue < 0.05
     high = stats.ttest_1samp(costs, LAST.cost + MARGIN, alternative="less").pvalue < 0.05
     found = judge(costs.tolist(), LAST.cost)
@@ -334,7 +333,7 @@ def test_the_rank_of_a_curve_like_ours_is_uniform() -> None:
     for _ in range(400):
         every = bent(generator, 13)
         ours = pd.DataFrame(every[:12].T, index=range(1, 41))
-        ranks.append(curves.among(curve(every[12]), ours).rank)
+        ranks.append(curves.rank_among(curve(every[12]), ours).rank)
     assert stats.chisquare(np.bincount(ranks, minlength=14)[1:]).pvalue > 0.01
 
 
@@ -342,7 +341,7 @@ def test_a_curve_unlike_ours_is_farthest_out_and_says_where() -> None:
     every = bent(np.random.default_rng(0), 13)
     strange = every[12].copy()
     strange[29] += 40
-    found = curves.among(curve(strange), pd.DataFrame(every[:12].T, index=range(1, 41)))
+    found = curves.rank_among(curve(strange), pd.DataFrame(every[:12].T, index=range(1, 41)))
     assert (found.rank, found.epoch, found.p) == (1, 30, pytest.approx(1 / 13))
     assert found.nats == pytest.approx(strange[29] - every[:12, 29].mean())
     assert found.published > max(found.distances)
@@ -350,13 +349,13 @@ def test_a_curve_unlike_ours_is_farthest_out_and_says_where() -> None:
 
 def test_the_reading_error_is_the_least_scale() -> None:
     same = pd.DataFrame(np.full((40, 12), 100.0), index=range(1, 41))
-    found = curves.among(curve(np.full(40, 100.3), error=0.1), same)
+    found = curves.rank_among(curve(np.full(40, 100.3), error=0.1), same)
     assert found.published == pytest.approx(3.0)
 
 
-def test_only_planned_seeds_that_reach_the_last_epoch_enter_the_place_of_a_curve() -> None:
+def test_only_planned_seeds_that_reach_the_last_epoch_enter_the_rank_of_a_curve() -> None:
     rows = [*planned(0.3, 0.5), {"seed": 7, "cost": 0.0}]
-    found = curves.place(FC, LAST, synthetic.tables("mnist_fc", rows))
+    found = curves.rank(FC, LAST, synthetic.tables("mnist_fc", rows))
     assert found is not None
     assert found.seeds == PLANNED
-    assert curves.place(FC, LAST, synthetic.tables("mnist_fc", rows[:2])) is None
+    assert curves.rank(FC, LAST, synthetic.tables("mnist_fc", rows[:2])) is None

@@ -162,7 +162,7 @@ def test_half_a_core_of_load_is_busy(load: float, threads: int, busy: bool, monk
 
 def test_flops_are_what_a_count_by_hand_gives() -> None:
     def counted(name: str) -> tuple[int, int]:
-        found = flops.of_step(driver.plan_of(name))
+        found = flops.of_step(driver.workload_of(name))
         return found.dense, found.conv
 
     wide, square, heads, back = 784 * 500, 500 * 500, 2 * 500 * 20, 20 * 500

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from repro.benchmarks.driver import plan_of
+from repro.benchmarks.driver import workload_of
 from repro.benchmarks.peer_process import SERVE, PeerError, PeerProcess, versions
 from repro.benchmarks.peers import images, plain_pytorch
-from repro.benchmarks.peers.plan import Layer, Request, from_json
+from repro.benchmarks.peers.workload import Layer, Request, from_json
 
 from repro import registry
 from repro.engine import losses, to_batch
@@ -45,7 +45,7 @@ def experiment(request: pytest.FixtureRequest) -> str:
 
 def asked(experiment: str, **changes: Any) -> Request:
     """A request with few images, so that a peer starts quickly."""
-    return replace(Request(replace(plan_of(experiment), images=300)), **changes)
+    return replace(Request(replace(workload_of(experiment), images=300)), **changes)
 
 
 def served(name: str, request: Request, *lines: str) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def test_the_compiled_step_computes_the_plain_ones_costs() -> None:
     assert costs["compiled"] == pytest.approx(costs["plain"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["keras_tf", "jax_step", "plain_pytorch", "images", "plan", "serve"])
+@pytest.mark.parametrize("name", ["keras_tf", "jax_step", "plain_pytorch", "images", "workload", "serve"])
 def test_peers_import_nothing_of_this_project(name: str) -> None:
     blocked = "import sys; [sys.modules.__setitem__(each, None) for each in ('repro', 'pydantic')]\n"
     frameworks = {"keras_tf": ["tensorflow"], "jax_step": ["jax", "jax.numpy", "jaxlib"]}.get(name, [])
@@ -98,7 +98,7 @@ def test_a_line_that_is_no_number_ends_a_peer() -> None:
     peer = PeerProcess("plain_pytorch")
     try:
         peer.prepare(asked("mnist_fc"))
-        assert peer.ask("1").steps == 1
+        assert peer.ask("1")["steps"] == 1
         with pytest.raises(PeerError, match="'many'") as ended:
             peer.ask("many")
         assert ended.value.status == "failed"
@@ -112,7 +112,7 @@ def test_a_request_is_read_as_it_was_written(experiment: str) -> None:
 
 
 def test_a_plan_has_the_optimisers_settings(experiment: str) -> None:
-    found, expected = plan_of(experiment).adam, registry.get(experiment).spec.optim
+    found, expected = workload_of(experiment).adam, registry.get(experiment).spec.optim
     assert vars(found) == {key: getattr(expected, key) for key in vars(found)}
 
 
@@ -121,7 +121,7 @@ def test_a_plan_has_the_optimisers_settings(experiment: str) -> None:
 def test_jax_adds_epsilon_where_the_plan_says(epsilon_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SERVE.parent)
     jax_step = importlib.import_module("jax_step")
-    settings = replace(plan_of("mnist_fc").adam, epsilon=0.1, epsilon_at=epsilon_at)
+    settings = replace(workload_of("mnist_fc").adam, epsilon=0.1, epsilon_at=epsilon_at)
     w, _, square = jax_step.adam(settings, [1.0], [0.0], [0.0], 1, [0.5])
     root = np.sqrt(0.001 * 0.25)
     below = root / np.sqrt(0.001) + 0.1 if epsilon_at == "sqrt_corrected" else (root + 0.1) / np.sqrt(0.001)
@@ -130,16 +130,16 @@ def test_jax_adds_epsilon_where_the_plan_says(epsilon_at: str, monkeypatch: pyte
 
 
 def test_plain_pytorch_computes_the_reference_cost_on_the_same_weights(experiment: str) -> None:
-    plan, spec = plan_of(experiment), registry.get(experiment).spec
+    workload, spec = workload_of(experiment), registry.get(experiment).spec
     reference = build(spec, seed=0)
     for parameter in reference.parameters():
         torch.nn.init.normal_(parameter, std=0.03)
     torch.nn.init.zeros_(reference.log_variance_head.weight)
     torch.nn.init.constant_(reference.log_variance_head.bias, -60)  # so that noise does not matter
-    plain = plain_pytorch.VAE(plan)
-    _copy_weights(reference, plain, plan.layers)
-    pixels = images.synthetic(replace(plan, images=50), seed=0)
-    expected = sum(losses(reference, to_batch(torch.from_numpy(pixels)), torch.zeros(1, 50, plan.latent)))
+    plain = plain_pytorch.VAE(workload)
+    _copy_weights(reference, plain, workload.layers)
+    pixels = images.synthetic(replace(workload, images=50), seed=0)
+    expected = sum(losses(reference, to_batch(torch.from_numpy(pixels)), torch.zeros(1, 50, workload.latent)))
     x = torch.stack(list(map(plain_pytorch.Images(pixels).__getitem__, range(50))))
     y, mean, log_variance = plain(x)
     loss = plain_pytorch.loss_function(y, x, mean, log_variance)

@@ -18,12 +18,12 @@ from support.process import client, repro, started, wait_for
 
 from repro import cli, data, names, registry
 from repro.cli import options
-from repro.spec.overrides import apply
 from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
 from repro.runs.parallel import Channel, Handler
 from repro.runs.progress import SeedsDisplay
 from repro.spec import Experiment
+from repro.spec.overrides import apply
 from repro.text import seed_list
 from repro.tracking import reader
 from repro.tracking.store import open_client

@@ -86,14 +86,14 @@ def tables(experiment: str, rows: list[dict[str, object]]) -> Tables:
     """
     entry = registry.get(experiment)
     curve, found = curve_of(entry), Tables.empty()
-    usual = dict.fromkeys(RUN_COLUMNS, "") | {
+    usual = {name: "" for name, column in RUN_COLUMNS.items() if column.dtype == "str"} | {
         "experiment": experiment, "status": "FINISHED", "epochs": len(curve.epoch), "comparable": True,
         "signature": entry.spec.signature, "plan": entry.spec.flat()["reported"], "plan_commit": PLAN_COMMIT,
         "plan_date": PLAN_DATE, "data": "MNIST (canonical)", "fingerprint": CANONICAL[:12], "entropy_floor": 45.75,
         "started": "2026-01-02", "precision": "float32",
     }  # fmt: skip
     runs = [usual | {"run_id": f"{number:032x}"} | row for number, row in enumerate(rows)]
-    found.runs = pd.DataFrame(runs, columns=list(RUN_COLUMNS))
+    found.runs = Tables.from_rows(runs, [], []).runs
     curves = []
     for run in runs:
         cost = curve.cost.copy()

@@ -1,4 +1,4 @@
-"""What a peer is asked to train: layers with their sizes, optimiser settings, images and threads, sent as JSON."""
+"""What a peer trains: layers with their sizes, optimiser settings, images and threads, sent as JSON."""
 
 import json
 import math
@@ -10,8 +10,8 @@ from typing import Any, Literal
 class Layer:
     """One layer and the activation after it.
 
-    `takes` and `gives` are the sizes of its input and output, (height, width, channels) or (length,). A convolution
-    has `kernel`, a transposed one `kernel` and `stride`, a mean pooling `kernel`.
+    `takes` and `gives` are the sizes of its input and output, (height, width, channels) or (length,). Convolutions and
+    mean pooling have a `kernel`, transposed convolutions also a `stride`.
     """
 
     kind: Literal["dense", "conv", "tconv", "mean_pool", "reshape"]
@@ -23,12 +23,12 @@ class Layer:
 
     @property
     def inputs(self) -> int:
-        """Length of a dense layer's flattened input, channels of another's."""
+        """Length of a dense layer's flattened input; channels of another layer's input."""
         return math.prod(self.takes) if self.kind == "dense" else self.takes[-1]
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """Return (inputs, outputs), for convolutions (kernel, kernel, inputs, outputs), () without weights."""
+        """(inputs, outputs), for convolutions (kernel, kernel, inputs, outputs), () without weights."""
         if self.kind == "dense":
             return (self.inputs, self.gives[-1])
         return (self.kernel, self.kernel, self.inputs, self.gives[-1]) if self.kind in ("conv", "tconv") else ()
@@ -38,8 +38,7 @@ class Layer:
 class Adam:
     """The optimiser's settings; see `repro.spec.Adam`.
 
-    TensorFlow and PyTorch add epsilon where they natively do, whatever `epsilon_at` says; JAX and this project do as
-    it says.
+    JAX and this project add epsilon at `epsilon_at`; TensorFlow and PyTorch ignore it.
     """
 
     lr: float
@@ -50,12 +49,12 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """A variational autoencoder and its training.
 
     The encoder ends in two heads like `head`, for mean and log-variance. The decoder's last layer gives Bernoulli
-    logits. `image` is (height, width, channels); there are `images` training images. First weights are drawn from a
-    normal distribution of standard deviation `weight_std`, cut at two of them.
+    logits. `image` is (height, width, channels); there are `images` training images. Initial weights have a normal
+    distribution of standard deviation `weight_std`, truncated at two standard deviations.
     """
 
     experiment: str
@@ -71,25 +70,23 @@ class Plan:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Every layer in order: encoder, mean head, log-variance head, decoder."""
+        """All layers in order: encoder, mean head, log-variance head, decoder."""
         return (*self.encoder, self.head, self.head, *self.decoder)
 
     @property
     def latent(self) -> int:
-        """Length of z."""
         return self.head.gives[-1]
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch."""
         return self.images // self.batch_size
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one process trains, and how. `engine` and `precision` are for this project's own step."""
+    """What one process trains, and how. Only this project's own step uses `engine` and `precision`."""
 
-    plan: Plan
+    workload: Workload
     threads: int = 1
     warmup: int = 0
     seed: int = 0
@@ -97,18 +94,16 @@ class Request:
     precision: Literal["float32", "mixed"] = "float32"
 
     def to_json(self) -> str:
-        """Return one line."""
         return json.dumps(asdict(self))
 
 
 def from_json(text: str) -> Request:
-    """Return the request that `Request.to_json` wrote."""
     values = json.loads(text)
-    plan = values["plan"]
+    workload = values["workload"]
     for part in ("encoder", "decoder"):
-        plan[part] = tuple(map(_layer, plan[part]))
-    plan |= {"head": _layer(plan["head"]), "image": tuple(plan["image"]), "adam": Adam(**plan["adam"])}
-    return Request(**values | {"plan": Plan(**plan)})
+        workload[part] = tuple(map(_layer, workload[part]))
+    workload |= {"head": _layer(workload["head"]), "image": tuple(workload["image"]), "adam": Adam(**workload["adam"])}
+    return Request(**values | {"workload": Workload(**workload)})
 
 
 def _layer(values: dict[str, Any]) -> Layer:
