@@ -13,7 +13,7 @@ from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, TableSet,
 from repro import names
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import measurements, read, sweeps
+from repro.tracking import measurements, read, sweep_parent
 
 SETTINGS = json_column(dict[str, int | FiniteFloat | str])
 TRIAL_COLUMNS = {
@@ -67,7 +67,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
     retrained: list[dict[str, Any]] = []
     faults: list[str] = []
     for entry in entries:
-        where = sweeps.mlflow_experiment(entry.name)
+        where = sweep_parent.mlflow_experiment(entry.name)
         parents = [each for each in read.parents(where) if each.tags.get(names.KIND) == names.KIND_SWEEP]
         runs = read.runs(where) if parents else []
         for parent in parents:
