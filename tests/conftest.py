@@ -1,13 +1,16 @@
 """What the tests share: no network, no store or data outside a test's own directory, small experiments."""
 
 import os
+import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from repro.spec import VAE, Adam, Data, Dense, Experiment, Training
+from repro.tracking import store
 
 settings.register_profile("repro", deadline=None)  # the first call imports; time is not what is tested
 settings.load_profile("repro")
@@ -46,6 +49,20 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     monkeypatch.setenv("REPRO_OFFLINE", "1")
     monkeypatch.setenv("REPRO_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking store: MLflow takes seconds to make one."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store._create(database)
+    return database
+
+
+@pytest.fixture(autouse=True)
+def _quick_store(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the empty store where a test needs one in this process; a command in its own process makes its own."""
+    monkeypatch.setattr(store, "_create", partial(shutil.copy, empty_store))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,10 +1,9 @@
-"""Data sets of full size, and mirrors that this machine serves to itself; no test needs a network."""
+"""Data sets of full size, and mirrors that are served by this machine; no test needs a network."""
 
 import gzip
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,24 +43,18 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"  # as set for every test
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
-    """The address at which a folder is served."""
+def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
+    """Serve a directory until the process ends; return its address."""
     monkeypatch.setenv("no_proxy", "*")
-    with ExitStack() as servers:
 
-        def start(folder: Path) -> str:
-            server = servers.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))))
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-            servers.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}/"
+    def start(folder: Path) -> str:
+        handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/"
 
-        yield start
+    return start
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import gzip
 import os
 import pickle
-import random
 import struct
 import tempfile
 import tracemalloc
@@ -75,12 +74,10 @@ def test_mnist_is_read_under_all_its_usual_names_gzip_or_not(
     assert (found.folder, found.status) == (tmp_path / folder, "unverified")
 
 
-@pytest.mark.parametrize("parent", [".", "cifar10"])
-@pytest.mark.parametrize("layout", ["cifar-10-batches-py", "cifar-10-batches-bin", "."])
-def test_cifar_is_found_in_its_usual_folders(tmp_path: Path, parent: str, layout: str) -> None:
-    folder = tmp_path / parent / layout
-    (write_binary if layout.endswith("bin") else write_cifar)(folder)
-    assert find_cifar(tmp_path).folder == folder
+@pytest.mark.parametrize("folder", [".", "cifar10/cifar-10-batches-py", "cifar-10-batches-bin"])
+def test_cifar_is_found_in_its_usual_directories(tmp_path: Path, folder: str) -> None:
+    (write_binary if folder.endswith("bin") else write_cifar)(tmp_path / folder)
+    assert find_cifar(tmp_path).folder == tmp_path / folder
 
 
 @pytest.mark.parametrize(
@@ -107,14 +104,6 @@ def test_what_is_not_there_is_absent_and_labels_count_only_beside_their_images(t
     assert find_mnist(tmp_path).labels is None
 
 
-def test_links_are_followed_and_files_preferred_to_folders_of_nearly_the_same_name(tmp_path: Path) -> None:
-    write_mnist(tmp_path / "elsewhere")
-    (tmp_path / "named" / IMAGES).mkdir(parents=True)
-    for name in (IMAGES, TEST_IMAGES):
-        (tmp_path / "named" / name.replace("-idx3", ".idx3")).symlink_to(tmp_path / "elsewhere" / name)
-    assert is_digits(find_mnist(tmp_path / "named"))
-
-
 def test_mnist_is_canonical_only_if_both_checksums_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mnist(tmp_path)
     train, test = (md5(small.MNIST_FILES[name]) for name in (IMAGES, TEST_IMAGES))
@@ -139,67 +128,41 @@ def test_cifar_is_canonical_only_in_the_python_layout_with_every_checksum(
     assert refused(folder, batch).startswith("the content of test_batch")
 
 
-GOOD, GOOD_LABELS, BINARY, PYTHON = (
-    *list(small.MNIST_FILES.values())[:2],
-    binary_batch(PLANES[1]),
-    python_2_batch(PLANES[0]),
-)
-ZIPPED = gzip.compress(GOOD)
+GOOD, GOOD_LABELS = list(small.MNIST_FILES.values())[:2]
+BINARY, PYTHON, ZIPPED = binary_batch(PLANES[1]), python_2_batch(PLANES[0]), gzip.compress(GOOD)
 IMAGE_FAULTS = [
     (b"", "an empty file"),
-    (GOOD[:15], "15 bytes that start with"),
     (GOOD[:-1], "only 15,695 bytes"),
     (GOOD + b"\0", "more than that"),
     (idx(DIGITS[TRAIN:]), "a header that declares 10 images of 28x28 pixels"),
-    (idx(DIGITS[:TRAIN, :27]), "a header that declares 20 images of 27x28 pixels"),
     (idx(np.zeros(100, np.uint8)), "labels"),
     (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
-    (b"PK\x03\x04" + bytes(100), "104 bytes that start with b'PK"),
-    (ZIPPED[:-9], "a truncated one"),
     (ZIPPED[:-4], "a truncated one"),
     (ZIPPED[:-8] + bytes(8), "a broken one"),
-    (ZIPPED[:20] + b"rubbish" + ZIPPED[27:], "a broken one"),
     (gzip.compress(GOOD + b"\0"), "more than that"),
-    (gzip.compress(b""), "an empty file"),
 ]
 LABEL_FAULTS = [
-    (b"", "an empty file"),
-    (b"<html>", "a web page"),
     (GOOD_LABELS[:-1], "27 bytes that start with"),
-    (GOOD_LABELS + b"\0", "29 bytes that start with"),
     (small.MNIST_FILES[TEST_LABELS], "18 bytes that start with"),
-    (GOOD, "29 bytes that start with"),
-    (GOOD_LABELS.replace(bytes([TRAIN]), b"\x15", 1), "28 bytes that start with"),
     (idx(np.full(TRAIN, 10, np.uint8)), "label 10"),
-    (gzip.compress(GOOD_LABELS)[:-4], "a truncated one"),
 ]
 BINARY_FAULTS = [
-    (b"", "an empty file"),
     (BINARY[:-1], "12,291 bytes that start with"),
     (BINARY + b"\0", "more than 12,292 bytes"),
-    (b"<html>", "a web page"),
     (BINARY[:3073] + b"\x0a" + BINARY[3074:], "label 10 in record 1"),
-    (random.Random(0).randbytes(len(BINARY)), "label "),
-    (PYTHON[: len(BINARY)], "label "),
 ]
-WRONG_LABELS = [[1] * (BATCH - 1), [1] * (BATCH - 1) + [10], [1] * (BATCH - 1) + [-1], [1.5] * BATCH, "1111", KINDS[0]]
+WRONG_LABELS = [[1] * (BATCH - 1), [1] * (BATCH - 1) + [10], [1.5] * BATCH, KINDS[0]]
 PYTHON_FAULTS = [
-    (b"", "an empty file"),
     (b"<html>", "a web page"),
     (PYTHON[:-1], ""),
     (PYTHON + bytes(3 * 2**20), "more than"),
-    (python_2_batch(PLANES[0][:-1]), "array"),
     (python_3_batch(PLANES[0].astype(np.uint16)), "array (4, 3072) of u2"),
     (python_3_batch(np.asfortranarray(PLANES[0])), "array"),
-    (pickle.dumps({"labels": [7] * BATCH, "data": PLANES[0].tolist()}), "AttributeError"),
     (pickle.dumps({"labels": [7] * BATCH}), "KeyError: 'data'"),
-    (pickle.dumps([1]), "TypeError"),
-    (BINARY, ""),
-    (pickle.dumps({"data": PLANES[0]}), "KeyError: 'labels'"),
     *((pickle.dumps({"data": PLANES[0], "labels": labels}), "labels that are not") for labels in WRONG_LABELS),
-]  # fmt: skip
+]
 FAULTS = {
-    IMAGES: IMAGE_FAULTS, f"{IMAGES}.gz": IMAGE_FAULTS, LABELS: LABEL_FAULTS,
+    IMAGES: IMAGE_FAULTS, LABELS: LABEL_FAULTS,
     "data_batch_2.bin": BINARY_FAULTS, "data_batch_4": PYTHON_FAULTS,
 }  # fmt: skip
 FILL = {IMAGES: write_mnist, LABELS: write_mnist, "data_batch_2.bin": write_binary, "data_batch_4": write_cifar}
@@ -239,21 +202,13 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         assert refused(tmp_path, path).startswith(found)
 
 
-@pytest.mark.parametrize("locked", ["mnist", f"mnist/{IMAGES}"])
-def test_what_may_not_be_read_is_refused(locked: str) -> None:
-    user = os.geteuid()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        write_mnist(folder / "mnist")
-        (folder / locked).chmod(0)
-        if user == 0:
-            os.seteuid(65534)  # root may read anything
-        try:
-            assert refused(folder, folder / "mnist" / IMAGES).startswith("Permission denied")
-        finally:
-            os.seteuid(user)
-            (folder / locked).chmod(0o755)
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")  # by hand, since root may read anything
+
+    write_mnist(tmp_path)
+    monkeypatch.setattr(Path, "open", denied)
+    assert refused(tmp_path, tmp_path / IMAGES).startswith("Permission denied")
 
 
 def peak_memory(function: Callable[[], object]) -> int:
@@ -280,17 +235,13 @@ class Hostile:
 
 
 HOSTILE = {
-    "a call instead of a batch": pickle.dumps(Hostile()),
     "a call instead of the pixels": pickle.dumps({"data": Hostile()}),
-    "a call beside the pixels": pickle.dumps({"data": PLANES[0], "labels": Hostile()}, 2),
     "a call in the newest protocol": pickle.dumps(Hostile(), 5),
     "an attribute of what is admitted": b"cnumpy\nndarray.tofile\n.",
     "a module below one that is admitted": b"cnumpy.lib.npyio\nload\n.",
     "a memo of 256 MB, but it could be gigabytes": b"]r" + struct.pack("<I", 2**24) + b".",
-    "a memo of 256 MB in text": b"]p%d\n." % 2**24,
     "a buffer of 256 MB": b"\x80\x05\x96" + struct.pack("<Q", 2**28) + b".",
     "bytes of 256 MB": b"\x80\x04\x8e" + struct.pack("<Q", 2**28) + b".",
-    "a frame of 256 MB": b"\x80\x04\x95" + struct.pack("<Q", 2**28) + b".",
     "a string that is cut off": b"\x80\x02T\xff\xff\xff\x7fabc.",
 }
 
@@ -322,12 +273,6 @@ def flipped(content: bytes, bit: int) -> bytes:
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
-
-
-def test_no_changed_bit_in_the_header_is_accepted(tmp_path: Path) -> None:
-    write_mnist(tmp_path)
-    for bit in range(8 * 16):
-        refused(tmp_path, write(tmp_path / IMAGES, flipped(GOOD, bit)))
 
 
 @settings(max_examples=400)
