@@ -140,6 +140,10 @@ def test_a_worker_whose_trial_was_given_away_goes_on_with_others(
 
 
 def test_a_study_grows_and_keeps_its_terms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--timeout", "0") == 0
+    printed = capsys.readouterr().out
+    assert "study small: no trials" in printed
+    assert "go on: the same command again" in printed
     for count, there in ((1, 1), (2, 2), (2, 2), (1, 2)):
         assert sweep("--trials", str(count)) == 0
         assert len(trials()) == there
@@ -292,8 +296,8 @@ def test_a_study_of_an_earlier_version_is_listed_and_goes_on(
     assert runs_of(trials()[2], tmp_path)[0].data.tags[names.TRIAL] == "2"
 
 
-def test_retrain_trains_the_best_on_fresh_seeds_once(
-    earlier: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_retrain_trains_the_best_on_fresh_seeds_once_and_compares_what_has_finished(
+    earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--best", "1", "--seeds", "2", "--json"]
     assert retrain(*command) == 0
@@ -308,8 +312,17 @@ def test_retrain_trains_the_best_on_fresh_seeds_once(
     assert best["test_neg_elbo"] == [run.data.metrics[names.TEST_NEG_ELBO] for run in runs]
     assert "finish.json" in [item.path for item in client(tmp_path).list_artifacts(earlier.parent)]
     count = len(list((tmp_path / "mlruns/runs").iterdir()))
-    assert retrain(*command) == 0
-    assert json.loads(capsys.readouterr().out) == [best, own]
+    train, trained = seeds.run, []
+
+    def interrupted(*arguments: Any) -> seeds.SeedsResult:
+        trained.append(arguments)
+        return replace(train(*arguments), exit_code=130)
+
+    monkeypatch.setattr(seeds, "run", interrupted)
+    assert retrain(*command) == 130
+    printed = capsys.readouterr()
+    assert (json.loads(printed.out), len(trained)) == ([best, own], 1), "nothing is begun any more"
+    assert "go on: the same command again" in printed.err
     assert len(list((tmp_path / "mlruns/runs").iterdir())) == count
 
 
@@ -336,25 +349,6 @@ def test_retrain_refuses_another_study_spec_and_data(
     assert not (tmp_path / "mlruns/runs").exists()
 
 
-def test_an_interrupted_retrain_compares_what_has_finished(
-    earlier: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["--best", "1", "--seeds", "1", "--json"]
-    train, trained = seeds.run, []
-
-    def interrupted(*arguments: Any) -> seeds.SeedsResult:
-        trained.append(arguments)
-        return replace(train(*arguments), exit_code=130)
-
-    monkeypatch.setattr(seeds, "run", interrupted)
-    assert retrain(*command) == 130
-    printed = capsys.readouterr()
-    best, own = json.loads(printed.out)
-    assert (len(best["runs"]), own["runs"]) == (1, [])
-    assert len(trained) == 1, "nothing is begun any more"
-    assert "go on: the same command again" in printed.err
-
-
 def test_a_trials_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
     assert sweep("--trials", "1", "--seeds-per-trial", "2", "--seed", "7") == 0
     (row,) = trials()
@@ -367,15 +361,6 @@ def test_a_trials_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
     third = fmean([last[0], curve(runs[1], tmp_path)[0]])
     reports = Study(Storage(""), "small").trials()[0].intermediate_values
     assert reports == pytest.approx({1: curve(runs[0], tmp_path)[0], 2: last[0], 3: third, 4: row["value"]})
-
-
-def test_no_time_begins_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep("--timeout", "0", "--trials", "4") == 0
-    printed = capsys.readouterr().out
-    assert "study small: no trials" in printed
-    assert "go on: the same command again" in printed
-    assert not trials()
-    assert not (tmp_path / "mlruns/runs").exists()
 
 
 def test_a_tracking_store_that_does_not_answer_costs_no_trial(
