@@ -14,7 +14,7 @@ from scipy import stats
 from repro import names, registry
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import artifacts, reader, sweeps
+from repro.tracking import artifacts, reader, sweep_parent
 
 SETTINGS = Column(Json[dict[str, int | FiniteFloat | str]], "str")
 SPACE = Column(Json[dict[str, str]], "str")
@@ -69,7 +69,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
     retrained: list[Row] = []
     faults: list[str] = []
     for entry in entries:
-        where = sweeps.mlflow_experiment(entry.name)
+        where = sweep_parent.mlflow_experiment(entry.name)
         parents = [each for each in reader.parents(where) if each.tags.get(names.KIND) == names.KIND_SWEEP]
         runs = reader.runs(where) if parents else []
         for parent in parents:

@@ -23,7 +23,7 @@ from repro import names, provenance, registry
 from repro.engine import Settings
 from repro.rng import stream
 from repro.runs.config import load_data
-from repro.sweep.study import RUN, SECONDS
+from repro.sweep.objective import runs_of
 from repro.terminal import table
 from repro.training.loop import evaluate
 from repro.training.trainer import Trainer
@@ -54,14 +54,17 @@ class Turn:
 def take(command: list[str]) -> Turn:
     """Run a whole sweep in a directory of its own."""
     with TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "repro", "sweep", *command], cwd=folder, check=True, stdout=sys.stderr)
+        subprocess.run(
+            [sys.executable, "-m", "repro", "sweep", "run", *command], cwd=folder, check=True, stdout=sys.stderr
+        )
         study = optuna.load_study(study_name="turn", storage=f"sqlite:///{folder}/mlruns/optuna.db")
         tracked = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
-        runs = [run for trial in study.trials for key, run in trial.user_attrs.items() if key.startswith(RUN)]
+        runs = [run for trial in study.trials for run in runs_of(trial)]
         epochs = [point.value for run in runs for point in tracked.get_metric_history(run, names.EPOCH_SECONDS)]
         begun = min(trial.datetime_start for trial in study.trials if trial.datetime_start)
         ended = max(trial.datetime_complete for trial in study.trials if trial.datetime_complete)
-        return Turn((ended - begun).total_seconds(), [t.user_attrs[SECONDS] for t in study.trials], sum(epochs))
+        seconds = [trial.duration.total_seconds() for trial in study.trials if trial.duration]
+        return Turn((ended - begun).total_seconds(), seconds, sum(epochs))
 
 
 def heldout_seconds(name: str, data: Source, data_dir: Path | None) -> float:

@@ -82,6 +82,7 @@ BEST = "repro.best."
 """Prefix of tags of a study's parent run: trial, value and settings of the best trial so far."""
 SEEDS = "repro.seeds"
 PARENT = "mlflow.parentRunId"
+RUN_NAME = "mlflow.runName"
 
 SIGNATURE = "repro.signature"
 COMPARABLE = "repro.comparable"

@@ -1,4 +1,4 @@
-"""What a sweep searches: ranges by dotted key of a spec, and what a trial draws from them."""
+"""The search space of a sweep: read from `--space`, checked against a spec, and drawn from by a trial."""
 
 import itertools
 import json
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from optuna import distributions
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from repro.errors import UsageError
@@ -23,75 +23,32 @@ SHARED = {
 _KINDS: dict[str, Any] = {"log": LogUniform, "uniform": Uniform, "int": Integers}
 
 
-def changed(space: Space, texts: Iterable[str], faults: list[str]) -> Space:
-    """The space with each `key=range` of `--space` put in, of a form that FORM gives; one that is of none is a fault.
+def read(spec: Experiment, texts: Iterable[str]) -> Space:
+    """Return the experiment's space with each `key=range` of `--space` put in; a single value fixes its key.
 
-    One value alone fixes the key.
+    Raises UsageError with every fault: a text that has none of the forms in FORM, a key or a value that does not fit
+    the spec, an empty space.
     """
-    found = dict(space)
+    space, faults = dict(spec.sweep or {}), []
     for text in texts:
         key, equals, wanted = text.partition("=")
         try:
             if not (equals and key.strip() and wanted.strip()):
                 raise ValueError(f"should be {FORM}")
-            found[key.strip()] = _range(wanted.strip())
+            space[key.strip()] = parse(wanted.strip())
         except ValueError as error:
             faults.append(f"--space {text}: {error}")
-    return found
-
-
-def check(space: Space, spec: Experiment) -> None:
-    """Raise UsageError, with every fault, for a space that is empty, or has a key or a value that the spec has not."""
-    faults = [] if space else ["there is nothing to search: the experiment names no sweep; give --space " + FORM]
     for key, each in space.items():
-        fault = SHARED.get(key) or _fault(each)
-        if fault:
-            faults.append(f"--space {key}={each}: {fault}")
-            continue
-        for value in _ends(each):
-            try:
-                overrides.apply(spec, [assignment(key, value)])
-            except UsageError as error:
-                faults += [f"--space {key}={each}: {line}" for line in error.faults]
-                break
+        faults += [f"--space {key}={each}: {fault}" for fault in _faults(spec, key, each)]
+    if not space and not faults:
+        faults.append(f"there is nothing to search: the experiment names no sweep; give --space {FORM}")
     if faults:
         raise UsageError(*faults)
+    return space
 
 
-def draw(trial: Trial, space: Space) -> dict[str, Any]:
-    """What a trial is to try, by key; drawn once, the same ever after."""
-    return {key: _drawn(trial, key, space[key]) for key in sorted(space)}  # in whatever order the command names them
-
-
-def as_distributions(space: Space) -> dict[str, distributions.BaseDistribution]:
-    """The space in Optuna's terms."""
-    return {key: _distribution(each) for key, each in space.items()}
-
-
-def assignments(values: dict[str, Any]) -> tuple[str, ...]:
-    """Values by key as `--set` takes them."""
-    return tuple(assignment(key, value) for key, value in values.items())
-
-
-def assignment(key: str, value: Any) -> str:
-    """One of them; a float with all its digits."""
-    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
-
-
-def cells(space: Space) -> list[dict[str, Any]]:
-    """Every combination of a space that is made of lists only. Raises UsageError for any other."""
-    endless = [f"--sampler grid: {key}={each} is no list; --space {key}=VALUE,VALUE,... makes it one"
-               for key, each in space.items() if not isinstance(each, Choice)]  # fmt: skip
-    if endless:
-        raise UsageError(*endless)
-    lists = [each.values for each in space.values() if isinstance(each, Choice)]
-    if math.prod(map(len, lists)) > MOST_CELLS:
-        raise UsageError(f"--sampler grid: the space has more than {MOST_CELLS:,} combinations; take another sampler")
-    return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*lists)]
-
-
-def _range(text: str) -> Range:
-    """A range from text. Raises ValueError with what it should be."""
+def parse(text: str) -> Range:
+    """Return the range that a text describes. Raises ValueError with what it should be."""
     kind, colon, rest = text.partition(":")
     if not colon or kind not in _KINDS:
         return Choice(*(_value(part) for part in text.split(",")))
@@ -106,7 +63,7 @@ def _range(text: str) -> Range:
 
 
 def _value(text: str) -> int | float | str:
-    """One value of a list: a number where it is one."""
+    """Return one value of a list, as a number if it is one."""
     text = text.strip()
     if not text:
         raise ValueError("has an empty value; should be VALUE,VALUE,...")
@@ -118,8 +75,21 @@ def _value(text: str) -> int | float | str:
     return text
 
 
+def _faults(spec: Experiment, key: str, each: Range) -> tuple[str, ...]:
+    """Return what is wrong with a range by itself, or else with the first of its values that the spec refuses."""
+    fault = SHARED.get(key) or _fault(each)
+    if fault:
+        return (fault,)
+    for value in tried_values(each):
+        try:
+            overrides.apply(spec, [assignment(key, value)])
+        except UsageError as error:
+            return error.faults
+    return ()
+
+
 def _fault(each: Range) -> str:
-    """What is wrong with a range by itself; "" if nothing is."""
+    """Return what is wrong with a range by itself; "" if nothing is."""
     if not isinstance(each, Range):
         return "should be a LogUniform, a Uniform, Integers or a Choice"
     if isinstance(each, Choice):
@@ -132,49 +102,65 @@ def _fault(each: Range) -> str:
     return "should be above 0 on a logarithmic scale" if isinstance(each, LogUniform) and each.low <= 0 else ""
 
 
-def _ends(each: Range) -> tuple[Any, ...]:
-    """The values by which a range is tried out; of real numbers also one that is not whole."""
+def tried_values(each: Range) -> tuple[Any, ...]:
+    """Return the values by which a range is checked; of real numbers also one that is not whole."""
     if isinstance(each, Choice):
         return each.values
-    return (each.low, each.high) if isinstance(each, Integers) else (each.low, each.high, _between(each))
-
-
-def _between(each: LogUniform | Uniform) -> float:
+    if isinstance(each, Integers):
+        return (each.low, each.high)
     middle = each.low + (each.high - each.low) / 2
-    return math.nextafter(middle, each.high) if middle.is_integer() else middle
+    return (each.low, each.high, math.nextafter(middle, each.high) if middle.is_integer() else middle)
 
 
-def _drawn(trial: Trial, key: str, each: Range) -> Any:
-    match each:
-        case LogUniform():
-            return trial.suggest_float(key, each.low, each.high, log=True)
-        case Uniform():
-            return trial.suggest_float(key, each.low, each.high)
-        case Integers():
-            return trial.suggest_int(key, each.low, each.high)
-        case Choice():
-            return trial.suggest_categorical(key, each.values)
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Return the space in Optuna's classes, in alphabetical order."""
+    found: dict[str, BaseDistribution] = {}
+    for key, each in sorted(space.items()):
+        match each:
+            case Choice():
+                found[key] = CategoricalDistribution(each.values)
+            case Integers():
+                found[key] = IntDistribution(each.low, each.high)
+            case LogUniform() | Uniform():
+                found[key] = FloatDistribution(each.low, each.high, log=isinstance(each, LogUniform))
+    return found
 
 
-def _distribution(each: Range) -> distributions.BaseDistribution:
-    match each:
-        case LogUniform():
-            return distributions.FloatDistribution(each.low, each.high, log=True)
-        case Uniform():
-            return distributions.FloatDistribution(each.low, each.high)
-        case Integers():
-            return distributions.IntDistribution(each.low, each.high)
-        case Choice():
-            return distributions.CategoricalDistribution(each.values)
+def draw(trial: Trial, space: Space) -> None:
+    """Draw what a trial is to try. A value that the trial has already stays."""
+    for key, each in distributions(space).items():
+        match each:
+            case FloatDistribution():
+                trial.suggest_float(key, each.low, each.high, log=each.log)
+            case IntDistribution():
+                trial.suggest_int(key, each.low, each.high)
+            case CategoricalDistribution():
+                trial.suggest_categorical(key, each.choices)
+
+
+def cells(space: Space) -> list[dict[str, Any]]:
+    """Return every combination of a space. Raises UsageError if it is not made of lists only, or has too many."""
+    lists = {key: each.values for key, each in space.items() if isinstance(each, Choice)}
+    endless = [f"--sampler grid: {key}={each} is no list; --space {key}=VALUE,VALUE,... makes it one"
+               for key, each in space.items() if key not in lists]  # fmt: skip
+    if endless:
+        raise UsageError(*endless)
+    if math.prod(map(len, lists.values())) > MOST_CELLS:
+        raise UsageError(f"--sampler grid: the space has more than {MOST_CELLS:,} combinations; take another sampler")
+    return [dict(zip(lists, combination, strict=True)) for combination in itertools.product(*lists.values())]
+
+
+def assignment(key: str, value: Any) -> str:
+    """Return a value as `--set` takes it; a float has all its digits."""
+    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
 
 
 def shown(values: dict[str, Any]) -> str:
-    """Values in few digits, to be read."""
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
-    )
+    """Return values by key in few digits."""
+    numbers = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items()}
+    return ", ".join(f"{key} {number}" for key, number in numbers.items())
 
 
 def dumped(space: Space) -> str:
-    """The space as JSON, by which two are the same."""
+    """Return the space as JSON, the same for the same space."""
     return json.dumps({key: str(each) for key, each in sorted(space.items())})

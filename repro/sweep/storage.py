@@ -1,12 +1,7 @@
-"""Where studies are kept: a SQLite file beside the tracking store, or PostgreSQL, for many machines.
-
-All that decides who works on what is done under the study's lock, which every process of every machine takes: a trial
-is claimed by one, and one that has gone silent is given to one.
-"""
+"""Where studies are kept: a SQLite file beside the tracking store, or PostgreSQL, for several machines."""
 
 import hashlib
 import sqlite3
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,22 +13,23 @@ import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from repro.errors import ReproError, UsageError
 from repro.text import first_line, without_password
-from repro.tracking.store import uri
+from repro.tracking.store import folder, uri
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
-warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)  # of a run that was begun anew
+warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, and the retry of trials
 
-SILENT = 4  # heartbeats that a worker may miss
+MISSED_HEARTBEATS = 4  # after which a worker counts as dead
+MOST_RETRIES = 5  # of a trial whose workers die
 LOCK_WAIT = 120  # seconds
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0)  # seconds between attempts while a server does not answer
-DRIVERS = ("sqlite", "postgresql+psycopg")
+FAULTS = (SQLAlchemyError, StorageInternalError, OSError)  # of a database that does not answer
+FORMS = "sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE for several machines"
 
 T = TypeVar("T")
 
@@ -44,18 +40,26 @@ class StorageError(ReproError):
     exit_code = 3
 
 
+class _Database(RDBStorage):
+    """Optuna's storage, whose heartbeats outlive a moment without the database."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(*FAULTS):
+            super().record_heartbeat(trial_id)
+
+
 class Storage:
-    """An open store of studies."""
+    """An open store of studies. `rdb` is Optuna's storage; `shown` is the address without its password."""
 
-    def __init__(self, url: str, heartbeat: int) -> None:
-        """Open it, making its tables if need be. Raises UsageError for a wrong address, StorageError for no answer.
+    def __init__(self, url: str, heartbeat: int | None = None) -> None:
+        """Open the store, and make its tables if there are none.
 
-        `heartbeat` is how often, in seconds, a worker says that it is alive.
+        `heartbeat` is how often, in seconds, a worker says that it is alive; only workers need it. Raises UsageError
+        for a wrong address or a tracking store of MLflow's, and StorageError if the store does not answer.
         """
-        self.heartbeat = heartbeat
         self._url = address(url)
-        self.shown = without_password(self._url.render_as_string())
-        self._file = Path(self._url.database or "").absolute() if self._url.drivername == "sqlite" else None
+        self.shown = self._url.render_as_string()
+        self._file = Path(self._url.database or "") if self._url.drivername == "sqlite" else None
         sqlite = {"connect_args": {"timeout": 60}}
         postgres = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
         try:
@@ -63,29 +67,39 @@ class Storage:
             if self._file:
                 _write_ahead(self._file)
             with self.locked("tables"):
-                self.rdb = RDBStorage(
+                self.rdb = _Database(
                     self._url.render_as_string(hide_password=False),
                     sqlite if self._file else postgres,
                     heartbeat_interval=heartbeat,
-                    grace_period=SILENT * heartbeat,
+                    grace_period=MISSED_HEARTBEATS * heartbeat if heartbeat else None,
+                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
+                        MOST_RETRIES, inherit_intermediate_values=True
+                    ),
                 )
-        except (SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError, RuntimeError) as error:
+        except (*FAULTS, sqlite3.Error, RuntimeError) as error:
             raise StorageError(f"the studies in {self.shown} cannot be opened: {first_line(error)}") from None
 
     def _refuse_tracking_store(self) -> None:
         """Optuna and MLflow both keep their version in a table of the same name, and would damage each other's."""
-        tracking = _place(without_password(uri())) == _place(self.shown)
-        if not tracking and not (self._file and not self._file.exists()):
-            engine = sqlalchemy.create_engine(
-                self._url, poolclass=sqlalchemy.NullPool, connect_args={} if self._file else {"connect_timeout": 10}
-            )
-            tracking = {"experiments", "runs"} <= set(sqlalchemy.inspect(engine).get_table_names())
+        tracking = without_password(uri()).partition("://")[2] == self.shown.partition("://")[2]
+        if not tracking and (self._file is None or self._file.exists()):
+            tracking = {"experiments", "runs"} <= set(sqlalchemy.inspect(self._engine()).get_table_names())
         if tracking:
             raise UsageError(f"--storage {self.shown}: is a tracking store of MLflow's; studies need one of their own")
 
+    def _engine(self) -> sqlalchemy.Engine:
+        """Return an engine whose connections end when they are closed."""
+        wait = {} if self._file else {"connect_timeout": 10}
+        return sqlalchemy.create_engine(
+            self._url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT", connect_args=wait
+        )
+
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
-        """Hold a lock against all processes, on all machines. Raises StorageError if another holds it too long."""
+        """Hold a lock against all processes on all machines. Raises StorageError if another process holds it too long.
+
+        A server that is started again lets go of the lock.
+        """
         if self._file:
             try:
                 with FileLock(self._file.with_name(f"{self._file.name}.lock"), timeout=LOCK_WAIT):
@@ -94,101 +108,68 @@ class Storage:
                 raise StorageError(f"{self.shown} has been locked by another process for {LOCK_WAIT} s") from None
             return
         number = int.from_bytes(hashlib.sha256(f"repro {what}".encode()).digest()[:8], signed=True)
-        with self._lock_connection() as connection:
+        connection = self._engine().connect()
+        try:
             connection.execute(sqlalchemy.text(f"SET lock_timeout = '{LOCK_WAIT}s'"))
             connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:number)"), {"number": number})
-            yield  # the lock goes with the connection
-
-    @contextmanager
-    def _lock_connection(self) -> Iterator[sqlalchemy.Connection]:
-        engine = sqlalchemy.create_engine(
-            self._url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 10}
-        )
-        connection = engine.connect()
-        try:
-            yield connection
-        finally:
-            with suppress(SQLAlchemyError):  # a server that has gone has let go of the lock
-                connection.close()
-
-    @contextmanager
-    def alive(self, trial_id: int) -> Iterator[None]:
-        """Say again and again, while the block lasts, that a trial is being worked on."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(self.heartbeat):
-                with suppress(SQLAlchemyError, StorageInternalError, OSError):  # the next one may get through
-                    self.rdb.record_heartbeat(trial_id)
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
             yield
         finally:
-            over.set()
-            thread.join(timeout=10)
+            with suppress(SQLAlchemyError):
+                connection.close()
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """What `call` returns, which is called again for a minute and a half while the store does not answer."""
-        for pause in PAUSES:
-            try:
-                return call()
-            except (SQLAlchemyError, StorageInternalError, OSError):
-                time.sleep(pause)
+        """Return what `call` returns; call it again while the store does not answer. Raises StorageError."""
         try:
-            return call()
-        except (SQLAlchemyError, StorageInternalError, OSError) as error:
+            return patiently(call, FAULTS)
+        except FAULTS as error:
             raise StorageError(f"the studies in {self.shown} do not answer: {first_line(error)}") from None
 
 
-def default() -> str:
-    """Address of the store of studies beside the tracking store."""
-    return f"sqlite:///{Path('mlruns').resolve() / 'optuna.db'}"
+def existing(url: str) -> Storage | None:
+    """Open the store at an address; None if its file does not exist. Raises UsageError and StorageError."""
+    found = address(url)
+    missing = found.drivername == "sqlite" and not Path(found.database or "").exists()
+    return None if missing else Storage(url)
 
 
-def is_there(url: str) -> bool:
-    """Whether a store has been made at an address; a server is taken to have one. Raises UsageError as `address`."""
-    place = address(url)
-    return place.drivername != "sqlite" or Path(place.database or "").exists()
+def patiently(call: Callable[[], T], faults: tuple[type[Exception], ...]) -> T:
+    """Return what `call` returns; call it again for a minute and a half while it raises one of `faults`."""
+    for pause in PAUSES:
+        with suppress(*faults):
+            return call()
+        time.sleep(pause)
+    return call()
 
 
 def address(text: str) -> sqlalchemy.URL:
-    """The address of a store of studies, "" being the default. A password in it is not shown.
+    """Return the address of a store of studies; `text` may be empty for the file beside the tracking store.
 
-    Raises UsageError if no store can be there.
+    Raises UsageError, without the password, if no store can be there.
     """
-    text = text or default()
-    forms = "sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE for several machines"
+    default = folder() / "optuna.db"
     try:
-        url = make_url(text)
+        url = make_url(text or f"sqlite:///{default}")
     except ArgumentError:
         shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
-        raise UsageError(f"--storage {shown}: is no address; should be {forms}") from None
+        raise UsageError(f"--storage {shown}: is no address; should be {FORMS}") from None
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in DRIVERS or not url.database or url.database == ":memory:":
-        raise UsageError(f"--storage {url.render_as_string()}: should be {forms}")
-    if url.drivername != "sqlite":
-        try:
-            sqlalchemy.create_engine(url)
-        except (ImportError, NoSuchModuleError):
-            raise UsageError(
-                f"--storage {url.render_as_string()}: needs psycopg; pip install 'psycopg[binary]'"
-            ) from None
-    elif not Path(url.database).absolute().parent.is_dir() and url.database != make_url(default()).database:
-        raise UsageError(f"--storage {url}: should be a file in a directory that exists")
+    if url.drivername not in ("sqlite", "postgresql+psycopg") or url.database in (None, "", ":memory:"):
+        raise UsageError(f"--storage {url.render_as_string()}: should be {FORMS}")
+    if url.drivername == "sqlite":
+        file = Path(url.database or "").resolve()
+        if file != default and not file.parent.is_dir():
+            raise UsageError(f"--storage {url}: should be a file in a directory that exists")
+        return url.set(database=str(file))
+    try:
+        sqlalchemy.create_engine(url)
+    except (ImportError, NoSuchModuleError):
+        raise UsageError(f"--storage {url.render_as_string()}: needs psycopg; pip install 'psycopg[binary]'") from None
     return url
 
 
-def _place(address: str) -> str:
-    """Where an address points to, whatever the driver."""
-    kind, _, place = address.partition("://")
-    return str(Path(place[1:]).resolve()) if kind == "sqlite" else place
-
-
 def _write_ahead(file: Path) -> None:
-    """Make the file with a write-ahead log, which is kept; writes become several times faster."""
+    """Make the file with a write-ahead log, which makes writes several times faster."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f"{file.name}.lock"), timeout=LOCK_WAIT), closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode=wal")

@@ -1,17 +1,22 @@
-"""One study that any number of processes share: which trials there are, and who works on which."""
+"""One study that any number of workers share: what it is of, which trials it has, and who may begin the next."""
 
-import json
+import os
+import socket
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from repro.errors import ReproError, UsageError
+from repro.errors import UsageError
 from repro.rng import stream
+from repro.runs.config import RunConfig
 from repro.spec import Space
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
@@ -20,15 +25,23 @@ SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"]
 PrunerName = Literal["median", "hyperband", "none"]
 
 TERMS, PARENT = "terms", "mlflow_run_id"  # attributes of a study
-OWNER, ATTEMPTS, REASON, SECONDS = "owner", "attempts", "reason", "seconds"  # attributes of a trial
-RUN = "run."  # and a seed: its run in the tracking store
-MOST_ATTEMPTS = 5  # workers that may die over one trial
+OWNER, BEGUN, REASON = "owner", "begun", "reason"  # attributes of a trial: its worker, its number, why it ended early
+RUN = "run."  # and a seed: attribute of a trial, its run in the tracking store
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+}
+"""A trial's states, as they are printed and as they are tags of its runs."""
+RETRIED = "retried"  # the state of a trial whose worker ended, and which another trial goes on with
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What makes two studies the same. `space` is its JSON; `signature` is the experiment's, before any trial."""
+    """What makes two studies the same. `space` is its JSON; `signature` is that of the experiment, before any trial."""
 
     experiment: str
     signature: str
@@ -39,23 +52,27 @@ class Terms:
     seed: int
     sampler: SamplerName
     pruner: PrunerName
-    heartbeat: int  # seconds; workers with another would take those that are alive for silent
-
-    @property
-    def steps(self) -> int:
-        """How many values a trial reports in all."""
-        return self.epochs * self.seeds_per_trial
+    heartbeat: int  # seconds; a worker with a shorter one would take the others for dead
 
 
-class LostError(ReproError):
-    """The trial was given to another worker, since this one was silent for too long."""
+@dataclass(frozen=True)
+class Sweep:
+    """What a worker works on."""
+
+    study: str
+    storage: str  # address of the studies; "" for the file beside the tracking store
+    terms: Terms
+    config: RunConfig  # of every trial but for what it draws
+    space: Space
+    trials: int  # that there are to be in all
+    until: float | None  # time.time() after which no trial is begun
 
 
 class Study:
     """A study in a store. Its objective is the mean held-out negative ELBO of a trial's seeds, nats per image."""
 
     def __init__(self, storage: Storage, name: str) -> None:
-        """The study of that name. Raises KeyError if there is none."""
+        """Load a study. Raises KeyError if there is none, UsageError if it was not made by `sweep`."""
         self.storage, self.name = storage, name
         self.optuna = optuna.load_study(study_name=name, storage=storage.rdb)
         attributes = self.optuna.user_attrs
@@ -66,146 +83,123 @@ class Study:
         self.optuna.pruner = _pruner(self.terms)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Its trials in order; of these states only, if any are named."""
-        found = self.storage.patiently(lambda: self.optuna.get_trials(deepcopy=False, states=states or None))
-        return sorted(found, key=lambda trial: trial.number)
+        """Return the trials, in order; only those in one of the states if any are given."""
+        return self.storage.patiently(lambda: self.optuna.get_trials(deepcopy=False, states=states or None))
 
     def best(self) -> list[FrozenTrial]:
-        """Its complete trials, the lowest value first."""
+        """Return the complete trials, the lowest value first."""
         return sorted(self.trials(TrialState.COMPLETE), key=lambda trial: (trial.values[0], trial.number))
 
-    def plan(self, count: int, space: Space) -> int:
-        """Let there be so many trials, those that failed apart; return how many were added."""
-        cells = spaces.cells(space) if self.terms.sampler == "grid" else None
+    def states(self) -> list[str]:
+        """Return the state of each trial."""
+        trials = self.trials()
+        retried = {number for trial in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
+        return [RETRIED if trial.number in retried else STATES[trial.state] for trial in trials]
+
+    def count(self) -> str:
+        """Return how many trials there are in each state, in words."""
+        counted = Counter(self.states())
+        return ", ".join(f"{counted[word]} {word}" for word in (*STATES.values(), RETRIED) if counted[word])
+
+    def is_done(self, count: int) -> bool:
+        """Whether `count` trials, or all of a grid, are complete or pruned."""
+        return not self.trials(*OPEN) and not self._may_begin(count)
+
+    def _may_begin(self, count: int) -> bool:
+        if self.trials(TrialState.WAITING):
+            return True
+        tried = sum(trial.state != TrialState.FAIL for trial in self.trials())
+        return tried < count and self.terms.sampler != "grid"
+
+    def queue_grid(self, space: Space, count: int) -> None:
+        """Queue what has not been tried of a grid, so that there are at most `count` trials."""
+        kinds = spaces.distributions(space)
         with self.storage.locked(self.name):
-            every = self.trials()
-            there = sum(trial.state != TrialState.FAIL for trial in every)
-            if cells is None:
-                new = [optuna.create_trial(state=TrialState.WAITING) for _ in range(count - there)]
-            else:
-                kinds = spaces.as_distributions(space)
-                taken = [trial.params for trial in every if trial.state != TrialState.FAIL]
-                left = [cell for cell in cells if cell not in taken][: max(0, count - there)]
-                new = [optuna.create_trial(state=TrialState.WAITING, params=p, distributions=kinds) for p in left]
-            self.optuna.add_trials(new)
-        return len(new)
+            tried = [trial.params for trial in self.trials() if trial.state != TrialState.FAIL]
+            new = [cell for cell in spaces.cells(space) if cell not in tried][: max(0, count - len(tried))]
+            for cell in new:
+                waiting = optuna.create_trial(state=TrialState.WAITING, params=cell, distributions=kinds)
+                self.optuna.add_trial(waiting)
 
-    def claim(self, owner: str, space: Space) -> Trial | None:
-        """A trial to work on, with what it is to try drawn already, or None if nobody waits for a worker.
+    def claim(self, count: int) -> ExitStack | None:
+        """Take the study's lock, for one trial to be begun; None if `count` trials are begun and none waits.
 
-        One whose worker has gone silent is taken up again, under its own number.
+        The lock, which closing the stack gives back, keeps several workers from beginning more than `count`. Trials of
+        dead workers are queued again before.
         """
-        rdb = self.storage.rdb
-        with self.storage.locked(self.name):
-            for stale in rdb._get_stale_trial_ids(rdb.get_study_id_from_name(self.name)):
-                rdb.set_trial_state_values(stale, TrialState.WAITING)
-            for frozen in self.trials(TrialState.WAITING):
-                trial_id = frozen._trial_id
-                rdb.record_heartbeat(trial_id)  # first: one that runs without any would never count as silent
-                if not rdb.set_trial_state_values(trial_id, TrialState.RUNNING):
-                    continue  # another's: a server that was started again in between has let go of the lock
-                attempts = int(frozen.user_attrs.get(ATTEMPTS, 0)) + 1
-                rdb.set_trial_user_attr(trial_id, OWNER, owner)
-                rdb.set_trial_user_attr(trial_id, ATTEMPTS, attempts)
-                drawn = set(space) <= set(frozen.params)
-                self.optuna.sampler = RandomSampler() if drawn else _sampler(self.terms, frozen.number)
-                trial = Trial(self.optuna, trial_id)
-                if attempts > MOST_ATTEMPTS:
-                    trial.set_user_attr(REASON, f"its worker died {MOST_ATTEMPTS} times")
-                    self.optuna.tell(trial, state=TrialState.FAIL)
-                    continue
-                spaces.draw(trial, space)
-                return trial
+        with ExitStack() as lock:
+            lock.enter_context(self.storage.locked(self.name))
+            fail_stale_trials(self.optuna)
+            for trial in self.trials(TrialState.RUNNING):
+                begun = trial.user_attrs.get(BEGUN, trial.number) == trial.number and OWNER in trial.user_attrs
+                if not begun:  # its worker died under the lock, before the first heartbeat, which Optuna waits for
+                    self._retry(trial.number)
+            if self._may_begin(count):
+                return lock.pop_all()
         return None
 
-    def require_owner(self, trial: Trial, owner: str) -> FrozenTrial:
-        """The trial as it stands. Raises LostError if it is another worker's by now."""
-        frozen = self.storage.patiently(lambda: self.storage.rdb.get_trial(trial._trial_id))
-        if frozen.state == TrialState.WAITING or frozen.user_attrs.get(OWNER) != owner:
-            raise LostError(f"trial {trial.number} was given to another worker, since this one was silent for too long")
-        return frozen
+    def begin(self, trial: Trial, space: Space) -> None:
+        """Draw what a trial is to try, and record this process as its worker. The study's lock has to be held."""
+        self.optuna.sampler = self._sampler(self.trials()[trial.number])
+        spaces.draw(trial, space)
+        trial.set_user_attr(OWNER, f"{socket.gethostname()} {os.getpid()}")
+        trial.set_user_attr(BEGUN, trial.number)
 
-    def give_back(self, trial: Trial, owner: str, seconds: float) -> None:
-        """Let another worker, or a later command, go on with the trial. Raises LostError if one does already."""
+    def hand_back(self, trial: Trial) -> None:
+        """Queue a trial, which this worker does not finish, for another worker or a later command."""
 
-        def back() -> None:
-            trial.set_user_attr(SECONDS, seconds)
-            trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 1) - 1)
-            self.storage.rdb.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-        self._end(trial, owner, back)
-
-    def end(
-        self, trial: Trial, owner: str, state: TrialState, value: float | None, reason: str, seconds: float
-    ) -> None:
-        """The trial is over. Raises LostError if it is another worker's by now."""
-
-        def tell() -> None:
-            trial.set_user_attr(SECONDS, seconds)
-            if reason:
-                trial.set_user_attr(REASON, reason)
-            self.optuna.tell(trial, value, state=state if value is None else None)
-
-        self._end(trial, owner, tell)
-
-    def _end(self, trial: Trial, owner: str, how: Callable[[], Any]) -> None:
-        def whole() -> None:
+        def queue_again() -> None:
             with self.storage.locked(self.name):
-                if not self.require_owner(trial, owner).state.is_finished():  # as an attempt without answer has left it
-                    how()
+                if self.trials()[trial.number].state == TrialState.RUNNING:
+                    self._retry(trial.number)
 
-        self.storage.patiently(whole)
+        self.storage.patiently(queue_again)
+
+    def _retry(self, number: int) -> None:
+        """Fail a trial, and queue another in its place with the same values and attributes."""
+        self.optuna.tell(number, state=TrialState.FAIL)
+        failed = self.optuna.get_trials()[number]
+        if failed.params:
+            RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(self.optuna, failed)
+
+    def _sampler(self, trial: FrozenTrial) -> BaseSampler:
+        """Return the sampler of a trial; its seed is made of the study's seed and of how many trials were drawn before.
+
+        So all workers draw different values, and a study that was cut off goes on as if it had not been.
+        """
+        retried = RetryHeartbeatStaleTrialCallback.retry_history
+        drawn = sum(not retried(each) for each in self.trials()[: trial.number])
+        purpose, index = ("sampler of a retry", trial.number) if retried(trial) else ("sampler", drawn)
+        seed = stream(purpose, self.terms.seed, index).initial_seed() % 2**32
+        match self.terms.sampler:
+            case "tpe":
+                return TPESampler(seed=seed, n_startup_trials=10)
+            case "gp":
+                return GPSampler(seed=seed, n_startup_trials=10)
+            case "cmaes":
+                return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            case "qmc":
+                return QMCSampler(seed=self.terms.seed, scramble=True, warn_independent_sampling=False)
+            case _:
+                return RandomSampler(seed=seed)
 
 
-def join(storage: Storage, name: str, terms: Terms, make_parent: Callable[[], str]) -> Study:
-    """The study of that name and these terms, made if there is none. Raises UsageError if it has other terms."""
+def join(storage: Storage, name: str, terms: Terms, start_parent: Callable[[], str]) -> Study:
+    """Return the study of that name and these terms, made if there is none. Raises UsageError if it has other terms."""
     with storage.locked(name):
-        try:
-            made = optuna.load_study(study_name=name, storage=storage.rdb)
-            begun = TERMS in made.user_attrs or bool(made.get_trials(deepcopy=False))
-        except KeyError:
-            made, begun = None, False
-        if not begun:  # it is new, or its maker was killed before it had terms
-            parent = make_parent()  # before the study: where the tracking store fails there is to be none
-            made = made or optuna.create_study(study_name=name, storage=storage.rdb, direction="minimize")
-            made.set_user_attr(PARENT, parent)
+        made = optuna.create_study(study_name=name, storage=storage.rdb, direction="minimize", load_if_exists=True)
+        if TERMS not in made.user_attrs and not made.get_trials(deepcopy=False):
+            made.set_user_attr(PARENT, start_parent())
             made.set_user_attr(TERMS, asdict(terms))
         study = Study(storage, name)
-    _refuse_other_terms(study, terms)
-    return study
-
-
-def _refuse_other_terms(study: Study, terms: Terms) -> None:
     before, now = asdict(study.terms), asdict(terms)
     changed = [key for key in now if before[key] != now[key]]
     if changed:
         raise UsageError(
-            f"study {study.name!r} exists with other terms; go on with those, or take another --study NAME:",
-            *(f"  {key.replace('_', ' ')}: was {_words(before[key])}, is {_words(now[key])}" for key in changed),
+            f"study {name!r} exists with other terms; go on with those, or take another --study NAME:",
+            *(f"  {key.replace('_', ' ')}: was {before[key]}, is {now[key]}" for key in changed),
         )
-
-
-def _words(value: Any) -> str:
-    """A space without JSON's signs."""
-    if isinstance(value, str) and value.startswith("{"):
-        return ", ".join(f"{key}={each}" for key, each in json.loads(value).items())
-    return str(value)
-
-
-def _sampler(terms: Terms, number: int) -> BaseSampler:
-    """What draws the trial of that number. The seed is of both, so that a study that was cut off goes on the same."""
-    seed = stream("sampler", terms.seed, number).initial_seed() % 2**32
-    match terms.sampler:
-        case "tpe":
-            return TPESampler(seed=seed, n_startup_trials=10)
-        case "gp":
-            return GPSampler(seed=seed, n_startup_trials=10)
-        case "cmaes":
-            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        case "qmc":
-            return QMCSampler(seed=terms.seed, scramble=True, warn_independent_sampling=False)
-        case _:
-            return RandomSampler(seed=seed)
+    return study
 
 
 def _pruner(terms: Terms) -> BasePruner:
@@ -213,6 +207,7 @@ def _pruner(terms: Terms) -> BasePruner:
         case "median":
             return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, terms.epochs // 5))
         case "hyperband":
-            return HyperbandPruner(min_resource=max(1, terms.epochs // 9), max_resource=terms.steps)
+            most = terms.epochs * terms.seeds_per_trial
+            return HyperbandPruner(min_resource=max(1, terms.epochs // 9), max_resource=most)
         case _:
             return NopPruner()

@@ -19,7 +19,8 @@ from repro.analysis.tables import CURVE_COLUMNS, RUN_COLUMNS, Tables
 
 from repro import names, registry
 from repro.errors import ReproError
-from repro.tracking import sweeps as tracked
+from repro.tracking import artifacts
+from repro.tracking import sweep_parent as tracked
 from repro.tracking.store import experiment_id, open_client
 
 LATENTS, RATES = (5, 20), [float(rate) for rate in np.geomspace(1e-4, 1e-2, 6)]
@@ -36,7 +37,7 @@ def trial(
 ) -> None:
     """Track one trial's run."""
     client = open_client()
-    place = tracked.place("mnist_fc", "bowl", parent, number, f"trial {number}")
+    place = tracked.where("mnist_fc", "bowl", parent, number, f"trial {number}")
     run = client.create_run(experiment_id(client, place.experiment), tags=place.tags, run_name=place.run_name)
     metrics = {names.HELDOUT_NEG_ELBO: value, names.RECONSTRUCTION: value - 20, names.KL: 20.0, names.COST: value}
     client.log_batch(
@@ -70,7 +71,8 @@ def finished(parent: str, own: list[float], best: list[float]) -> None:
         common | {"trial": None, "setting": {}, "trial_value": None, "heldout_then": 100.9, "optimism": None,
                   "test_neg_elbo": own},
     ]  # fmt: skip
-    tracked.log_json(parent, names.FINISH_FILE, {"epochs_of_trials": 3, "settings": settings})
+    content = json.dumps({"epochs_of_trials": 3, "settings": settings}).encode()
+    artifacts.log_files(parent, {names.FINISH_FILE: content})
 
 
 def read() -> Sweeps:

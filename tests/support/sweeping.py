@@ -12,23 +12,31 @@ from repro.tracking import reader
 from support.process import client
 
 SPACE: Space = {"optim.lr": LogUniform(1e-4, 1e-1), "model.latent": Choice(2, 3, 5)}
-OPTIONS = ["--data", "stand-in", "--threads", "1", "--epochs", "2"]
 SEARCHED = [word for key, each in SPACE.items() for word in ("--space", f"{key}={each}")]
-COMMAND = ["sweep", "small.py", *OPTIONS, *SEARCHED]
+OPTIONS = ["--data", "stand-in", "--threads", "1", "--epochs", "2"]
+COMMAND = ["sweep", "run", "small.py", *OPTIONS, *SEARCHED]
 
 
 def sweep(*options: str) -> int:
     return cli.main([*COMMAND, *options])
 
 
+def retrain(*options: str) -> int:
+    return cli.main(["sweep", "retrain", "small.py", "--data", "stand-in", "--threads", "1", *options])
+
+
 def trials(name: str = "small") -> list[dict[str, Any]]:
-    return status.trials("", 15, name)
+    return [dict(row) for row in status.trials("", name)]
+
+
+def live(name: str = "small") -> list[dict[str, Any]]:
+    """The trials that were not retried under another number."""
+    return [row for row in trials(name) if row["state"] != "retried"]
 
 
 def tried(name: str = "small") -> list[tuple[Any, ...]]:
     """What a study has tried, in order, and what came of it."""
-    keys = ("trial", "state", "value", *SPACE, "epochs")
-    return [tuple(row[key] for key in keys) for row in trials(name)]
+    return [tuple(row[key] for key in ("state", "value", *SPACE, "epochs")) for row in live(name)]
 
 
 def runs_of(row: dict[str, Any], folder: Path) -> list[Run]:
@@ -43,16 +51,17 @@ def curve(run: Run, folder: Path) -> list[float]:
 
 
 def agree(folder: Path, name: str = "small") -> None:
-    """The store of studies, what `--status` prints of it, and the tracking store say the same of every trial."""
-    rows = trials(name)
-    every = reader.runs("small sweeps")
+    """The store of studies, what `sweep status` prints of it, and the tracking store say the same of every trial."""
+    rows = live(name)
     for row in rows:
         (run,) = runs_of(row, folder)
         assert run.data.tags[names.TRIAL_STATE] == row["state"]
         assert (run.data.tags[names.TRIAL], run.data.tags[names.SWEEP]) == (str(row["trial"]), name)
+        assert run.info.run_name == f"trial {row['trial']}"
         assert run.data.tags.get(names.ERROR, "-") in (row["reason"], "-")
         assert run.info.status != "RUNNING"
         if row["state"] == "complete":
             assert (run.info.status, curve(run, folder)[-1]) == ("FINISHED", row["value"])
-    live = [run for run in every if run.tags[names.SWEEP] == name and run.tags[names.TRIAL_STATE] != "abandoned"]
-    assert sorted(run.run_id for run in live) == sorted(row["runs"] for row in rows), "each trial has one run"
+    tracked = [run for run in reader.runs("small sweeps") if run.tags[names.SWEEP] == name]
+    kept = [run.run_id for run in tracked if run.tags[names.TRIAL_STATE] != "abandoned"]
+    assert sorted(kept) == sorted(row["runs"] for row in rows), "each trial has one run"

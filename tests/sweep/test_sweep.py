@@ -1,4 +1,4 @@
-"""Sweeps with a tiny network: what is drawn, kept, pruned, taken up again, and never looked at."""
+"""Sweeps with a tiny network: what is drawn, kept, pruned, taken up again, retrained, and never looked at."""
 
 import itertools
 import json
@@ -15,64 +15,40 @@ from typing import Any
 
 import optuna
 import pytest
-import torch
-from optuna.trial import TrialState
+from mlflow.exceptions import MlflowException
+from optuna.trial import TrialState, create_trial
 from support.process import client, started, wait_for
-from support.sweeping import COMMAND, OPTIONS, SEARCHED, SPACE, agree, curve, runs_of, sweep, trials, tried
+from support.sweeping import (
+    COMMAND,
+    OPTIONS,
+    SEARCHED,
+    SPACE,
+    agree,
+    curve,
+    live,
+    retrain,
+    runs_of,
+    sweep,
+    trials,
+    tried,
+)  # fmt: skip
 
-from repro import cli, names
+from repro import cli, names, registry
 from repro.data import load
 from repro.runs import run_dir, seeds
-from repro.spec import Data
+from repro.sweep import space as spaces
 from repro.sweep import status
 from repro.sweep.storage import Storage
 from repro.sweep.study import Study
-from repro.tracking import reader
+from repro.tracking import reader, sweep_parent
 from repro.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("small_file")
 
 
 @pytest.fixture(autouse=True)
-def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("repro.sweep.sweep.figures", lambda _: {})
-
-
-def test_the_same_command_gives_the_same_trials_whole_or_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = ["--trials", "7", "--epochs", "3"]
-    assert sweep(*whole) == 0
-    assert len(set(tried())) == 7
-    assert {row["state"] for row in trials()} <= {"complete", "pruned"}
-    agree(tmp_path)
-    expected = tried()
-
-    other = tmp_path / "other"
-    other.mkdir()
-    shutil.copy(tmp_path / "small.py", other)
-    monkeypatch.chdir(other)
-    reported = Study._end
-    ended: list[int] = []
-
-    def interrupting(self: Study, trial: Any, *arguments: Any) -> None:
-        reported(self, trial, *arguments)
-        ended.append(trial.number)
-        if ended in ([0, 1], [0, 1, 2, 3, 4, 5]):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Study, "_end", interrupting)
-    capsys.readouterr()
-    assert sweep(*whole) == 130
-    assert "go on: the same command again" in capsys.readouterr().out
-    assert [row["state"] for row in trials()] == ["complete"] * 2 + ["waiting"] * 5
-    assert client(other).get_run(status.studies("", 15)[0]["mlflow_run"]).info.status == "KILLED"
-    assert cli.main(["sweep", "small.py", *OPTIONS, *SEARCHED[2:], *SEARCHED[:2], *whole]) == 130, "in another order"
-    assert sweep(*whole) == 0
-    assert tried() == expected
-    parent = client(other).get_run(status.studies("", 15)[0]["mlflow_run"])
-    best = min(trials(), key=lambda row: row["value"] or 1e9)
-    assert (parent.info.status, parent.data.tags[names.BEST + "trial"]) == ("FINISHED", str(best["trial"]))
+def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repro.sweep.run.plots", lambda _: {"history.png": b"a picture"})
 
 
 def in_epoch(monkeypatch: pytest.MonkeyPatch, count: int, act: Callable[[], Any]) -> None:
@@ -88,75 +64,96 @@ def in_epoch(monkeypatch: pytest.MonkeyPatch, count: int, act: Callable[[], Any]
     monkeypatch.setattr(Trainer, "epoch", watched)
 
 
-SHORT = ["--trials", "2", "--epochs", "6", "--pruner", "none", "--sampler", "qmc"]
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_in_the_middle_of_a_trial_costs_no_epoch(
+def parent_of(folder: Path) -> Any:
+    return client(folder).get_run(str(status.studies("")[0]["mlflow_run"]))
+
+
+SHORT = ["--trials", "2", "--epochs", "3", "--pruner", "none"]
+
+
+def test_an_interrupted_sweep_goes_on_from_the_checkpoint_to_the_same_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    in_epoch(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    assert sweep(*SHORT) == 130
-    before = trials()
-    assert [(row["state"], row["epochs"]) for row in before] == [("waiting", 3), ("waiting", 0)]
-    (run,) = runs_of(before[0], tmp_path)
-    assert (run.info.status, run.data.tags[names.TRIAL_STATE]) == ("KILLED", "waiting")
+    assert sweep("--trials", "3") == 0
+    assert [row["state"] for row in trials()] == ["complete"] * 3
+    expected, parent = tried(), parent_of(tmp_path)
+    best = min(trials(), key=lambda row: row["value"])
+    assert (parent.info.status, parent.data.tags[names.BEST + "trial"]) == ("FINISHED", str(best["trial"]))
+    figures = client(tmp_path).list_artifacts(parent.info.run_id, "figures")
+    assert [item.path for item in figures] == ["figures/history.png"]
+
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(tmp_path / "small.py", other)
+    monkeypatch.chdir(other)
+    in_epoch(monkeypatch, 3, interrupt)
     capsys.readouterr()
-    assert cli.main(["sweep", "--status", "--study", "small"]) == 0
-    _, row, rest = capsys.readouterr().out.splitlines()
-    assert (row.split()[:2], rest) == (["0", "waiting"], "not begun: 1")
-    assert sweep(*SHORT) == 0
-    assert trials()[0]["runs"] == before[0]["runs"]
-    agree(tmp_path)
-    assert all(len(curve(runs_of(row, tmp_path)[0], tmp_path)) == 6 for row in trials())
-    assert sweep(*SHORT, "--study", "whole") == 0
-    assert tried() == tried("whole"), "also where each draw is the next of a sequence"
+    assert sweep("--trials", "3") == 130
+    printed = capsys.readouterr().out
+    assert "study small: 1 complete, 1 waiting, 1 retried" in printed
+    assert "go on: the same command again" in printed
+    _, retried, waiting = trials()
+    assert (retried["epochs"], waiting["epochs"], retried["runs"]) == (1, 1, waiting["runs"])
+    (run,) = runs_of(waiting, other)
+    assert (run.info.status, run.data.tags[names.TRIAL_STATE]) == ("KILLED", "waiting")
+    assert parent_of(other).info.status == "KILLED"
+    assert cli.main(["sweep", "small.py", *SEARCHED[2:], *SEARCHED[:2], *OPTIONS, "--trials", "3"]) == 0, "short form"
+    assert tried() == expected
+    assert live()[1]["runs"] == waiting["runs"], "the same run goes on"
+    agree(other)
+    assert [len(curve(runs_of(row, other)[0], other)) for row in live()] == [2, 2, 2]
+    assert parent_of(other).info.status == "FINISHED"
 
 
 def test_a_run_that_a_silent_worker_still_holds_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_epoch(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    in_epoch(monkeypatch, 2, interrupt)
     assert sweep(*SHORT) == 130
     held = trials()[0]["runs"]
     with run_dir.locked(held):
         assert sweep(*SHORT) == 0
-    assert [row["state"] for row in trials()] == ["complete"] * 2
-    assert trials()[0]["runs"] != held
+    assert [row["state"] for row in live()] == ["complete"] * 2
+    assert held not in {row["runs"] for row in live()}
     agree(tmp_path)
     assert reader.run(held).tags[names.TRIAL_STATE] == "abandoned"
+    assert "could not get at the checkpoints" in reader.run(held).tags[names.ERROR]
 
 
 def test_a_worker_whose_trial_was_given_away_goes_on_with_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def give_away() -> None:
-        storage = Storage("", 1)
-        (row,) = (row for row in Study(storage, "small").trials() if row.state == TrialState.RUNNING)
-        storage.rdb.set_trial_user_attr(row._trial_id, "owner", "another, which dies")
+        study = Study(Storage("", 60), "small")
+        study.storage.rdb.grace_period = -1  # as if this worker had been silent
+        optuna.storages.fail_stale_trials(study.optuna)
 
-    in_epoch(monkeypatch, 3, give_away)
-    assert sweep(*SHORT, "--heartbeat", "1") == 0
+    in_epoch(monkeypatch, 2, give_away)
+    assert sweep(*SHORT) == 0
     printed = capsys.readouterr()
     assert "note: trial 0 was given to another worker, since this one was silent for too long" in printed.err
-    assert "a trial of another worker is still running, to be taken up if they go silent" in printed.out
-    assert [row["state"] for row in trials()] == ["complete"] * 2
+    assert [row["state"] for row in trials()] == ["retried", "complete", "complete"]
     agree(tmp_path)
-    assert len(curve(runs_of(trials()[0], tmp_path)[0], tmp_path)) == 6
+    assert [len(curve(runs_of(row, tmp_path)[0], tmp_path)) for row in live()] == [3, 3]
 
 
 def test_a_study_grows_and_keeps_its_terms(capsys: pytest.CaptureFixture[str]) -> None:
-    for count, there in ((3, 3), (5, 5), (5, 5), (2, 5)):
+    assert sweep("--timeout", "0") == 0
+    printed = capsys.readouterr().out
+    assert "study small: no trials" in printed
+    assert "go on: the same command again" in printed
+    for count, there in ((1, 1), (2, 2), (2, 2), (1, 2)):
         assert sweep("--trials", str(count)) == 0
         assert len(trials()) == there
-    assert "study 'small' has its 5 trials; --trials 10 would add to them" in capsys.readouterr().out
+    assert "study 'small' has its 2 trials; --trials 4 would add to them" in capsys.readouterr().out
     before = tried()
     others = {
         ("--epochs", "3"): "epochs: was 2, is 3",
-        ("--seed", "1"): "seed: was 0, is 1",
-        ("--sampler", "random"): "sampler: was tpe, is random",
-        ("--pruner", "none"): "pruner: was median, is none",
-        ("--seeds-per-trial", "2"): "seeds per trial: was 1, is 2",
         ("--heartbeat", "20"): "heartbeat: was 15, is 20",
-        ("--space", "model.latent=2,3"): "space: was model.latent=2,3,5, optim.lr=log:0.0001:0.1, is model.latent=2,3, "
-        "optim.lr=log:0.0001:0.1",
+        ("--space", "model.latent=2,3"): f'space: was {spaces.dumped(SPACE)}, is {{"model.latent": "2,3", '
+        '"optim.lr": "log:0.0001:0.1"}',
     }
     for options, said in others.items():
         assert sweep(*options) == 2
@@ -169,14 +166,7 @@ def test_a_study_grows_and_keeps_its_terms(capsys: pytest.CaptureFixture[str]) -
     optuna.create_study(study_name="plain", storage=f"sqlite:///{Path('mlruns/optuna.db').resolve()}").ask()
     assert sweep("--study", "plain") == 2
     assert "study 'plain' in sqlite:///" in capsys.readouterr().err
-    assert [row["study"] for row in status.studies("", 15)] == ["small"]
-
-
-def processes_of(parent: int) -> Iterator[int]:
-    """Its workers."""
-    for text in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        if b"spawn_main" in Path(f"/proc/{text}/cmdline").read_bytes():
-            yield int(text)
+    assert [row["study"] for row in status.studies("")] == ["small"]
 
 
 def worker_of(row: dict[str, Any]) -> int:
@@ -203,25 +193,24 @@ def test_a_killed_workers_trial_is_taken_up_by_the_other(two_workers: subprocess
         assert time.monotonic() < end
         time.sleep(0.05)
     victim = worker_of(busy[0])
-    assert victim in processes_of(two_workers.pid)
+    assert victim != two_workers.pid
     os.kill(victim, signal.SIGKILL)
     trained = trials()[busy[0]["trial"]]["epochs"]
     assert two_workers.wait(240) == 1
     output = (tmp_path / "output.txt").read_text()
-    assert "was ended by signal 9; the others have gone on with its trial" in output
+    assert "was ended by signal 9; the others go on with its trial" in output
     assert "Traceback" not in output
-    assert [row["state"] for row in trials()] == ["complete"] * 3
+    assert [row["state"] for row in live()] == ["complete"] * 3
     agree(tmp_path)
-    assert [len(curve(runs_of(row, tmp_path)[0], tmp_path)) for row in trials()] == [40] * 3
-    taken = trials()[busy[0]["trial"]]
+    assert [len(curve(runs_of(row, tmp_path)[0], tmp_path)) for row in live()] == [40] * 3
     assert 5 <= trained < 40
-    assert (taken["runs"], worker_of(taken) == victim) == (busy[0]["runs"], False), "from its checkpoint"
+    (again,) = [row for row in live() if row["runs"] == busy[0]["runs"]]
+    assert (again["trial"] > busy[0]["trial"], worker_of(again) == victim) == (True, False), "from its checkpoint"
     assert len(reader.runs("small sweeps")) == 3
 
 
 def test_a_cost_that_is_no_number_prunes_the_trial_alone(tmp_path: Path) -> None:
-    options = ["--sampler", "grid", "--space", "optim.lr=1000,0.01", "--space", "model.latent=2"]
-    assert sweep(*options) == 0
+    assert sweep("--sampler", "grid", "--space", "optim.lr=1000,0.01", "--space", "model.latent=2") == 0
     first, second = trials()
     assert (first["state"], first["optim.lr"], first["value"]) == ("pruned", 1000, None)
     assert "the cost is not finite at epoch 1" in first["reason"]
@@ -233,10 +222,9 @@ def test_a_cost_that_is_no_number_prunes_the_trial_alone(tmp_path: Path) -> None
 
 def test_a_trial_that_is_worse_than_the_median_is_pruned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rates = "0.03,0.02,0.01,0.04,0.05,0.0001"
-    options = ["--sampler", "grid", "--space", f"optim.lr={rates}", "--space", "model.latent=2", "--epochs", "3"]
-    assert sweep(*options, "--trials", "6") == 0
+    assert sweep("--sampler", "grid", "--space", f"optim.lr={rates}", "--space", "model.latent=2") == 0
     capsys.readouterr()
-    assert cli.main(["sweep", "--status", "--study", "small", "--json"]) == 0
+    assert cli.main(["sweep", "status", "small", "--json"]) == 0
     *good, bad = json.loads(capsys.readouterr().out)
     assert [row["state"] for row in good] == ["complete"] * 5
     assert (bad["state"], bad["epochs"]) == ("pruned", 1)
@@ -248,24 +236,26 @@ def test_a_trial_that_is_worse_than_the_median_is_pruned(tmp_path: Path, capsys:
     agree(tmp_path)
 
 
+def test_three_failures_in_a_row_stop_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("the cable is out")
+
+    monkeypatch.setattr(Trainer, "epoch", fail)
+    assert sweep("--trials", "9") == 1
+    assert "3 trials in a row have failed; this worker stops" in capsys.readouterr().err
+    assert [(row["state"], row["reason"]) for row in trials()] == [("failed", "the cable is out")] * 3
+    agree(tmp_path)
+
+
 def test_trials_see_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Trainer) -> None:
         raise AssertionError("the test images were looked at")
 
     monkeypatch.setattr(Trainer, "test", refuse)
     (tmp_path / "small.py").write_text((tmp_path / "small.py").read_text().replace(", holdout=5000", ""))
-    drawn: list[torch.Tensor] = []
-    of = Trainer.__init__
-
-    def watched(self: Trainer, *arguments: Any) -> None:
-        of(self, *arguments)
-        drawn.append(self.heldout_images)
-
-    monkeypatch.setattr(Trainer, "__init__", watched)
-    assert sweep("--trials", "2") == 0
-    dataset = load(Data("mnist", holdout=5000), "stand-in")
-    assert len(drawn) == 2
-    assert all(torch.equal(images, dataset.heldout) for images in drawn)
+    assert sweep("--trials", "1", "--epochs", "1") == 0
     for row in trials():
         (run,) = runs_of(row, tmp_path)
         assert run.data.params["data.holdout"] == "5000"
@@ -274,57 +264,54 @@ def test_trials_see_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert not [item for item in client(tmp_path).list_artifacts(run.info.run_id) if item.path.endswith(".png")]
 
 
-def test_finish_retrains_the_best_on_fresh_seeds_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep("--finish") == 2
-    assert "error: no study 'small' to finish; python -m repro sweep --status lists them\n" in capsys.readouterr().err
-    assert sweep("--timeout", "0") == 0
-    capsys.readouterr()
-    assert sweep("--finish") == 2
-    assert capsys.readouterr().err == (
-        "error: study 'small' has no complete trial yet; the same command without --finish goes on\n"
-    )
-    assert sweep("--trials", "3") == 0
-    finish = [*COMMAND, "--finish", "--best", "1", "--seeds", "2", "--json"]
-    capsys.readouterr()
-    assert cli.main(finish) == 0
-    printed = capsys.readouterr().out
-    best, own = json.loads(printed)
-    chosen = min((row for row in trials() if row["value"]), key=lambda row: row["value"])
-    assert (best["trial"], best["trial_value"]) == (chosen["trial"], chosen["value"])
+@pytest.fixture
+def earlier(small_file: Path) -> Study:
+    """A study as earlier versions left it: each trial waited in a queue, and kept its number when it was taken up."""
+    entry = registry.load(small_file)
+    storage = Storage("", 15)
+    made = optuna.create_study(study_name="small", storage=storage.rdb)
+    made.set_user_attr("mlflow_run_id", sweep_parent.start_parent("small", "small", {"epochs": "1"}))
+    terms = {"experiment": "small", "signature": entry.spec.signature, "space": spaces.dumped(SPACE), "epochs": 1}
+    terms |= {"fingerprint": load(entry.spec.data, "stand-in").fingerprint, "seeds_per_trial": 1, "seed": 0}
+    made.set_user_attr("terms", terms | {"sampler": "tpe", "pruner": "median", "heartbeat": 15})
+    kinds = spaces.distributions(SPACE)
+    for number, value in enumerate((300.0, 250.0)):
+        attributes = {"owner": "host 12 abcdef", "attempts": 2, "seconds": 1.5, "run.0": f"{number}" * 32}
+        params = {"optim.lr": 0.002, "model.latent": 2 + number}
+        made.add_trial(create_trial(value=value, params=params, distributions=kinds, user_attrs=attributes))
+    made.add_trial(create_trial(state=TrialState.WAITING))
+    return Study(storage, "small")
+
+
+def test_a_study_of_an_earlier_version_is_listed_and_goes_on(
+    earlier: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sweep", "status", "--experiment", "small", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["complete"], row["waiting"], row["best"], row["trial"]) == (2, 1, 250.0, 1)
+    first, _, waiting = trials()
+    assert (first["runs"], first["worker"], waiting["runs"]) == ("0" * 32, "host 12 abcdef", None)
+    assert sweep("--epochs", "1", "--trials", "3") == 0
+    assert [row["state"] for row in trials()] == ["complete"] * 3
+    assert runs_of(trials()[2], tmp_path)[0].data.tags[names.TRIAL] == "2"
+
+
+def test_retrain_trains_the_best_on_fresh_seeds_once_and_compares_what_has_finished(
+    earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--best", "1", "--seeds", "2", "--json"]
+    assert retrain(*command) == 0
+    best, own = json.loads(capsys.readouterr().out)
+    assert (best["trial"], best["trial_value"]) == (1, 250.0)
     assert (own["trial"], own["setting"], own["optimism"]) == (None, {}, None)
     runs = [client(tmp_path).get_run(run_id) for run_id in best["runs"]]
     assert [run.data.params[names.SEED] for run in runs] == ["1", "2"], "no trial had these"
     assert {run.data.params["training.epochs"] for run in runs} == {"3"}
-    assert all(run.data.params[key] == str(chosen[key]) for run in runs for key in SPACE)
-    then = [curve(run, tmp_path)[1] for run in runs]
-    assert best["optimism"] == pytest.approx(fmean(then) - chosen["value"])
+    assert {(run.data.params["optim.lr"], run.data.params["model.latent"]) for run in runs} == {("0.002", "3")}
+    assert best["optimism"] == pytest.approx(fmean(curve(run, tmp_path)[0] for run in runs) - 250)
     assert best["test_neg_elbo"] == [run.data.metrics[names.TEST_NEG_ELBO] for run in runs]
-    parent = status.studies("", 15)[0]["mlflow_run"]
-    assert "finish.json" in [item.path for item in client(tmp_path).list_artifacts(parent)]
+    assert "finish.json" in [item.path for item in client(tmp_path).list_artifacts(earlier.parent)]
     count = len(list((tmp_path / "mlruns/runs").iterdir()))
-    assert cli.main(finish) == 0
-    assert json.loads(capsys.readouterr().out) == [best, own]
-    assert len(list((tmp_path / "mlruns/runs").iterdir())) == count
-    attributes = Study(Storage("", 15), "small").optuna
-    terms = attributes.user_attrs["terms"]
-    attributes.set_user_attr("terms", terms | {"fingerprint": "0"})
-    assert cli.main(finish) == 2
-    assert "error: study 'small' chose by other data than stand-in: " in capsys.readouterr().err
-    attributes.set_user_attr("terms", terms)
-    other = tmp_path / "small.py"
-    other.write_text(other.read_text().replace("Dense(16)", "Dense(15)"))
-    assert cli.main(finish) == 2
-    assert "error: study 'small' was of another spec of small" in capsys.readouterr().err
-
-
-def test_an_interrupted_finish_compares_what_has_finished(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    finish = [*COMMAND, "--finish", "--best", "1", "--seeds", "1", "--json"]
-    assert sweep("--trials", "1") == 0
-    capsys.readouterr()
-    assert cli.main(finish) == 0
-    whole = json.loads(capsys.readouterr().out)
     train, trained = seeds.run, []
 
     def interrupted(*arguments: Any) -> seeds.SeedsResult:
@@ -332,11 +319,34 @@ def test_an_interrupted_finish_compares_what_has_finished(
         return replace(train(*arguments), exit_code=130)
 
     monkeypatch.setattr(seeds, "run", interrupted)
-    assert cli.main(finish) == 130
+    assert retrain(*command) == 130
     printed = capsys.readouterr()
-    assert json.loads(printed.out) == whole
-    assert len(trained) == 1, "nothing is begun any more"
+    assert (json.loads(printed.out), len(trained)) == ([best, own], 1), "nothing is begun any more"
     assert "go on: the same command again" in printed.err
+    assert len(list((tmp_path / "mlruns/runs").iterdir())) == count
+
+
+def test_retrain_refuses_another_study_spec_and_data(
+    earlier: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = earlier.optuna.user_attrs["terms"]
+    refused = {
+        "experiment": ("large", "study 'small' is of large, not of small"),
+        "signature": ("0", "study 'small' was of another spec of small"),
+        "fingerprint": ("0", "study 'small' chose by other data than stand-in: "),
+    }
+    for key, (value, said) in refused.items():
+        earlier.optuna.set_user_attr("terms", terms | {key: value})
+        assert retrain() == 2
+        assert f"error: {said}" in capsys.readouterr().err
+    assert retrain("--study", "other") == 2
+    lost = "error: no study 'other' to retrain; python -m repro sweep status lists them\n"
+    assert lost in capsys.readouterr().err
+    empty = optuna.create_study(study_name="empty", storage=earlier.storage.rdb)
+    empty.set_user_attr("terms", terms)
+    assert retrain("--study", "empty") == 2
+    assert capsys.readouterr().err == "error: study 'empty' has no complete trial yet; sweep run goes on with it\n"
+    assert not (tmp_path / "mlruns/runs").exists()
 
 
 def test_a_trials_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
@@ -348,25 +358,23 @@ def test_a_trials_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
     assert last[0] != last[1]
     assert row["value"] == fmean(last)
     assert row["epochs"] == 4
-    reports = Study(Storage("", 15), "small").trials()[0].intermediate_values
-    assert reports == pytest.approx({1: curve(runs[0], tmp_path)[0], 2: last[0], 4: row["value"],
-                                     3: fmean([last[0], curve(runs[1], tmp_path)[0]])})  # fmt: skip
+    third = fmean([last[0], curve(runs[1], tmp_path)[0]])
+    reports = Study(Storage(""), "small").trials()[0].intermediate_values
+    assert reports == pytest.approx({1: curve(runs[0], tmp_path)[0], 2: last[0], 3: third, 4: row["value"]})
 
 
-def test_no_time_begins_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep("--timeout", "0", "--trials", "4") == 0
-    printed = capsys.readouterr().out
-    assert "study small: 4 waiting" in printed
-    assert "go on: the same command again" in printed
-    assert [(row["state"], row["runs"]) for row in trials()] == [("waiting", None)] * 4
-    assert not (tmp_path / "mlruns/runs").exists()
+def test_a_tracking_store_that_does_not_answer_costs_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise MlflowException("away")
 
-
-def test_a_finished_study_draws_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("REPRO_OFFLINE", "1")
-    assert sweep("--trials", "3", "--epochs", "1") == 0
-    parent = status.studies("", 15)[0]["mlflow_run"]
-    found = {item.path for item in client(tmp_path).list_artifacts(parent, "figures")}
-    assert {"figures/history.png", "figures/slice.png", "figures/importances.png"} <= found
+    monkeypatch.setattr("repro.sweep.storage.PAUSES", ())
+    with monkeypatch.context() as patch:
+        patch.setattr("repro.tracking.write.experiment_id", away)
+        assert sweep(*SHORT) == 1
+    assert "error: no run can be started in " in capsys.readouterr().err
+    assert [row["state"] for row in trials()] == ["retried", "waiting"]
+    assert sweep(*SHORT) == 0
+    assert [row["state"] for row in live()] == ["complete"] * 2
+    agree(tmp_path)

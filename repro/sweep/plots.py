@@ -1,0 +1,35 @@
+"""Optuna's standard plots of a study, as PNG."""
+
+import io
+import logging
+import warnings
+
+import numpy as np
+import optuna
+from matplotlib import pyplot as plt
+from optuna.visualization import matplotlib as visualization
+
+log = logging.getLogger(__name__)
+
+PLOTS = ("optimization_history", "param_importances", "slice", "contour", "parallel_coordinate", "edf",
+         "intermediate_values")  # fmt: skip
+
+
+def plots(study: optuna.Study) -> dict[str, bytes]:
+    """Return the plots that the study has enough trials for, by file name."""
+    plt.switch_backend("agg")
+    found = {}
+    for name in PLOTS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                drawn = getattr(visualization, f"plot_{name}")(study)
+                figure = np.ravel(drawn)[0].figure  # of axes, or of an array of axes
+                out = io.BytesIO()
+                figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
+            except (ValueError, RuntimeError) as error:  # too few trials, or all alike
+                log.info("%s: %s", name, error)
+            else:
+                found[f"{name}.png"] = out.getvalue()
+        plt.close("all")
+    return found

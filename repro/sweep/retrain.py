@@ -1,0 +1,143 @@
+"""`sweep retrain`: the best settings of a study and the experiment's own, at full length on fresh seeds.
+
+Only here are the test images looked at. The best trial's value is the lowest of many, and so too low to be true:
+training its settings again with other seeds shows how much of it was luck.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
+from statistics import fmean, stdev
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from repro import names
+from repro.data import Dataset
+from repro.errors import UsageError
+from repro.runs import seeds
+from repro.runs.config import RunConfig
+from repro.runs.result import RunResult
+from repro.sweep import space as spaces
+from repro.sweep.objective import with_values
+from repro.sweep.run import load_data, survive_store
+from repro.sweep.storage import existing
+from repro.sweep.study import Study
+from repro.terminal import say, table
+from repro.tracking import artifacts, reader, sweep_parent
+
+OWN = "the experiment's own"
+
+
+Row = dict[str, Any]
+"""What came of a setting: the keys are those of `_row`, and of the file that is logged."""
+
+
+def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs: int, as_json: bool = False) -> int:
+    """Retrain the `best` settings of study `name` on `fresh` seeds each, and compare; return the exit code.
+
+    Runs that have finished are left alone. After an interrupt, what has finished is compared. `config` is the
+    experiment's own. Raises UsageError if there is no such study, if it is of another experiment, spec or data, or if
+    it has no complete trial.
+    """
+    study = _load(name, url)
+    config, dataset = load_data(config)
+    _require_same(study, config, dataset)
+    first = study.terms.seed + study.terms.seeds_per_trial
+    numbers = range(first, first + fresh)
+    found: list[Row] = []
+    code = 0
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # JSON is to be all of the output
+        for trial in (*study.best()[:best], None):
+            setting = with_values(config, trial.params) if trial else config
+            if code >= 128:
+                found.append(_row(study, trial, seeds.finished(setting, dataset, numbers)))
+                continue
+            say(f"\ntrial {trial.number}: {spaces.shown(trial.params)}" if trial else f"\n{OWN}")
+            result = seeds.run(setting, dataset, numbers, jobs)
+            code = result.exit_code or code
+            if result.parent_run_id:
+                sweep_parent.add_child(study.parent, result.parent_run_id, study.name)
+            found.append(_row(study, trial, result.runs))
+    _conclude(study, found, as_json)
+    if code >= 128:
+        say("go on: the same command again", error=as_json)
+    return code
+
+
+def _load(name: str, url: str) -> Study:
+    storage = existing(url)
+    with suppress(KeyError):
+        if storage:
+            return Study(storage, name)
+    raise UsageError(f"no study {name!r} to retrain; python -m repro sweep status lists them")
+
+
+def _require_same(study: Study, config: RunConfig, dataset: Dataset) -> None:
+    terms, entry = study.terms, config.entry
+    faults = []
+    if terms.experiment != entry.name:
+        faults.append(f"study {study.name!r} is of {terms.experiment}, not of {entry.name}; name that, or --study NAME")
+    elif terms.signature != entry.spec.signature:
+        faults.append(f"study {study.name!r} was of another spec of {entry.name}, {terms.signature}; now it is "
+                      f"{entry.spec.signature}")  # fmt: skip
+    if terms.fingerprint != dataset.fingerprint:
+        faults.append(f"study {study.name!r} chose by other data than {dataset.origin}; name that with --data-dir")
+    if not faults and not study.best():
+        faults.append(f"study {study.name!r} has no complete trial yet; sweep run goes on with it")
+    if faults:
+        raise UsageError(*faults)
+
+
+def _row(study: Study, trial: FrozenTrial | None, runs: Sequence[RunResult]) -> Row:
+    """Return what came of a setting. Costs are in nats per image, means over the seeds that have finished."""
+    done = [run for run in runs if run.status == "FINISHED"]
+    curves = [reader.history(run.run_id, names.HELDOUT_NEG_ELBO) for run in done]
+    then = _mean([curve.get(study.terms.epochs) for curve in curves])
+    value = trial.value if trial else None
+    return {
+        "trial": trial.number if trial else None,
+        "setting": dict(trial.params) if trial else {},
+        "seeds": [run.seed for run in done],
+        "runs": [run.run_id for run in done],
+        "trial_value": value,  # the trial's own held-out negative ELBO
+        "heldout_then": then,  # the same quantity at the same epoch, on fresh seeds
+        "cost": _mean([run.cost for run in done]),
+        "test_neg_elbo": [run.test_neg_elbo for run in done if run.test_neg_elbo is not None],
+        "optimism": None if then is None or value is None else then - value,  # by how much `value` was too low
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _conclude(study: Study, found: list[Row], as_json: bool) -> None:
+    """Log what came of each setting to the study's parent, and print it."""
+    with survive_store():
+        what = {"epochs_of_trials": study.terms.epochs, "settings": found}
+        artifacts.log_files(study.parent, {names.FINISH_FILE: json.dumps(what, indent=2).encode()})
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    say(f"\nstudy {study.name}, retrained on fresh seeds; nats per image")
+    shown = []
+    for row in found:
+        tests = row["test_neg_elbo"]
+        shown.append(
+            {
+                "setting": OWN if row["trial"] is None else f"trial {row['trial']}: {spaces.shown(row['setting'])}",
+                "seeds": len(row["seeds"]),
+                "trial": row["trial_value"],
+                f"same, epoch {study.terms.epochs}": row["heldout_then"],
+                "optimism": row["optimism"],
+                "final_cost": row["cost"],
+                "test_neg_elbo": _mean(tests),
+                "+-": stdev(tests) if len(tests) > 1 else None,
+            }
+        )
+    table(shown)
+    say("trial: the held-out negative ELBO that it was chosen for; optimism: how much higher fresh seeds are by then")
+    say("+- is the standard deviation over seeds of the test negative ELBO")

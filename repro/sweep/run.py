@@ -1,0 +1,236 @@
+"""`sweep run`: the study, its parent run, its workers, and what came of it."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from repro import names
+from repro.data import Dataset
+from repro.errors import ReproError, UsageError
+from repro.runs import run_dir, runner
+from repro.runs.config import RunConfig
+from repro.runs.parallel import Channel, run_all
+from repro.signals import Interrupted, interruptible
+from repro.spec import Data, Space
+from repro.sweep import space as spaces
+from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, runs_of, with_assignments
+from repro.sweep.plots import plots
+from repro.sweep.storage import Storage
+from repro.sweep.study import REASON, Study, Sweep, join
+from repro.terminal import say
+from repro.text import plural
+from repro.tracking import artifacts, sweep_parent
+from repro.tracking.store import StoreError
+
+HOLDOUT = 5000  # images that are taken out of training if the experiment holds out none
+FAILURES_IN_A_ROW = 3  # trials, after which a worker stops
+PAUSE = 1.0  # seconds between two looks for a trial to begin
+
+
+def run(sweep: Sweep, jobs: int) -> int:
+    """Run trials until there are as many as asked for; return the exit code. Given again, it goes on.
+
+    `sweep.config` is the experiment's own, and `sweep.terms` lack the fingerprint of the data. Raises UsageError for
+    terms that cannot be, DataError, StorageError and StoreError.
+    """
+    if sweep.terms.sampler == "grid":
+        spaces.cells(sweep.space)
+    if sweep.terms.sampler == "cmaes" and find_spec("cmaes") is None:  # Optuna looks for it at the second trial
+        raise UsageError("--sampler cmaes: needs the package cmaes; pip install cmaes")
+    config, dataset = load_data(sweep.config)
+    config = replace(with_assignments(config, f"training.epochs={sweep.terms.epochs}"), trial=True)
+    sweep = replace(sweep, config=config, terms=replace(sweep.terms, fingerprint=dataset.fingerprint))
+    study = join(Storage(sweep.storage, sweep.terms.heartbeat), sweep.study, sweep.terms, partial(_start_parent, sweep))
+    if sweep.terms.sampler == "grid":
+        study.queue_grid(sweep.space, sweep.trials)
+    _announce(study, sweep.space, dataset)
+    code = 0
+    if study.is_done(sweep.trials):
+        tried = len(study.trials()) - len(study.trials(TrialState.FAIL))
+        more = "it has tried all combinations" if tried < sweep.trials else f"--trials {2 * tried} would add to them"
+        say(f"study {study.name!r} has its {tried} trials; {more}")
+    else:
+        _show(study, "RUNNING")
+        code = _run_workers(sweep, {config.spec.data: dataset}, jobs)
+    return _conclude(study, sweep, code)
+
+
+def load_data(config: RunConfig) -> tuple[RunConfig, Dataset]:
+    """Hold out training images to choose by, if the experiment holds out none, and load the data.
+
+    The configuration that is returned looks no further for the data if only a stand-in was found.
+    """
+    if not config.spec.data.holdout:
+        config = with_assignments(config, f"data.holdout={HOLDOUT}")
+    dataset = config.load_data()
+    return replace(config, data="stand-in") if dataset.status == "stand-in" else config, dataset
+
+
+def work(sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], None]) -> int:
+    """Run trials in this process until none is left to begin, here or in place of a dead worker; return the exit code.
+
+    Raises Interrupted, and StorageError and StoreError if a store does not answer for long.
+    """
+    study = Study(Storage(sweep.storage, sweep.terms.heartbeat), sweep.study)
+    objective = Objective(study, sweep, datasets, check_stop)
+    told = False
+    while sweep.until is None or time.time() < sweep.until:
+        check_stop()
+        try:
+            begun = study.storage.patiently(lambda: _run_trial(study, objective, sweep.trials))
+        except StopOptimizeError as stop:
+            if not isinstance(stop.error, UpdateFinishedTrialError):
+                raise stop.error from None
+            say(f"note: {stop.error}", error=True)
+            continue
+        if objective.failures == FAILURES_IN_A_ROW:
+            say(f"{FAILURES_IN_A_ROW} trials in a row have failed; this worker stops", error=True)
+            return 1
+        if begun:
+            continue
+        others = len(study.trials(TrialState.RUNNING))
+        if not others:
+            break
+        if not told:
+            say(f"nothing left to begin; {plural(others, 'trial')} of other workers still running, to be taken up if "
+                "they go silent")  # fmt: skip
+        told = True
+        time.sleep(PAUSE)
+    return 0
+
+
+def _run_trial(study: Study, objective: Objective, count: int) -> bool:
+    """Run the next trial; return False if there is none to begin."""
+    lock = study.claim(count)
+    if lock is None:
+        return False
+    with lock:
+        objective.claim = lock
+        study.optuna.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[objective.ended])
+    return True
+
+
+def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
+    """Run workers until no trial is left; return the exit code of the worst."""
+    if jobs == 1:
+        try:
+            with interruptible() as check_interrupt:
+                return work(sweep, datasets, check_interrupt)
+        except Interrupted as stop:
+            return stop.exit_code
+    workers = _Workers()
+    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, workers) or workers.exit_code
+
+
+def _work_in_child(sweep: Sweep, _: int, channel: Channel[None]) -> None:
+    try:
+        code = work(sweep, {}, channel.check_stop)
+    except ReproError as error:
+        say(*(f"error: {line}" for line in str(error).splitlines()), error=True)
+        code = error.exit_code
+    sys.exit(code)
+
+
+class _Workers:
+    """Keeps the worst exit code of the worker processes, by number."""
+
+    exit_code = 0
+
+    def message(self, number: int, message: None) -> None:
+        pass
+
+    def ended(self, number: int, exit_code: int | None, stopped: bool) -> None:
+        if exit_code is not None and exit_code < 0:
+            say(f"worker {number} was ended by signal {-exit_code}; the others go on with its trial", error=True)
+            exit_code = 1
+        self.exit_code = max(self.exit_code, exit_code or 0)
+
+
+def _conclude(study: Study, sweep: Sweep, code: int) -> int:
+    """Deliver what the tracking store lacks, bring the parent up to date, and print what came of the study."""
+    _deliver(study)
+    failed = "failed" in study.states()
+    done = study.is_done(sweep.trials)
+    if done or not study.trials(TrialState.RUNNING):
+        _show(study, "FINISHED" if done else "KILLED")
+    if done:
+        with survive_store():
+            artifacts.log_files(study.parent, plots(study.optuna), "figures")
+    say(f"\nstudy {study.name}: {study.count() or 'no trials'}")
+    best = study.best()
+    if best:
+        value, settings = best[0].value, spaces.shown(best[0].params)
+        say(f"  best: trial {best[0].number}, held-out {value:.4f} nats per image, {settings}")
+        say(f"  that is the best of {len(best)}, chosen for being low; how it fares on test images, with fresh seeds:")
+        say(f"  {_retrain_command(study, sweep)}")
+    if code >= 128 or not done:
+        say("go on: the same command again")
+    return code or int(failed)
+
+
+def _retrain_command(study: Study, sweep: Sweep) -> str:
+    """Return the command that retrains the best settings, without a password."""
+    config = sweep.config
+    words = ["sweep", "retrain", config.experiment, "--study", study.name]
+    words += ["--storage", study.storage.shown] if sweep.storage else []
+    words += ["--data", config.data] if config.data != "auto" else []
+    words += ["--data-dir", str(config.data_dir)] if config.data_dir else []
+    return shlex.join(["python", "-m", "repro", *words])
+
+
+def _start_parent(sweep: Sweep) -> str:
+    params = {f"space.{key}": str(each) for key, each in sweep.space.items()}
+    for key in ("experiment", "epochs", "seeds_per_trial", "sampler", "pruner", names.SEED):
+        params[key] = str(getattr(sweep.terms, key))
+    return sweep_parent.start_parent(sweep.terms.experiment, sweep.study, params)
+
+
+def _announce(study: Study, space: Space, dataset: Dataset) -> None:
+    terms = study.terms
+    length, seeds = plural(terms.epochs, "epoch"), plural(terms.seeds_per_trial, "seed")
+    say(
+        f"study {study.name} of {terms.experiment}: {', '.join(f'{key}={each}' for key, each in space.items())}",
+        f"trials of {length}, {seeds} each, sampler {terms.sampler}, pruner {terms.pruner}, in {study.storage.shown}",
+        f"data: {dataset.name}, {dataset.status}, {dataset.origin}; chosen by {len(dataset.heldout):,} held-out images",
+    )
+    if dataset.status == "stand-in":
+        say("*** STAND-IN DATA: what is best here says nothing about the real data set. ***")
+    say(f"trials: {study.count() or 'none yet'}")
+
+
+def _show(study: Study, status: str) -> None:
+    """Bring the study's parent up to date."""
+    best = study.best()
+    values = {"trial": best[0].number, "value": best[0].value} | best[0].params if best else {}
+    tags = {f"{names.BEST}{key}": str(value) for key, value in values.items()}
+    with survive_store():
+        sweep_parent.show(study.parent, status, tags, best[0].value if best else None, len(best))
+
+
+def _deliver(study: Study) -> None:
+    """Send what the store lacks of this machine's runs; end the runs of trials that failed with their workers."""
+    for trial, state in zip(study.trials(), study.states(), strict=True):
+        for run_id in runs_of(trial):
+            if run_dir.exists(run_id):
+                with suppress(run_dir.BusyError):
+                    runner.deliver(run_id, say)
+            if state == "failed" and REASON not in trial.user_attrs:
+                with survive_store():
+                    sweep_parent.end(run_id, "failed", "its workers died")
+
+
+@contextmanager
+def survive_store() -> Iterator[None]:
+    """Print that the tracking store does not answer, and go on."""
+    try:
+        yield
+    except StoreError as error:
+        say(f"note: {error}", error=True)
