@@ -98,7 +98,8 @@ def evaluate(
         str, typer.Option(metavar="RANGES", help="Training images, 0-1016,5000, to compare with the others.")
     ] = "",
     measure: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="May be repeated; `evaluation` if not given.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A measurement; may be repeated. `evaluation` if not given."),
     ] = None,
     study: Annotated[list[str] | None, typer.Option(hidden=True, help="The former name of --measure.")] = None,
     data_dir: DataDir = None,

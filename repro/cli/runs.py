@@ -29,7 +29,8 @@ def run(
         str | None, typer.Option(metavar="LIST", help="Several seeds, such as 0-4 or 0,2,7-9; skips finished runs.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, max=64, metavar="N", help="Runs at a time, which share the threads.")
+        int | None,
+        typer.Option(min=1, max=64, metavar="N", help="Runs at a time, sharing the threads; 1 if not given."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Same as --set training.epochs=N.")
