@@ -39,7 +39,9 @@ def read_curve(path: Path) -> Curve:
         raise ReproError(f"reported curve {path} cannot be read: {' '.join(str(error).split())}") from None
     table = read.map(_number).to_numpy(dtype=np.float64)
     for index in np.flatnonzero(~np.isfinite(table).all(axis=1))[:1]:
-        raise ReproError(f"reported curve {path}, line {index + 2}: {read.iloc[index].tolist()} should be finite numbers")
+        raise ReproError(
+            f"reported curve {path}, line {index + 2}: {read.iloc[index].tolist()} should be finite numbers"
+        )
     if not len(table) or (np.diff(table[:, 0]) <= 0).any():
         raise ReproError(f"reported curve {path}: needs rows, with epochs that rise")
     return Curve(*table.T)
