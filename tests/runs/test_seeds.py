@@ -126,13 +126,13 @@ def weights(seeds: range, epochs: int) -> dict[int, str]:
 
 
 class Wire(Channel[Any]):
-    """A channel that pickles each message and hands it to the handler at once, in the same process."""
+    """A channel that keeps each message as it would go through a pipe."""
 
-    def __init__(self, task: Any, handler: Handler[Any, Any]) -> None:
-        self.task, self.handler = task, handler
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
 
     def send(self, message: Any) -> None:
-        self.handler.message(self.task, pickle.loads(pickle.dumps(message)))
+        self.sent.append(pickle.dumps(message))
 
     def check_stop(self) -> None:
         pass
@@ -141,7 +141,10 @@ class Wire(Channel[Any]):
 def run_here(function: Any, tasks: list[Any], _at_once: int, handler: Handler[Any, Any]) -> int:
     """Do what `run_all` does, one task after the other in this process."""
     for task in tasks:
-        function(task, Wire(task, handler))
+        wire = Wire()
+        function(task, wire)
+        for message in wire.sent:
+            handler.message(task, pickle.loads(message))
         handler.ended(task, 0, False)
     return 0
 

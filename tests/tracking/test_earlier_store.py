@@ -4,13 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from repro import cli, names
-from repro.measurement import Row
+from repro.measurement import Measurement, Row
 from repro.runs import load
 from repro.spec import Dense
 from repro.tracking import artifacts, reader
+from repro.tracking.writer import Note, annotate
 
 EARLIER = Path(__file__).parent / "store_of_an_earlier_version"
 RUN_ID, OTHER, PARENT = (
@@ -68,3 +70,31 @@ def test_compare_judges_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert verdict["reason"] == "it was trained on a stand-in, not on the real data"
     assert cli.main(["compare", "tiny.py"]) == 0
     assert "477.57" in capsys.readouterr().out
+
+
+def test_a_measurement_is_logged_in_place_of_another_and_read_back_exactly() -> None:
+    rows = [
+        Row(names.ACTIVE_UNITS, 7, "units"),
+        Row("spectrum", 0.1 + 0.2, 'share, "of energy"', "data", 0.5, 1e-17),
+        Row("spectrum", -1 / 3, "share of energy", "samples", 1),
+    ]
+    picture = {"sheet": np.zeros((2, 3, 1), dtype=np.uint8)}
+    artifacts.log_measurement(reader.run(RUN_ID), "evaluation", Measurement(rows, picture), "command")
+    record = reader.run(RUN_ID)
+    assert artifacts.read_measurement(RUN_ID, "evaluation") == rows
+    assert record.metrics[names.ACTIVE_UNITS] == 7
+    assert record.tags[names.MEASUREMENT + "evaluation"].endswith("command")
+    assert artifacts.read_file(RUN_ID, f"{artifacts.FOLDER}/sheet.png").startswith(b"\x89PNG")
+    assert artifacts.read_measurement(RUN_ID, "spectrum") is None
+    artifacts.log_files(RUN_ID, {"note.txt": b"words"})
+    assert "note.txt" in artifacts.list_files(RUN_ID)
+    assert annotate({RUN_ID: Note("text", {names.VERDICT: "reproduced"}), OTHER: Note("text", {})}) == 2
+    assert annotate({RUN_ID: Note("text", {names.VERDICT: "reproduced"})}) == 0
+
+
+def test_a_damaged_measurement_is_named() -> None:
+    file = Path(f"mlruns/artifacts/tiny/{RUN_ID}/artifacts/{artifacts.FOLDER}/evaluation.csv")
+    for text in ("quantity,value\nx,y\n", "", file.read_text().replace("399.8", "x", 1)):
+        file.write_text(text)
+        with pytest.raises(artifacts.StoreError, match=r"measurement evaluation of run .* is missing or damaged"):
+            artifacts.read_measurement(RUN_ID, "evaluation")
