@@ -160,7 +160,7 @@ def command(trials: pd.DataFrame, retrain: bool = False) -> str:
     """Return the command that runs more trials of a study, or retrains its best settings."""
     experiment, study = trials.iloc[0][["experiment", "study"]]
     named = "" if study == experiment else f" --study {study}"
-    return f"python -m repro sweep {experiment}{named}" + " --finish" * retrain
+    return f"python -m repro sweep {'retrain' if retrain else 'run'} {experiment}{named}"
 
 
 def answer(sweeps: Sweeps, study: str, tables: Tables) -> str:

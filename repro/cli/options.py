@@ -38,17 +38,6 @@ def all_faults() -> Iterator[list[str]]:
         raise UsageError(*faults)
 
 
-def whole(faults: list[str], option: str, text: str, low: int, high: int) -> int:
-    """Return the number that an option was given; a fault is added if it is none, or out of range."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = low - 1
-    if not low <= number <= high:
-        faults.append(f"{option} {text}: should be a whole number from {low} to {high}")
-    return number
-
-
 def seeds(faults: list[str], text: str) -> tuple[int, ...]:
     """Return the seeds of `--seeds`, ascending: `0-4`, `0,2,5` or `0-2,7`. Adds its faults to `faults`."""
     found: list[int] = []

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from repro.cli.app import app
-from repro.cli.options import AsJson, DataDir, Name
+from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads
 from repro.errors import UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -65,9 +65,6 @@ Storage = Annotated[
         metavar="URL",
     ),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; all cores if not given.", min=1, max=1024)]
-Data = Annotated[Literal["auto", "real", "stand-in"], typer.Option(help="As with `run`.")]
 
 
 @sweeps.command()
@@ -103,7 +100,7 @@ def run(
     ] = 15,
     device: Device = "auto",
     threads: Threads = None,
-    data: Data = "auto",
+    data: DataChoice = "auto",
     data_dir: DataDir = None,
 ) -> int:
     """Search settings by the held-out cost of short runs; given again, the same command goes on."""
@@ -142,7 +139,7 @@ def retrain(
     as_json: AsJson = False,
     device: Device = "auto",
     threads: Threads = None,
-    data: Data = "auto",
+    data: DataChoice = "auto",
     data_dir: DataDir = None,
 ) -> int:
     """Retrain the best settings, and the experiment's own, at full length on fresh seeds; look at the test images."""

@@ -124,7 +124,7 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
 def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
     parent = study()
     said = sweeps.answer(read(), "bowl", Tables.empty())
-    assert "near the best one at full length: `python -m repro sweep mnist_fc --study bowl --finish`" in said
+    assert "near the best one at full length: `python -m repro sweep retrain mnist_fc --study bowl`" in said
     finished(parent, [own - 0.1, own, own + 0.1], [99.9, 100.0, 100.1])
     said = sweeps.answer(read(), "bowl", Tables.empty())
     assert words in said

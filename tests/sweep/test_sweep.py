@@ -371,7 +371,7 @@ def test_a_tracking_store_that_does_not_answer_costs_no_trial(
 
     monkeypatch.setattr("repro.sweep.storage.PAUSES", ())
     with monkeypatch.context() as patch:
-        patch.setattr("repro.tracking.write.experiment_id", away)
+        patch.setattr("repro.tracking.writer.experiment_id", away)
         assert sweep(*SHORT) == 1
     assert "error: no run can be started in " in capsys.readouterr().err
     assert [row["state"] for row in trials()] == ["retried", "waiting"]
