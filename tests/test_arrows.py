@@ -123,7 +123,7 @@ def test_no_file_imports_more_than_half_of_the_packages() -> None:
 
 
 def test_the_core_imports_without_mlflow_and_optuna() -> None:
-    core = "spec", "rng", "data", "model.objective", "engine", "training.trainer", "evaluation.registry"
+    core = "spec", "rng", "data", "model.objective", "engine", "training.trainer", "evaluation.measurements"
     code = (
         "import sys\n"
         "for name in ('mlflow', 'optuna'): sys.modules[name] = None\n"

@@ -278,7 +278,7 @@ def test_training_that_diverged_on_real_data_is_an_outcome(store: Path, shift: f
     if expected == "not measured":
         assert row["note"].startswith("not run yet")
     else:
-        assert "in 16 epochs by the score function, after which its cost was no longer a number" in finding.evidence
+        assert "in 16 epochs by the score function, after which its cost was not finite" in finding.evidence
         assert (row["epoch"], row["difference"]) == (16, pytest.approx(shift))
         assert row["note"] == variants.DIVERGED_THEN
 
