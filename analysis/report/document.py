@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup, escape
-from matplotlib import figure
+from matplotlib import figure, style
 from PIL import Image
 from repro.analysis.plots import runs as plots
 
@@ -110,7 +109,7 @@ class Page:
 
 def drawn(name: str, draw: Callable[[], figure.Figure], alt: str, caption: str, runs: Sequence[str] = ()) -> Figure:
     """Draw a plot as PNG and, because saving changes a figure, once more as SVG. `runs` are the ids of runs in it."""
-    with mpl.rc_context(plots.STYLE):
+    with style.context(["default", plots.STYLE]):  # whatever style other code of this process has set
         return Figure(name, alt, caption, plots.png(draw()), plots.svg(draw(), name, alt), tuple(runs))
 
 

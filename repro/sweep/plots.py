@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import optuna
 from matplotlib import pyplot as plt
+from matplotlib import rc_context
 from optuna.visualization import matplotlib as visualization
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def plots(study: optuna.Study) -> dict[str, bytes]:
     plt.switch_backend("agg")
     found = {}
     for name in PLOTS:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), rc_context():  # Optuna sets a style for the whole process
             warnings.simplefilter("ignore")
             try:
                 drawn = getattr(visualization, f"plot_{name}")(study)
