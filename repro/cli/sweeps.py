@@ -29,14 +29,18 @@ class ShortForm(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `run` before arguments that name no command. Raises UsageError for an option of an earlier version."""
         for old in RENAMED.keys() & set(args):
-            raise UsageError(f"sweep {old}: this is a command by now: python -m repro {RENAMED[old]}")
+            raise UsageError(f"sweep {old}: is a command of its own now: python -m repro {RENAMED[old]}")
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
 
 sweeps = typer.Typer(cls=ShortForm, no_args_is_help=True)
-app.add_typer(sweeps, name="sweep", help="Search settings: sweep run NAME, or in short sweep NAME; retrain; status.")
+app.add_typer(
+    sweeps,
+    name="sweep",
+    help="Search settings with Optuna: run, retrain, status.\n\n`sweep NAME` is short for `sweep run NAME`.",
+)
 
 
 def _study_name(name: str) -> str:
@@ -70,7 +74,7 @@ Storage = Annotated[
 @sweeps.command()
 def run(
     name: Name,
-    trials: Annotated[int, typer.Option(help="How many there are to be in all.", min=1, max=100_000)] = 20,
+    trials: Annotated[int, typer.Option(metavar="N", help="How many there are to be in all.", min=1, max=100_000)] = 20,
     study: StudyName = "",
     space: Annotated[
         list[str] | None,
@@ -80,30 +84,44 @@ def run(
             "int:LOW:HIGH, or VALUE,VALUE,...; one value fixes the key; may be repeated.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Trials side by side, sharing the threads.", min=1, max=64)] = 1,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", help="Trials side by side, sharing the threads.", min=1, max=64)
+    ] = 1,
     epochs: Annotated[
-        int | None, typer.Option(help="Of a trial; a fifth of the experiment's if not given.", min=1, max=1_000_000)
+        int | None,
+        typer.Option(metavar="N", help="Of a trial; a fifth of the experiment's if not given.", min=1, max=1_000_000),
     ] = None,
-    seeds_per_trial: Annotated[int, typer.Option(help="A trial's value is the mean over them.", min=1, max=100)] = 1,
-    seed: Annotated[int, typer.Option(help="The first of a trial's seeds; the sampler's too.", min=0, max=2**31)] = 0,
+    seeds_per_trial: Annotated[
+        int, typer.Option(metavar="N", help="A trial's value is the mean over them.", min=1, max=100)
+    ] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The first of a trial's seeds; the sampler's too.", min=0, max=2**31)
+    ] = 0,
     sampler: Annotated[
         Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"], typer.Option(help="How values are chosen.")
     ] = "tpe",
     pruner: Annotated[
         Literal["median", "hyperband", "none"], typer.Option(help="What ends poor trials early.")
     ] = "median",
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which no trial is begun.", min=0)] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds after which no trial is begun.", min=0)
+    ] = None,
     storage: Storage = "",
     heartbeat: Annotated[
         int,
-        typer.Option(help="Seconds between a worker's signs of life; after four without, another takes over.", min=1),
+        typer.Option(
+            metavar="N", help="Seconds between a worker's signs of life; after four without, another takes over.", min=1
+        ),
     ] = 15,
     device: Device = "auto",
     threads: Threads = None,
     data: DataChoice = "auto",
     data_dir: DataDir = None,
 ) -> int:
-    """Search settings by the held-out cost of short runs; given again, the same command goes on."""
+    """Search settings by the held-out cost of short runs.
+
+    The same command, given again, continues the study.
+    """
     entry = registry.get(name)
 
     from repro.sweep import run as running
@@ -132,9 +150,11 @@ def run(
 def retrain(
     name: Name,
     study: StudyName = "",
-    best: Annotated[int, typer.Option(help="How many of the best settings to retrain.", min=1, max=100)] = 3,
-    seeds: Annotated[int, typer.Option(help="How many seeds each of them gets.", min=1, max=100)] = 3,
-    jobs: Annotated[int, typer.Option(help="Seeds side by side, sharing the threads.", min=1, max=64)] = 1,
+    best: Annotated[
+        int, typer.Option(metavar="N", help="How many of the best settings to retrain.", min=1, max=100)
+    ] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds each of them gets.", min=1, max=100)] = 3,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Seeds side by side, sharing the threads.", min=1, max=64)] = 1,
     storage: Storage = "",
     as_json: AsJson = False,
     device: Device = "auto",
@@ -142,7 +162,10 @@ def retrain(
     data: DataChoice = "auto",
     data_dir: DataDir = None,
 ) -> int:
-    """Retrain the best settings, and the experiment's own, at full length on fresh seeds; look at the test images."""
+    """Retrain the best settings at full length on fresh seeds.
+
+    The experiment's own setting is trained on the same seeds. Only this command looks at the test images.
+    """
     from repro.sweep import retrain as retraining
 
     config = _config(name, device, threads, jobs, data, data_dir)

@@ -127,8 +127,8 @@ SPACE = ["--space", "optim.lr=0.1,0.2"]
         (["small.py", *SPACE, "--storage", "mysql://me@h/x"], ["--storage mysql://me@h/x: should be"]),
         (["retrain", "small.py", "--data", "stand-in"], ["no study 'small' to retrain"]),
         (["status", "smal"], ["no study 'smal'; there are: none yet"]),
-        (["small.py", "--finish"], ["sweep --finish: this is a command by now: python -m repro sweep retrain NAME"]),
-        (["--status"], ["sweep --status: this is a command by now: python -m repro sweep status [STUDY]"]),
+        (["small.py", "--finish"], ["sweep --finish: is a command of its own now: python -m repro sweep retrain NAME"]),
+        (["--status"], ["sweep --status: is a command of its own now: python -m repro sweep status [STUDY]"]),
     ],
 )
 def test_a_refused_command_leaves_nothing_behind(
