@@ -42,7 +42,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "spec", "registry", "measurement", "provenance", "signals", "terminal",
-        "data", "model", "training", "evaluation", "tracking", "runs", "sweep", "analysis", "benchmarks",
+        "data", "model", "evaluation", "tracking", "runs", "sweep", "analysis", "benchmarks",
     },
     "__main__": {"cli"},
     "__init__": set(),

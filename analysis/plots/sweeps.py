@@ -63,6 +63,7 @@ def history(trials: pd.DataFrame) -> Figure:
     """Draw each trial's value and the best value so far. Raises LookupError where no trial is complete."""
     done = _complete(trials, 1)["value"]
     figure = _drawn(library.plot_optimization_history, trials)
+    figure.axes[0].legend(frameon=False, loc="upper right")  # inside: Optuna's is as wide as the plot
     low, high = float(done.min()), float(done.quantile(0.9))
     figure.axes[0].set_ylim(low - 0.1 * (high - low + 1e-9), high + 0.3 * (high - low + 1e-9))
     return figure

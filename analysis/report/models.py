@@ -11,10 +11,10 @@ from repro.analysis.claims.evidence import Measurement, MissingError, evaluate_c
 from repro.analysis.plots import runs as plots
 from repro.analysis.report.document import Figure, Part, Section, Table, drawn
 
+from repro import names
+
 NOTEBOOK = ("mnist_fc", "mnist_conv", "cifar_conv")
 """The experiments of the notebook, in its order."""
-ACTIVE_VARIANCE = 0.01
-"""Variance of a latent mean over images above which a dimension is active (Burda et al. 2016)."""
 PICTURES = {
     "samples": ("A hundred samples of {name}", "means of p(x|z) of a hundred z ~ N(0, I), as in the notebook"),
     "originals_and_reconstructions": (
@@ -38,8 +38,8 @@ MEASUREMENT_OF = {"samples_most_confident": "digits", "samples_least_confident":
 PLOTS: dict[str, tuple[str, Callable[[pd.DataFrame], Plot], str]] = {
     "evaluation": (
         "kl_by_dimension",
-        partial(plots.kl_by_dimension, threshold=ACTIVE_VARIANCE),
-        f"KL of each latent dimension, active if its mean has a variance over images above {ACTIVE_VARIANCE:g}",
+        partial(plots.kl_by_dimension, threshold=names.ACTIVE_VARIANCE),
+        f"KL of each latent dimension, active if its mean has a variance over images above {names.ACTIVE_VARIANCE:g}",
     ),
     "latents": ("latent_map", plots.latent_map, "Latent means of test images in two dimensions, by class"),
     "gradients": (
@@ -84,9 +84,11 @@ def models(evidence: Evidence, pictures: Path) -> Section:
         "`--images`, `--samples` and `--draws` as in the rows. log p(x) is a lower bound that rises with the number of "
         "draws, on a part of the test images: compare it with the ELBO of these images. On grey pixels the Bernoulli "
         "log p(x) is not a likelihood of binary data, and cannot be compared with tables for binarised MNIST. A unit "
-        f"is active if its mean has a variance over images above {ACTIVE_VARIANCE:g}."
+        f"is active if its mean has a variance over images above {names.ACTIVE_VARIANCE:g}."
     )
-    parts: list[Part] = [Table("evaluation", evaluations(evidence), caption)]
+    table = evaluations(evidence)
+    missing = f"No run has been evaluated yet: `{evaluate_command('RUN_ID', 'evaluation')}`, then `report --update`."
+    parts: list[Part] = [missing if table.empty else Table("evaluation", table, caption)]
     for name in NOTEBOOK:
         parts += _plots(evidence, name)
     parts += _sheets(evidence, pictures, "mnist_fc", ("walk", "traversals"))
@@ -97,14 +99,15 @@ def models(evidence: Evidence, pictures: Path) -> Section:
 
 
 def evaluations(evidence: Evidence) -> pd.DataFrame:
-    columns: dict[str, list[str]] = {"quantity": list(EVALUATED.values())}
+    columns: dict[str, list[str]] = {}
     for name in NOTEBOOK:
         try:
             measurement = evidence.measurement(name, "evaluation")
         except MissingError:
             continue
         columns[name] = [_estimate(measurement, *which) for which in EVALUATED]
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(columns, index=pd.Index(EVALUATED.values(), name="quantity"))
+    return table.reset_index() if columns else pd.DataFrame()
 
 
 def _estimate(measurement: Measurement, quantity: str, group: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,28 +118,17 @@ def verify_(
     The verdict is bit-identical, equal within float tolerance, or different (exit 1). With another number of threads
     the bits may differ.
     """
-    from repro import names
     from repro.runs import resume, run_dir, verify
-    from repro.tracking import reader
-    from repro.training.trainer import Trainer
 
     found = run_dir.find(run_id)
-    config, dataset = resume.recorded(found, data_dir)
-    done = len(reader.history(found, names.COST))
-    if not done:
-        raise ReproError(f"run {found} has no epoch to verify")
-    settings = replace(config.settings, threads=threads or config.threads)
-    count = min(epochs or done, done)
-
-    def tell(epoch: int, difference: float) -> None:
-        print(f"epoch {epoch:4d}/{count}  cost differs by {difference:+.3g} nats", flush=True)
-
-    verdict = verify.verify(reader.run(found), Trainer(config.spec, config.seed, dataset, settings), count, tell)
-    print(f"run {found}, {verdict.epochs} of {done} epochs: {verdict.agreement}")
+    before, dataset = resume.recorded(found, data_dir)
+    config = replace(before, threads=threads or before.threads)
+    verdict = verify.verify(found, config, dataset, epochs, partial(print, flush=True))
+    print(f"run {found}, {verdict.epochs} of {verdict.recorded} epochs: {verdict.agreement}")
     if verdict.epoch is not None:
         print(f"first epoch that differs: {verdict.epoch}; largest relative difference of a cost {verdict.largest:.2g}")
-        same = settings.threads == config.threads
-        changed = [] if same else [f"threads: was {config.threads}, is {settings.threads}"]
+        same = config.threads == before.threads
+        changed = [] if same else [f"threads: was {before.threads}, is {config.threads}"]
         print("what is not as it was:", *changed, *verdict.reasons, sep="\n  ")
     return int(verdict.agreement == "different")
 

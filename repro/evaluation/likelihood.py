@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repro import names
 from repro.data import Dataset
 from repro.errors import ReproError
 from repro.evaluation import image_ranges
@@ -21,7 +22,6 @@ from repro.rng import stream
 from repro.spec import Experiment
 from repro.training.loop import EVALUATION_BATCH
 
-ACTIVE = 0.01  # variance over images of E_q[z_d] above which a latent dimension counts as active, as in Burda et al.
 TRAIN_DRAWS = 10  # of z for each training image, of which there are tens of thousands
 NATS = "nats per image"
 VARIANCE = "variance over test images of E_q[z]"
@@ -126,8 +126,8 @@ def _log_px_rows(weighted: LogPx, test: Bound, options: Options) -> Iterator[Row
 
 def _dimension_rows(test: Bound) -> Iterator[Row]:
     variances = test.mean.var(0)
-    yield Row("active_units", int((variances > ACTIVE).sum()), "units")
-    yield Row("active_units_threshold", ACTIVE, VARIANCE)
+    yield Row("active_units", int((variances > names.ACTIVE_VARIANCE).sum()), "units")
+    yield Row("active_units_threshold", names.ACTIVE_VARIANCE, VARIANCE)
     yield Row("latent_units", test.mean.shape[1], "units")
     for dimension, kl in enumerate(test.kl_of_dimension.mean(0).tolist()):
         yield Row("kl_of_dimension", kl, NATS, x=dimension)

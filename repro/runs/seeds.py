@@ -52,7 +52,7 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     parent = SeedsParent(
         config.entry.name, config.spec, dataset.fingerprint, dataset.status, reasons, frozenset(seeds), say
     )
-    results = {result.seed: result for result in finished(config, dataset, seeds)}
+    results = {result.seed: result for result in _finished(earlier, seeds)}
     delivered = [_report_finished(result) for result in results.values()]
     data = DataSource.of(dataset)
     tasks = [_Task(replace(config, seed=seed), earlier.get(seed, ""), data) for seed in seeds if seed not in results]
@@ -75,7 +75,10 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
 
 def finished(config: RunConfig, dataset: Dataset, seeds: Sequence[int]) -> list[RunResult]:
     """Return the results of the seeds that have finished before, without training any."""
-    earlier = resume.same_runs(replace(config, fingerprint=dataset.fingerprint))
+    return _finished(resume.same_runs(replace(config, fingerprint=dataset.fingerprint)), seeds)
+
+
+def _finished(earlier: dict[int, str], seeds: Sequence[int]) -> list[RunResult]:
     found = [run_dir.load_result(earlier[seed]) for seed in seeds if seed in earlier]
     return [result for result in found if result is not None]
 

@@ -149,7 +149,7 @@ class Objective:
         try:
             with run_dir.locked(run_id):
                 tag(run_id, {names.TRIAL: str(trial.number), names.TRIAL_STATE: "running"})
-                tag(run_id, {names.RUN_NAME: self._run_name(trial, seed)})
+                tag(run_id, {names.RUN_NAME: self._run_name(trial, seed)})  # MLflow has a transaction of its own for it
         except run_dir.BusyError:  # its worker is silent, and may wake up
             return ""
         return run_id

@@ -31,7 +31,7 @@ OWN = "the experiment's own"
 
 
 Row = dict[str, Any]
-"""What came of a setting: the keys are those of `_row`, and of the file that is logged."""
+"""The results of a setting: the keys are the ones of `_row`, and of the file that is logged."""
 
 
 def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs: int, as_json: bool = False) -> int:
@@ -91,7 +91,7 @@ def _require_same(study: Study, config: RunConfig, dataset: Dataset) -> None:
 
 
 def _row(study: Study, trial: FrozenTrial | None, runs: Sequence[RunResult]) -> Row:
-    """Return what came of a setting. Costs are in nats per image, means over the seeds that have finished."""
+    """Return the results of a setting. Costs are in nats per image, means over the seeds that have finished."""
     done = [run for run in runs if run.status == "FINISHED"]
     curves = [reader.history(run.run_id, names.HELDOUT_NEG_ELBO) for run in done]
     then = _mean([curve.get(study.terms.epochs) for curve in curves])
@@ -115,7 +115,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _conclude(study: Study, found: list[Row], as_json: bool) -> None:
-    """Log what came of each setting to the study's parent, and print it."""
+    """Log the results to the study's parent run, and print them."""
     with survive_store():
         what = {"epochs_of_trials": study.terms.epochs, "settings": found}
         artifacts.log_files(study.parent, {names.FINISH_FILE: json.dumps(what, indent=2).encode()})

@@ -1,4 +1,4 @@
-"""`sweep run`: the study, its parent run, its workers, and what came of it."""
+"""`sweep run`: makes the study and its parent run, starts workers, and prints the best settings."""
 
 import shlex
 import sys
@@ -155,7 +155,7 @@ class _Workers:
 
 
 def _conclude(study: Study, sweep: Sweep, code: int) -> int:
-    """Deliver what the tracking store lacks, bring the parent up to date, and print what came of the study."""
+    """Deliver what the tracking store lacks, update the parent run, and print the best settings."""
     _deliver(study)
     failed = "failed" in study.states()
     done = study.is_done(sweep.trials)
@@ -207,7 +207,7 @@ def _announce(study: Study, space: Space, dataset: Dataset) -> None:
 
 
 def _show(study: Study, status: str) -> None:
-    """Bring the study's parent up to date."""
+    """Update the study's parent run."""
     best = study.best()
     values = {"trial": best[0].number, "value": best[0].value} | best[0].params if best else {}
     tags = {f"{names.BEST}{key}": str(value) for key, value in values.items()}

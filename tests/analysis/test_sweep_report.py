@@ -63,7 +63,7 @@ def study(data: str = "canonical") -> str:
 
 
 def finished(parent: str, own: list[float], best: list[float]) -> None:
-    """Log what retraining came to."""
+    """Log the results of retraining."""
     common = {"seeds": [1, 2, 3], "runs": ["a", "b", "c"], "cost": 99.0}
     settings = [
         common | {"trial": 7, "setting": {"optim.lr": 0.0016, "model.latent": 20}, "trial_value": 100.04,

@@ -35,7 +35,7 @@ def live(name: str = "small") -> list[dict[str, Any]]:
 
 
 def tried(name: str = "small") -> list[tuple[Any, ...]]:
-    """What a study has tried, in order, and what came of it."""
+    """Return the settings, states and values of a study's trials, in order."""
     return [tuple(row[key] for key in ("state", "value", *SPACE, "epochs")) for row in live(name)]
 
 
