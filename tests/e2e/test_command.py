@@ -10,7 +10,7 @@ import mlflow.pytorch
 import numpy as np
 import pytest
 import torch
-from support.process import ROOT, client, environment, fetched, free_port, repro
+from support.process import ROOT, client, environment, fetched, free_port, in_a_process, repro
 
 from repro import names
 from repro.training import checkpoint
@@ -23,7 +23,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
     """One finished run of the first setup, shortened: its directory, its summary, and what it printed."""
     folder = tmp_path_factory.mktemp("done")
     options = ["--epochs", "3", "--seed", "7", "--threads", "1", "--data", "stand-in", "--summary", "summary.json"]
-    process = repro("run", "mnist_fc", *options, cwd=folder)
+    process = in_a_process("run", "mnist_fc", *options, cwd=folder)
     assert process.returncode == 0, process.stderr
     return folder, json.loads((folder / "summary.json").read_text()), process.stdout
 
@@ -144,7 +144,9 @@ def test_the_ui_serves_the_runs_on_loopback_only(done: tuple[Path, dict[str, obj
     assert server.returncode == 130
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_an_interrupted_run_is_marked_killed_with_its_checkpoint(tmp_path: Path, number: int, code: int) -> None:
     options = ["--epochs", "9999", "--threads", "1", "--data", "stand-in", "--summary", "summary.json"]
     command = [sys.executable, "-m", "repro", "run", "mnist_fc", *options]
@@ -196,6 +198,7 @@ def test_a_users_own_file_with_a_gaussian_likelihood_runs(tmp_path: Path, small_
     assert "it overrides model.likelihood, training.samples" in summary["reasons"]
 
 
+@pytest.mark.slow
 def test_the_cifar_setup_runs_on_its_stand_in(tmp_path: Path) -> None:
     process = repro("run", "cifar_conv", "--epochs", "1", "--summary", "s.json", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -225,10 +228,11 @@ def test_a_users_own_folders_of_the_same_names_are_left_alone(tmp_path: Path) ->
     for name in ("experiments", "analysis", "benchmarks", "tests"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not mine to import')")
-    process = repro("list", "--json", cwd=tmp_path)
+    process = in_a_process("list", "--json", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "mnist_fc" in {row["name"] for row in json.loads(process.stdout)}
-    assert repro("report", "--results", "nowhere", cwd=tmp_path).stderr.startswith("error: results file nowhere")
+    refused = in_a_process("report", "--results", "nowhere", cwd=tmp_path)
+    assert refused.stderr.startswith("error: results file nowhere")
 
 
 def test_data_says_what_is_where(tmp_path: Path) -> None:

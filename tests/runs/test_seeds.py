@@ -2,12 +2,10 @@
 
 import io
 import json
-import pickle
 import signal
 import time
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -15,12 +13,12 @@ from mlflow.entities import Run
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 from support.process import client, repro, started, wait_for
+from support.run_here import run_all_here
 
 from repro import cli, data, names, registry
 from repro.cli import options
 from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
-from repro.runs.parallel import Channel, Handler
 from repro.runs.progress import SeedsDisplay
 from repro.spec import Experiment
 from repro.spec.overrides import apply
@@ -125,34 +123,10 @@ def weights(seeds: range, epochs: int) -> dict[int, str]:
     return found
 
 
-class Wire(Channel[Any]):
-    """A channel that keeps each message as it would go through a pipe."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def send(self, message: Any) -> None:
-        self.sent.append(pickle.dumps(message))
-
-    def check_stop(self) -> None:
-        pass
-
-
-def run_here(function: Any, tasks: list[Any], _at_once: int, handler: Handler[Any, Any]) -> int:
-    """Do what `run_all` does, one task after the other in this process."""
-    for task in tasks:
-        wire = Wire()
-        function(task, wire)
-        for message in wire.sent:
-            handler.message(task, pickle.loads(message))
-        handler.ended(task, 0, False)
-    return 0
-
-
 def test_the_messages_of_seeds_reach_display_parent_run_and_results(
     small_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(seeds, "run_all", run_here)
+    monkeypatch.setattr(seeds, "run_all", run_all_here)
     spec = apply(registry.load(small_file).spec, ["training.epochs=1"])
     config = RunConfig(str(small_file), spec, assignments=("training.epochs=1",), data="stand-in")
     dataset = config.load_data()
@@ -210,6 +184,7 @@ def test_seeds_are_trained_skipped_and_gathered(tmp_path: Path, capsys: pytest.C
     assert digests(tmp_path) == weights(range(3), epochs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_file")
 def test_a_killed_and_an_interrupted_seed_come_out_as_if_left_alone(tmp_path: Path) -> None:
     command = ["run", "small.py", *STAND_IN, "--epochs", "100", "--summary", "s.json", "--seeds"]
@@ -245,7 +220,10 @@ def test_a_killed_and_an_interrupted_seed_come_out_as_if_left_alone(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("small_file")
-def test_seeds_that_fail_are_named_and_stop_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_that_fail_are_named_and_stop_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(seeds, "run_all", run_all_here)
     options = [*STAND_IN, "--set", "optim.lr=1000", "--epochs", "50", "--seeds", "3,8", "--summary", "s.json"]
     assert cli.main(["run", "small.py", *options]) == 1
     printed = capsys.readouterr()

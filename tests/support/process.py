@@ -1,14 +1,19 @@
-"""The real command as a process of its own, for the tests that run it end to end."""
+"""The real command, in this process or in one of its own, for the tests that run it end to end."""
 
+import io
 import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
+
+from repro import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,6 +23,18 @@ def environment() -> dict[str, str]:
 
 
 def repro(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, which has made the imports that take seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setenv("REPRO_OFFLINE", "1")
+        patch.setattr(sys, "argv", ["repro", *arguments])  # which the store is told
+        code = cli.main(list(arguments))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def in_a_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
     command = [sys.executable, "-m", "repro", *arguments]
     return subprocess.run(
         command,

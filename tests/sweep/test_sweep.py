@@ -18,6 +18,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState, create_trial
 from support.process import client, started, wait_for
+from support.run_here import run_all_here
 from support.sweeping import (
     COMMAND,
     OPTIONS,
@@ -185,7 +186,7 @@ def two_workers(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_killed_workers_trial_is_taken_up_by_the_other(two_workers: subprocess.Popen[str], tmp_path: Path) -> None:
     wait_for("trial 1:", tmp_path, 240)
     end = time.monotonic() + 120
@@ -299,6 +300,7 @@ def test_a_study_of_an_earlier_version_is_listed_and_goes_on(
 def test_retrain_trains_the_best_on_fresh_seeds_once_and_compares_what_has_finished(
     earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(seeds, "run_all", run_all_here)
     command = ["--best", "1", "--seeds", "2", "--json"]
     assert retrain(*command) == 0
     best, own = json.loads(capsys.readouterr().out)
