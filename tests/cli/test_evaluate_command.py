@@ -9,7 +9,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
-from support.process import client, repro, started, wait_for
+from support.process import client, in_a_process, started, wait_for
 
 from repro import cli, names
 from repro.measurement import Measurement, Row
@@ -23,11 +23,12 @@ QUICK = ["--samples", "50", "--draws", "4", "--images", "20", "--threads", "1"]
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A small finished run, evaluated with --json, and what that printed."""
+    """A small finished run, evaluated with --json, and what that printed. MLflow keeps in a process where artifacts are."""
     folder = tmp_path_factory.mktemp("done")
-    assert repro("run", "mnist_fc", "--epochs", "1", "--data", "stand-in", "--threads", "1", cwd=folder).returncode == 0
+    options = ["--epochs", "1", "--data", "stand-in", "--threads", "1"]
+    assert in_a_process("run", "mnist_fc", *options, cwd=folder).returncode == 0
     (run,) = (folder / "mlruns" / "runs").iterdir()
-    process = repro("evaluate", run.name[:6], *QUICK, "--only", "200-299", "--json", cwd=folder)
+    process = in_a_process("evaluate", run.name[:6], *QUICK, "--only", "200-299", "--json", cwd=folder)
     assert process.returncode == 0, process.stderr
     return folder, process.stdout
 
