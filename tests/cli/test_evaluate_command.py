@@ -23,7 +23,7 @@ QUICK = ["--samples", "50", "--draws", "4", "--images", "20", "--threads", "1"]
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A small finished run, evaluated with --json, and what that printed. MLflow keeps in a process where artifacts are."""
+    """A small finished run, evaluated with --json, and what that printed, made where no store of this process is."""
     folder = tmp_path_factory.mktemp("done")
     options = ["--epochs", "1", "--data", "stand-in", "--threads", "1"]
     assert in_a_process("run", "mnist_fc", *options, cwd=folder).returncode == 0
