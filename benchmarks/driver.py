@@ -41,7 +41,7 @@ class Options:
     peer_python: Path | None = None
 
     def python(self, peer: str) -> str:
-        return str(self.peer_python) if self.peer_python and peer in ELSEWHERE else sys.executable
+        return str(self.peer_python.absolute()) if self.peer_python and peer in ELSEWHERE else sys.executable
 
 
 QUICK = Options(rounds=2, turn_seconds=0.0, warmup=1)

@@ -12,7 +12,8 @@ from typing import Any
 
 from repro.benchmarks.peers.workload import Request
 
-SERVE = Path(__file__).with_name("peers") / "serve.py"
+FOLDER = Path(__file__).parent
+"""The directory in which `python -m peers.serve` is found, in any Python."""
 NOT_INSTALLED = 3  # exit code of `serve.py` for a library that cannot be imported
 DEADLINE = 180.0  # seconds for one answer; none takes more than some tens
 Answer = dict[str, Any]
@@ -32,8 +33,8 @@ class PeerProcess:
     def __init__(self, name: str, python: str = sys.executable, *options: str) -> None:
         self.python = python
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-        command, pipe = [python, str(SERVE), name, *options], subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+        command, pipe = [python, "-m", "peers.serve", name, *options], subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=FOLDER, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
 
     def close(self) -> None:
         self.process.kill()

@@ -37,7 +37,7 @@ def holds(yes: bool) -> Word:
     return "holds" if yes else "does not hold"
 
 
-def reported_at(experiment: str, epoch: int) -> Reported:
+def result_at(experiment: str, epoch: int) -> Reported:
     return next(each for each in registry.get(experiment).spec.reported if each.epoch == epoch)
 
 
@@ -72,6 +72,11 @@ class Claim:
             return Finding("not measured", f"its evidence cannot be read: {error}")
 
 
+def claim(sentence: str, measurement: str, criterion: str) -> Callable[[Callable[["Evidence"], Finding]], Claim]:
+    """Turn the function that decides a claim into the claim, which has the function's name."""
+    return lambda decide: Claim(decide.__name__, sentence, measurement, criterion, decide)
+
+
 class Evidence:
     """The tables of runs, and what several claims ask of them."""
 
@@ -101,7 +106,7 @@ class Evidence:
     def planned(self, experiment: str, epoch: int) -> pd.DataFrame:
         """Return the outcomes of the planned seeds of a reported result, one for each seed."""
         found, _ = verdicts.outcomes(self.tables.runs_of(experiment), epoch)
-        return found[found["seed"].isin(reported_at(experiment, epoch).seeds)]
+        return found[found["seed"].isin(result_at(experiment, epoch).seeds)]
 
     def trained(self, experiment: str) -> pd.DataFrame:
         """Return the finished runs of an experiment, of any length, or else those that diverged on real data.
