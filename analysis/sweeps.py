@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 from pydantic import FiniteFloat, Json
-from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, Column, Row, Tables, TableSet, data_label
+from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, Column, Row, Schema, Tables, TableSet, data_label
 from scipy import stats
 
 from repro import names, registry
@@ -40,8 +40,10 @@ class Sweeps(TableSet):
     `test_neg_elbo` is JSON with a number for each seed; `trial` is missing where the published setting was retrained.
     """
 
-    schemas = (TRIAL_COLUMNS, RETRAINED_COLUMNS)
-    keys = (("study", "trial"), ("study", "trial"))
+    schemas: ClassVar = {
+        "trials": Schema(TRIAL_COLUMNS, ["study", "trial"]),
+        "retrained": Schema(RETRAINED_COLUMNS, ["study", "trial"]),
+    }
     owner = "study"
     order = ("experiment", "study", "trial")
 
@@ -52,7 +54,7 @@ class Sweeps(TableSet):
     def from_files(cls, folder: Path) -> Self:
         """Read what `save` has written; no rows if there is no such file. Raises ReproError for a damaged one."""
         if not (folder / "trials.csv").exists():
-            return cls.empty()
+            return cls.from_rows()
         found = super().from_files(folder)
         complete, again = found.trials["state"] == "complete", found.retrained["trial"].notna()
         found.need(folder, "trials", complete, "value", "of a complete trial")
@@ -83,7 +85,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
                 retrained += _retrained(entry, parent, rows[0]["data"] if rows else "")
             except ReproError as error:
                 faults.append(str(error))
-    return Sweeps.from_rows(trials, retrained), faults
+    return Sweeps.from_rows(trials=trials, retrained=retrained), faults
 
 
 def _trial(entry: Entry, parent: reader.RunRecord, number: int, runs: list[reader.RunRecord]) -> Row:

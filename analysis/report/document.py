@@ -40,6 +40,11 @@ class Table:
     digits: int = 2
 
     @property
+    def columns(self) -> list[str]:
+        """Names of the columns, with spaces for underscores."""
+        return [str(column).replace("_", " ") for column in self.frame.columns]
+
+    @property
     def numeric(self) -> list[bool]:
         """Whether each column has numbers, which are aligned to the right."""
         kinds = pd.api.types
@@ -141,8 +146,7 @@ def markdown(page: Page, pictures: str) -> str:
 def _markdown_table(table: Table) -> str:
     rules = ["---:" if numeric else "---" for numeric in table.numeric]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
-    rows = [[str(column) for column in table.frame.columns], rules, *cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (table.columns, rules, *cells))
 
 
 def _mark(text: str) -> tuple[str, str]:

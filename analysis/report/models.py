@@ -1,6 +1,7 @@
 """The report's sections about trained models: sheets of images, plots of measurements, and the evaluation."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -38,15 +39,13 @@ MEASUREMENT_OF = {"samples_most_confident": "digits", "samples_least_confident":
 PLOTS: dict[str, tuple[str, Callable[[pd.DataFrame], Plot], str]] = {
     "evaluation": (
         "kl_by_dimension",
-        partial(plots.kl_by_dimension, threshold=names.ACTIVE_VARIANCE),
+        plots.kl_by_dimension,
         f"KL of each latent dimension, active if its mean has a variance over images above {names.ACTIVE_VARIANCE:g}",
     ),
     "latents": ("latent_map", plots.latent_map, "Latent means of test images in two dimensions, by class"),
     "gradients": (
         "gradient_variance",
-        partial(
-            plots.by_group, quantity="gradient_variance", xlabel="epoch", ylabel="total variance ((nats per image)²)"
-        ),
+        plots.gradient_variance,
         "Variance of the encoder's gradient by estimator during training, one draw of z for each image",
     ),
     "digits": ("confidence", plots.confidence, "Confidence of a classifier of handwritten digits"),
@@ -101,11 +100,9 @@ def models(evidence: Evidence, pictures: Path) -> Section:
 def evaluations(evidence: Evidence) -> pd.DataFrame:
     columns: dict[str, list[str]] = {}
     for name in NOTEBOOK:
-        try:
+        with suppress(MissingError):
             measurement = evidence.measurement(name, "evaluation")
-        except MissingError:
-            continue
-        columns[name] = [_estimate(measurement, *which) for which in EVALUATED]
+            columns[name] = [_estimate(measurement, *which) for which in EVALUATED]
     table = pd.DataFrame(columns, index=pd.Index(EVALUATED.values(), name="quantity"))
     return table.reset_index() if columns else pd.DataFrame()
 
@@ -130,9 +127,9 @@ def _plots(evidence: Evidence, name: str) -> list[Part]:
             continue
         run_id = measured.run_id
         caption = f"{what}: {name}, run {run_id[:8]}, `{evaluate_command(run_id[:8], kind)}`."
+        alt, draw_rows = f"{what} of {name}", partial(draw, measured.rows)
         try:
-            draw_rows = partial(draw, measured.rows)
-            found.append(drawn(f"{plot}_{name}", draw_rows, f"{what} of {name}", caption, runs=(run_id,)))
+            found.append(drawn(f"{plot}_{name}", draw_rows, alt, caption, runs=(run_id,)))
         except (LookupError, ValueError, TypeError):  # rows by another version of the code
             found.append(f"measurement {kind} cannot be drawn; `{evaluate_command(run_id, kind)}`.")
     return found
@@ -143,13 +140,9 @@ def _sheets(evidence: Evidence, folder: Path, name: str, kinds: tuple[str, ...])
     found: list[Part] = []
     for kind in kinds:
         path, measurement = folder / f"{name}_{kind}.png", MEASUREMENT_OF.get(kind, "latents")
-        try:
-            run_id = evidence.measurement(name, measurement).run_id[:8]
-        except MissingError:
-            continue
-        if path.exists():
-            title, how = PICTURES[kind]
-            title = title.format(name=name)
-            caption = f"{title}: {how}. `{evaluate_command(run_id, measurement)}`"
-            found.append(Figure(path.stem, title, caption, path.read_bytes()))
+        with suppress(MissingError):
+            command = evaluate_command(evidence.measurement(name, measurement).run_id[:8], measurement)
+            title, how = (text.format(name=name) for text in PICTURES[kind])
+            if path.exists():
+                found.append(Figure(path.stem, title, f"{title}: {how}. `{command}`", path.read_bytes()))
     return found

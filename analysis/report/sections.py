@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from repro.analysis import curves, variants, verdicts
-from repro.analysis.claims import CLAIMS, Evidence, judge
+from repro.analysis.claims import Evidence, judge
 from repro.analysis.claims.evidence import MissingError, run_command
 from repro.analysis.plots import runs as plots
 from repro.analysis.report import sweeps as sweeps_section
@@ -77,10 +77,6 @@ def run_rows(entries: list[Entry], tables: Tables) -> list[Row]:
     return rows
 
 
-def _spaced(rows: list[Row]) -> pd.DataFrame:
-    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))
-
-
 def _verdicts(evidence: Evidence) -> Section:
     found = in_order(evidence)
     meanings = " ".join(f"{word.capitalize()}: {meaning}." for word, meaning in MEANINGS.items())
@@ -91,29 +87,28 @@ def _verdicts(evidence: Evidence) -> Section:
         "often such a verdict is wrong.",
         Table(
             "verdicts",
-            _spaced(verdicts.rows(found)),
+            pd.DataFrame(verdicts.rows(found)),
             "Verdicts from `python -m repro compare`. Costs are in nats per image. `95% for one more` is the "
             "prediction interval for one more run.",
         ),
         Table(
             "plan",
-            _spaced(verdicts.plan_rows(found)),
+            pd.DataFrame(verdicts.plan_rows(found)),
             "The plan of each result: its seeds, and the commit that fixed seeds and margin before the first run. "
             "`of excess` is the difference as a share of what can be learned. `half 95% of excess` is half the width "
             "of the prediction interval as such a share. `t` is the quantile of the published run in the prediction "
             "distribution.",
         ),
     ]
-    intervals = pd.DataFrame([asdict(each) for each in found if each.mean is not None and each.margin])
-    if len(intervals):
-        alt = "; ".join(
-            f"{row.experiment} at epoch {row.epoch} {row.difference / row.margin:+.2f}"
-            for row in intervals.itertuples()
-        )
+    judged = pd.DataFrame([asdict(each) for each in found if each.mean is not None and each.margin])
+    if len(judged):
+        margins = [
+            f"{row.experiment} at epoch {row.epoch} {row.difference / row.margin:+.2f}" for row in judged.itertuples()
+        ]
         figure = drawn(
             "verdict_intervals",
-            partial(plots.verdicts, intervals),
-            f"Difference between the mean and the reported cost, in margins: {alt}",
+            partial(plots.verdicts, judged),
+            f"Difference between the mean and the reported cost, in margins: {'; '.join(margins)}",
             "Difference from the reported cost, in margins. The thick bar is the 90% interval of the mean; a cost is "
             "reproduced if this bar lies in the shaded zone. The thin bar is the 95% prediction interval for one more "
             "run.",
@@ -123,23 +118,20 @@ def _verdicts(evidence: Evidence) -> Section:
 
 
 def _curves(evidence: Evidence) -> Section:
+    ranks = pd.DataFrame(curves.rows(all_entries(), evidence.tables))
+    caption = "The rank of each published curve among the curves of the planned seeds."
     parts: list[Part] = [
         "A published curve is taken as one more run. The distance of a curve is the largest difference over the "
         "epochs between the curve and the mean of the others, in standard deviations of the others or in reading "
         "errors, whichever is larger. Rank 1 is the farthest curve, and p is rank / (n + 1). A published curve "
         f"whose p is at most {curves.LEVEL} is unlike ours. An earlier criterion compared one run with a mean, at "
         "the epochs of half and nine tenths of the fall, on misread curves; it did not hold for any of the three.",
-    ]
-    rows = curves.rows(all_entries(), evidence.tables)
-    if rows:
-        caption = "The rank of each published curve among the curves of the planned seeds."
-        parts.append(Table("curves", _spaced(rows), caption))
-    parts.append(
+        *([Table("curves", ranks, caption)] if len(ranks) else []),
         "The published curve of mnist_conv_lr_1e3 is printed in the notebook; the others were read off plots, and "
         "the grey band is the reading error. Each thin line is a planned seed, the thick line is their mean, and "
-        "the blue band is their range."
-    )
-    parts += [_curve(evidence, entry, reported) for entry in all_entries() for reported in entry.spec.reported]
+        "the blue band is their range.",
+        *(_curve(evidence, entry, reported) for entry in all_entries() for reported in entry.spec.reported),
+    ]
     return Section("Curves", "curves-section", parts)
 
 
@@ -168,21 +160,20 @@ def _claims(evidence: Evidence) -> Section:
         "These are the claims of the notebook that can be checked, with what the runs say. The criteria are in the "
         "table below. A claim that does not hold is a result too."
     )
-    rows = [
-        {"claim": claim.name, "notebook": claim.sentence, "verdict": finding.verdict, "evidence": finding.evidence}
-        for claim, finding in judge(evidence)
-    ]
-    table = Table("claims", pd.DataFrame(rows), "Claims of the notebook. From `python -m repro claims`.")
-    criteria = [{"claim": each.name, "measured": each.measurement, "decides": each.criterion} for each in CLAIMS]
-    caption = "What is measured for each claim, and what decides it."
-    folded = Table("criteria", pd.DataFrame(criteria), caption)
-    return Section("Claims of the notebook", "claims-section", [text, table], [folded])
+    table = pd.DataFrame([vars(claim) | vars(finding) for claim, finding in judge(evidence)])
+    columns = {"name": "claim", "sentence": "notebook", "measurement": "measured", "criterion": "decides"}
+    table = table.rename(columns=columns)
+    found, criteria = table[["claim", "notebook", "verdict", "evidence"]], table[["claim", "measured", "decides"]]
+    return Section(
+        "Claims of the notebook",
+        "claims-section",
+        [text, Table("claims", found, "Claims of the notebook. From `python -m repro claims`.")],
+        [Table("criteria", criteria, "What is measured for each claim, and what decides it.")],
+    )
 
 
 def _variants(evidence: Evidence) -> Section:
     table = variants.table(evidence)
-    shown = table[["variant", "change", "note", "seeds", "epoch", "cost", "baseline", "difference"]].copy()
-    shown[["test", "baseline test", "data"]] = table[["test_neg_elbo", "baseline_test", "data"]]
     parts: list[Part] = [
         "Each variant differs from one of the experiments in one setting. Its training cost is compared with the "
         "experiment's at the same epoch. `test` is the test negative ELBO.",
@@ -196,6 +187,8 @@ def _variants(evidence: Evidence) -> Section:
             "over the seeds of both.",
         )
         parts.append(figure)
+    columns = ["variant", "change", "note", "seeds", "epoch", "cost", "baseline", "difference", "test_neg_elbo"]
+    shown = table[[*columns, "baseline_test", "data"]].rename(columns={"test_neg_elbo": "test"})
     caption = "The effect of one setting on the cost, nats per image. From `python -m repro run VARIANT`."
     parts.append(Table("variants", shown, caption))
     present: dict[str, pd.Series[float]] = {}
@@ -227,11 +220,12 @@ def _provenance(evidence: Evidence) -> Section:
         for (name, threads), same in runs.groupby(["experiment", "threads"])
     ]
     machines = runs.groupby(["cpu", "python", "torch"]).size().rename("runs").reset_index()
-    table = runs[["experiment", "seed", "cost", "test_neg_elbo", "data", "started"]].copy()
-    table.insert(2, "run", runs["run_id"].str[:8])
+    table = runs[["experiment", "seed", "run_id", "cost", "test_neg_elbo", "data", "started", "commit"]].copy()
+    table["run_id"] = runs["run_id"].str[:8]
     table["commit"] = runs["commit"].str[:8] + runs["uncommitted_changes"].map({"true": " (changed)"}).fillna("")
     table["computed by"] = runs["engine"] + " " + runs["products"].str.replace("-", "") + " on " + runs["device"]
     table["threads"] = runs["threads"]
+    table = table.rename(columns={"run_id": "run", "test_neg_elbo": "test negative ELBO"})
     text = (
         "Every number above is from one of these runs. With the same versions, the same number of threads and the "
         "same kind of processor, training a run again gives the same bits: `python -m repro verify RUN_ID`."
@@ -249,5 +243,5 @@ def _provenance(evidence: Evidence) -> Section:
             Table("machines", machines, "Hardware and versions."),
             Table("commands", pd.DataFrame(commands, columns=["experiment", "command"]), repeat),
         ],
-        [Table("runs", table.rename(columns={"test_neg_elbo": "test negative ELBO"}), caption, digits=4)],
+        [Table("runs", table, caption, digits=4)],
     )
