@@ -1,6 +1,6 @@
-"""The report's sections about trained models: sheets of images, plots of measurements, and the evaluation."""
+"""The report's parts about trained models: sheets of images, plots of measurements, and the evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Plot
 from repro.analysis.claims import Evidence
 from repro.analysis.claims.evidence import Measurement, MissingError, evaluate_command
 from repro.analysis.plots import runs as plots
-from repro.analysis.report.document import Figure, Part, Section, Table, drawn
+from repro.analysis.report.document import Contents, Figure, Part, Table, drawn
 
 from repro import names
 
@@ -68,33 +68,24 @@ EVALUATED = {
 }
 
 
-def samples(evidence: Evidence, pictures: Path) -> Section:
-    """Return the section on samples and reconstructions. `pictures` is the folder of the sheets of images."""
-    kinds = ("samples", "originals_and_reconstructions")
-    parts = [part for name in NOTEBOOK for part in _sheets(evidence, pictures, name, kinds)]
-    none = f"There are none yet: `{evaluate_command('RUN_ID', 'latents')}`, then `report --update`."
-    return Section("Samples", "samples-section", parts or [none])
+def parts(evidence: Evidence, pictures: Path) -> Contents:
+    """Return the parts on samples and on measurements. `pictures` is the folder of the sheets of images."""
 
+    def sheets(names: Iterable[str], *kinds: str) -> list[Part]:
+        return [part for name in names for part in _sheets(evidence, pictures, name, kinds)]
 
-def models(evidence: Evidence, pictures: Path) -> Section:
-    """Return the section on measurements. `pictures` is the folder of the sheets of images."""
-    caption = (
-        "The final weights on test images, ± Monte Carlo standard error, from `python -m repro evaluate RUN_ID` with "
-        "`--images`, `--samples` and `--draws` as in the rows. log p(x) is a lower bound that rises with the number of "
-        "draws, on a part of the test images: compare it with the ELBO of these images. On grey pixels the Bernoulli "
-        "log p(x) is not a likelihood of binary data, and cannot be compared with tables for binarised MNIST. A unit "
-        f"is active if its mean has a variance over images above {names.ACTIVE_VARIANCE:g}."
-    )
+    first, *others = NOTEBOOK
+    no_samples = f"There are none yet: `{evaluate_command('RUN_ID', 'latents')}`, then `report --update`."
     table = evaluations(evidence)
     missing = f"No run has been evaluated yet: `{evaluate_command('RUN_ID', 'evaluation')}`, then `report --update`."
-    parts: list[Part] = [missing if table.empty else Table("evaluation", table, caption)]
-    for name in NOTEBOOK:
-        parts += _plots(evidence, name)
-    parts += _sheets(evidence, pictures, "mnist_fc", ("walk", "traversals"))
-    folded = _sheets(evidence, pictures, "mnist_fc", ("samples_most_confident", "samples_least_confident"))
-    for name in NOTEBOOK[1:]:
-        folded += _sheets(evidence, pictures, name, ("walk", "traversals"))
-    return Section("Inside the models", "models-section", parts, folded)
+    plotted = [part for name in NOTEBOOK for part in _plots(evidence, name)]
+    confident = sheets([first], "samples_most_confident", "samples_least_confident")
+    return {
+        "samples": sheets(NOTEBOOK, "samples", "originals_and_reconstructions") or [no_samples],
+        "evaluation": [missing if table.empty else Table("evaluation", table)],
+        "measurements": plotted + sheets([first], "walk", "traversals"),
+        "more_of_models": confident + sheets(others, "walk", "traversals"),
+    }
 
 
 def evaluations(evidence: Evidence) -> pd.DataFrame:

@@ -180,12 +180,12 @@ def test_before_retraining_the_published_settings_own_runs_are_set_beside_the_tr
 
 def test_the_section_has_tables_and_plots() -> None:
     finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
-    section = report.section(read(), own_runs(100.5))
-    parts = section.parts
+    found = report.parts(read(), own_runs(100.5))
+    parts = found["sweeps"]
     assert [part.name for part in parts if isinstance(part, Figure)] == [
         "surface_bowl", "rate_distortion_bowl", "importance_bowl", "history_bowl",
     ]  # fmt: skip
-    more = {part.name: part.svg for part in section.folded if isinstance(part, Figure)}
+    more = {part.name: part.svg for part in found["more_of_sweeps"] if isinstance(part, Figure)}
     assert list(more) == ["slice_bowl", "parallel_bowl", "rank_bowl", "edf_bowl"]
     assert "optim.lr" in more["slice_bowl"]
     assert "held-out negative ELBO" in more["parallel_bowl"]
@@ -213,9 +213,9 @@ def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
     found = read()
     found.trials = found.trials.sort_values("trial").head(complete + 1)
     found.trials.loc[found.trials["trial"] == complete, ["state", "value"]] = "running", math.nan
-    section = report.section(found, Tables.from_rows())
-    parts = section.parts
-    assert len(section.folded) == (4 if complete > 1 else 0)
+    made = report.parts(found, Tables.from_rows())
+    parts = made["sweeps"]
+    assert len(made["more_of_sweeps"]) == (4 if complete > 1 else 0)
     drawn = [part.name for part in parts if isinstance(part, Figure)]
     assert drawn == ["rate_distortion_bowl"] * (complete > 1) + ["history_bowl"] * (complete > 0)
     assert any("1 running" in part for part in parts if isinstance(part, str))
