@@ -1,19 +1,21 @@
 """The page of the report: the text `assets/report.md`, with tables and figures from the evidence."""
 
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 from string import Template
 
 import pandas as pd
+from matplotlib.figure import Figure as Plot
 from repro.analysis import curves, variants, verdicts
 from repro.analysis.claims import Evidence, judge
-from repro.analysis.claims.evidence import MissingError, run_command
+from repro.analysis.claims.evidence import Measurement, MissingError, evaluate_command, run_command
 from repro.analysis.plots import runs as plots
-from repro.analysis.report import document, models
+from repro.analysis.report import document
 from repro.analysis.report import sweeps as sweep_parts
-from repro.analysis.report.document import Card, Contents, Page, Part, Table, drawn
-from repro.analysis.report.models import NOTEBOOK
+from repro.analysis.report.document import Card, Contents, Figure, Page, Part, Table, drawn
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Row, Tables, all_entries, diverged
 from repro.analysis.verdicts import MEANINGS, Verdict
@@ -23,6 +25,58 @@ from repro.errors import ReproError
 from repro.registry import Entry
 from repro.spec import Reported
 
+NOTEBOOK = ("mnist_fc", "mnist_conv", "cifar_conv")
+"""The experiments of the notebook, in its order."""
+PICTURES = {
+    "samples": ("A hundred samples of {name}", "means of p(x|z) of a hundred z ~ N(0, I), as in the notebook"),
+    "originals_and_reconstructions": (
+        "Test images and reconstructions of {name}",
+        "each row of test images stands above its reconstructions",
+    ),
+    "walk": (
+        "Walks in the latent space of {name}",
+        "each row goes along a straight line from one test image's latent mean to another's",
+    ),
+    "traversals": (
+        "Traversals of the latent dimensions of {name}",
+        "each row changes one dimension from -3 to 3; the most active dimension comes first",
+    ),
+    "samples_most_confident": ("Samples of {name} with the highest confidence of a classifier", "fifty samples"),
+    "samples_least_confident": ("Samples of {name} with the lowest confidence of a classifier", "fifty samples"),
+}
+"""Title and description of each sheet of images that a measurement makes."""
+MEASUREMENT_OF = {"samples_most_confident": "digits", "samples_least_confident": "digits"}
+"""The measurement that makes a sheet, if it is not `latents`."""
+PLOTS: dict[str, tuple[str, Callable[[pd.DataFrame], Plot], str]] = {
+    "evaluation": (
+        "kl_by_dimension",
+        plots.kl_by_dimension,
+        f"KL of each latent dimension, active if its mean has a variance over images above {names.ACTIVE_VARIANCE:g}",
+    ),
+    "latents": ("latent_map", plots.latent_map, "Latent means of test images in two dimensions, by class"),
+    "gradients": (
+        "gradient_variance",
+        plots.gradient_variance,
+        "Variance of the encoder's gradient by estimator during training, one draw of z for each image",
+    ),
+    "digits": ("confidence", plots.confidence, "Confidence of a classifier of handwritten digits"),
+    "spectrum": ("spectrum", plots.spectrum, "Spectral energy by frequency, of data, reconstructions and samples"),
+}
+"""By measurement: the plot's name, the function that draws it, and what it shows."""
+FEW = "images of log p(x)"
+EVALUATED = {
+    ("test_neg_elbo_many", ""): "test negative ELBO",
+    ("test_reconstruction_many", ""): "test reconstruction",
+    ("test_kl_many", ""): "test KL",
+    ("elbo_draws", ""): "draws of z for these three",
+    ("test_excess_over_floor", ""): "excess over the entropy floor",
+    ("log_px_images", ""): "test images used below",
+    ("test_log_px", ""): "importance-weighted log p(x)",
+    ("log_px_samples", ""): "draws of z for log p(x)",
+    ("test_neg_elbo_many", FEW): "negative ELBO of these images",
+    ("test_log_px_sampling_error", ""): "standard error of log p(x) over images",
+    ("active_units", ""): "active units",
+}
 RUN_COLUMNS = ["experiment", "run", "status", "seed", "epochs", "cost", "test_neg_elbo", "data", "note"]
 
 
@@ -36,7 +90,7 @@ def build(evidence: Evidence, sweeps: Sweeps, pictures: Path) -> Page:
     text = template.substitute(meanings=meanings, level=curves.LEVEL, active=f"{names.ACTIVE_VARIANCE:g}")
     cards = [Card(each.experiment, each.label, headline(each)) for each in in_order(evidence)[: len(NOTEBOOK)]]
     contents = _verdicts(evidence) | _curves(evidence) | _claims(evidence) | _variants(evidence) | _provenance(evidence)
-    contents |= models.parts(evidence, pictures) | sweep_parts.parts(sweeps, evidence.tables)
+    contents |= _models(evidence, pictures) | sweep_parts.parts(sweeps, evidence.tables)
     return document.filled(text, cards, contents)
 
 
@@ -145,6 +199,69 @@ def _variants(evidence: Evidence) -> Contents:
         "variants": table[[*columns, *tests, "data"]].rename(columns=tests),
         "network_and_rate": [drawn("network_and_rate", partial(plots.several, mean), both)] if len(mean) > 1 else [],
     }
+
+
+def _models(evidence: Evidence, pictures: Path) -> Contents:
+    """Return the parts on samples and on measurements. `pictures` is the folder of the sheets of images."""
+    sheets = partial(_sheets, evidence, pictures)
+    first, *others = NOTEBOOK
+    no_samples = f"There are none yet: `{evaluate_command('RUN_ID', 'latents')}`, then `report --update`."
+    confident = sheets([first], ["samples_most_confident", "samples_least_confident"])
+    return {
+        "samples": sheets(NOTEBOOK, ["samples", "originals_and_reconstructions"]) or [no_samples],
+        "evaluation": [_evaluations(evidence)],
+        "measurements": _plots(evidence) + sheets([first], ["walk", "traversals"]),
+        "more_of_models": confident + sheets(others, ["walk", "traversals"]),
+    }
+
+
+def _evaluations(evidence: Evidence) -> Part:
+    columns: dict[str, list[str]] = {}
+    for name in NOTEBOOK:
+        with suppress(MissingError):
+            measurement = evidence.measurement(name, "evaluation")
+            columns[name] = [_estimate(measurement, *which) for which in EVALUATED]
+    if not columns:
+        return f"No run has been evaluated yet: `{evaluate_command('RUN_ID', 'evaluation')}`, then `report --update`."
+    return Table("evaluation", pd.DataFrame({"quantity": EVALUATED.values(), **columns}))
+
+
+def _estimate(measurement: Measurement, quantity: str, group: str) -> str:
+    try:
+        row = measurement.row(quantity, group)
+    except MissingError:
+        return "-"
+    if float(row["value"]).is_integer():
+        return f"{row['value']:,.0f}"
+    error = row["standard_error"]
+    return f"{row['value']:.2f}" + (f" ± {error:.2f}" if pd.notna(error) else "") + f" {row['unit']}"
+
+
+def _plots(evidence: Evidence) -> list[Part]:
+    found: list[Part] = []
+    for name, (kind, (plot, draw, what)) in product(NOTEBOOK, PLOTS.items()):
+        with suppress(MissingError):
+            measured = evidence.measurement(name, kind)
+            run_id, alt = measured.run_id, f"{what} of {name}"
+            caption = f"{what}: {name}, run {run_id[:8]}, `{evaluate_command(run_id[:8], kind)}`."
+            try:
+                found.append(drawn(f"{plot}_{name}", partial(draw, measured.rows), alt, caption, runs=(run_id,)))
+            except (LookupError, ValueError, TypeError):  # rows by another version of the code
+                found.append(f"measurement {kind} cannot be drawn; `{evaluate_command(run_id, kind)}`.")
+    return found
+
+
+def _sheets(evidence: Evidence, folder: Path, experiments: Iterable[str], kinds: Iterable[str]) -> list[Part]:
+    """Return the sheets of images of experiments that are in a folder, without logging them to their runs again."""
+    found: list[Part] = []
+    for name, kind in product(experiments, kinds):
+        path, measurement = folder / f"{name}_{kind}.png", MEASUREMENT_OF.get(kind, "latents")
+        with suppress(MissingError):
+            command = evaluate_command(evidence.measurement(name, measurement).run_id[:8], measurement)
+            title, how = (text.format(name=name) for text in PICTURES[kind])
+            if path.exists():
+                found.append(Figure(path.stem, title, f"{title}: {how}. `{command}`", path.read_bytes()))
+    return found
 
 
 def _provenance(evidence: Evidence) -> Contents:

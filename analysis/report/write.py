@@ -5,7 +5,6 @@ filter by, which the MLflow UI shows.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from repro.analysis import variants
 from repro.analysis.claims import Evidence
 from repro.analysis.claims.evidence import MissingError
 from repro.analysis.report.document import Page, html, markdown
-from repro.analysis.report.models import MEASUREMENT_OF, PICTURES
-from repro.analysis.report.sections import headline
+from repro.analysis.report.sections import MEASUREMENT_OF, PICTURES, headline
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Tables, all_entries, diverged
 
@@ -28,23 +26,14 @@ MAPPED = 800
 """Points of a latent map that the tables keep."""
 
 
-@dataclass(frozen=True)
 class Files:
     """The files of a report: tables, HTML page and pictures in `folder`, and RESULTS.md beside it."""
 
-    folder: Path
-
-    @property
-    def page(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def markdown(self) -> Path:
-        return self.folder.parent / "RESULTS.md"
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / "figures"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.page = folder / "report.html"
+        self.figures = folder / "figures"
+        self.markdown = folder.parent / "RESULTS.md"
 
 
 def update(found: Tables, files: Files) -> list[str]:
