@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, NamedTuple, NotRequired, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, NotRequired, Self, cast
 
 import pandas as pd
 from annotated_types import Ge
@@ -188,23 +188,19 @@ def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
     missing = [column for column in schema.columns if column not in heads]
     if missing:
         raise ReproError(f"results file {path} has no column {', '.join(missing)}")
-    columns = {name: _typed(path, name, raw[heads.index(name)][1:], kind) for name, kind in schema.columns.items()}
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(index=raw.index[1:])
+    for name, column in schema.columns.items():
+        texts, kinds = raw.loc[table.index, heads.index(name)], cast(Any, GenericAlias(list, (column.kind,)))
+        try:
+            values = TypeAdapter(kinds).validate_python(texts.tolist())
+        except ValidationError as error:
+            first = error.errors()[0]
+            message = f"{str(first['input'])[:60]!r} {first['msg'].removeprefix('Input ')}"
+            raise _fault(path, table.index[first["loc"][0]], name, message) from None
+        table[name] = pd.Series(texts if column.dtype == "str" else values, dtype=column.dtype, index=table.index)
     for row in table.index[table.duplicated(schema.key)][:1] if schema.key else ():
         raise _fault(path, row, " and ".join(schema.key), "the same as in a row above")
     return table.reset_index(drop=True)
-
-
-def _typed(path: Path, name: str, texts: "pd.Series[str]", column: Column) -> "pd.Series[Any]":
-    """Return the fields of a column as its type. Their index is that of the rows in the file."""
-    kinds: Any = GenericAlias(list, (column.kind,))
-    try:
-        values: list[Any] = TypeAdapter(kinds).validate_python(texts.tolist())
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Input ")
-        raise _fault(path, texts.index[first["loc"][0]], name, f"{str(first['input'])[:60]!r} {message}") from None
-    return pd.Series(texts if column.dtype == "str" else values, dtype=column.dtype, index=texts.index)
 
 
 def _fault(path: Path, row: int, column: str, text: str) -> ReproError:

@@ -154,14 +154,16 @@ def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figu
     figure.colorbar(filled, ax=axes, format="%.1f", label="held-out negative ELBO (nats), fitted")
     if len(pruned):
         axes.plot(pruned[:, 0], pruned[:, 1], "X", color="0.7", markeredgecolor="black", label="pruned")
-    for label, found, marker, size, edges in (
+    colors: dict[str, Any] = {"cmap": filled.get_cmap(), "norm": filled.norm, "plotnonfinite": True, "zorder": 3}
+    for label, found, marker, size, edge in (
         ("complete", done, "o", 60, "white"),
         ("best trial", done[[done[:, 2].argmin()]], "s", 90, "black"),
         ("published", published, "*", 260, "black"),
     ):
-        color: dict[str, Any] = {"c": found[:, 2], "cmap": filled.get_cmap(), "norm": filled.norm, "edgecolors": edges}
         if len(found):
-            axes.scatter(*found[:, :2].T, s=size, marker=marker, label=label, plotnonfinite=True, zorder=3, **color)
+            axes.scatter(
+                found[:, 0], found[:, 1], size, found[:, 2], marker=marker, edgecolors=edge, label=label, **colors
+            )
     axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
     for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):  # ticks at the values of trials where these are few
         ticks = drawn[key].unique()

@@ -128,14 +128,14 @@ def _spaced(rows: list[Row]) -> pd.DataFrame:
 
 def _verdicts(evidence: Evidence) -> Contents:
     found = in_order(evidence)
-    judged = [each for each in found if each.difference is not None and each.margin]
-    shares = [f"{each.experiment} at epoch {each.epoch} {each.difference / each.margin:+.2f}" for each in judged]
+    table = pd.DataFrame([each for each in found if each.difference is not None and each.margin])
+    shares = [f"{row.experiment} at epoch {row.epoch} {row.difference / row.margin:+.2f}" for row in table.itertuples()]
     alt = f"Difference between the mean and the reported cost, in margins: {'; '.join(shares)}"
-    draw = partial(plots.verdicts, pd.DataFrame(judged))
+    draw = partial(plots.verdicts, table)
     return {
         "verdicts": _spaced(verdicts.rows(found)),
         "plan": _spaced(verdicts.plan_rows(found)),
-        "verdict_intervals": [drawn("verdict_intervals", draw, alt)] if judged else [],
+        "verdict_intervals": [drawn("verdict_intervals", draw, alt)] if len(table) else [],
     }
 
 

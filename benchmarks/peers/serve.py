@@ -24,8 +24,8 @@ NOT_INSTALLED = 3
 
 def main(name: str, check: bool) -> None:
     request = "" if check else sys.stdin.readline()
-    if not check:
-        limit_cores(json.loads(request)["threads"])  # before the imports: libraries size thread pools by what they find
+    if request and hasattr(os, "sched_setaffinity"):  # before imports: libraries size thread pools by what they find
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: json.loads(request)["threads"]])
     try:
         workload, module = (importlib.import_module(f".{each}", __package__) for each in ("workload", name))
     except ImportError as error:
@@ -50,12 +50,6 @@ def serve(request: Any, workload: Any, module: Any) -> None:
         taken = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
         trained = {} if floor else {"cost": math.fsum(costs) / len(costs), "peak_rss_mib": peak_memory()}
         answer(facts | {"steps": int(steps)} | taken | trained)
-
-
-def limit_cores(threads: int) -> None:
-    """Restrict this process to as many cores, on systems that can do that."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def peak_memory() -> float:

@@ -25,7 +25,7 @@ keras_tf--check) echo "No module named 'tensorflow'" >&2; exit 3 ;;
 jax_step--check) echo '{"versions": {"jax": "1.0"}}' ;;
 jax_step) read line; read line; echo '{"seconds": 0.01, "steps": 2}'; read line
   printf 'Traceback\\nboom\\n' >&2; exit 7 ;;
-silent) exec sleep 60 ;;
+silent--check) exec sleep 60 ;;
 esac
 """
 

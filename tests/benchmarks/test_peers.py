@@ -94,9 +94,8 @@ def test_versions_names_a_library_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_number_ends_a_peer() -> None:
-    peer = PeerProcess("plain_pytorch")
+    peer = PeerProcess("plain_pytorch", request=asked("mnist_fc"))
     try:
-        peer.prepare(asked("mnist_fc"))
         assert peer.ask("1")["steps"] == 1
         with pytest.raises(PeerError, match="'many'") as ended:
             peer.ask("many")
