@@ -105,6 +105,15 @@ class Verdict:
         return ("yes" if self.p is not None and self.p >= LEVEL else "no") if self.decided else "-"
 
 
+def half_widths(std: Any, n: int) -> tuple[Any, Any]:
+    """Return half the widths of two intervals: 90% confidence for the mean of n costs, 95% prediction for one more.
+
+    `std` is the standard deviation of the n costs, a number or an array.
+    """
+    confidence = stats.t.ppf(1 - LEVEL, n - 1) * std / math.sqrt(n)
+    return confidence, stats.t.ppf(1 - LEVEL / 2, n - 1) * (std * math.sqrt(1 + 1 / n))
+
+
 def judge(verdict: Verdict, costs: Sequence[float]) -> Verdict:
     """Return the verdict with the equivalence and prediction intervals of costs (Schuirmann 1987; Student's t)."""
     n = len(costs)
@@ -115,9 +124,8 @@ def judge(verdict: Verdict, costs: Sequence[float]) -> Verdict:
     if n == 1:
         return replace(verdict, mean=mean, difference=difference)
     std = float(np.std(costs, ddof=1))
-    half = float(stats.t.ppf(1 - LEVEL, n - 1)) * std / math.sqrt(n)
+    half, beyond = map(float, half_widths(std, n))
     scale = std * math.sqrt(1 + 1 / n)
-    beyond = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * scale
     t = -difference / scale if scale else math.copysign(math.inf, -difference) if difference else 0.0
     return replace(
         verdict, mean=mean, std=std, difference=difference, ci_low=difference - half, ci_high=difference + half,

@@ -18,18 +18,11 @@ from repro.images import COLORS, Curve
 from repro.text import plural
 
 INK = "#123456"
-"""Stands for the text colour of the page, which may be light or dark."""
+"""Stands for the text colour of the page, which may be light or dark; `report.mplstyle` has it too."""
 FIRST = 25
 """Epochs of a curve that have a panel of their own."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COST = "training cost (nats per image)"
-STYLE: dict[Any, Any] = {
-    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.facecolor": "none", "figure.facecolor": "none", "font.size": 10.0,
-    "svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.alpha": 0.2, "grid.color": INK, "axes.axisbelow": True,
-}  # fmt: skip
-"""Settings of Matplotlib while a plot is drawn and saved. Text drawn without them would be black on a dark page."""
 
 
 def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:

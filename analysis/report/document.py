@@ -137,7 +137,7 @@ def drawn(
     name: str, draw: Callable[[], figure.Figure], alt: str, caption: str = "", runs: Sequence[str] = ()
 ) -> Figure:
     """Draw a plot as PNG and, because saving changes a figure, once more as SVG. `runs` are the ids of runs in it."""
-    with style.context(["default", plots.STYLE]):  # whatever style other code of this process has set
+    with style.context(["default", ASSETS / "report.mplstyle"]):  # whatever style other code of this process has set
         return Figure(name, alt, caption, plots.png(draw()), plots.svg(draw(), name, alt), tuple(runs))
 
 

@@ -302,8 +302,8 @@ def test_the_simulation_decides_as_the_verdict_does() -> None:
     costs = np.random.default_rng(1).normal(96.5, 0.7, (300, 12))
     mean, std = costs.mean(1), costs.std(1, ddof=1)
     said = [word(judge(BLANK, row.tolist())) for row in costs]
-    reached = simulation.equivalent(mean, std, 12, LAST.cost, MARGIN)
-    out = simulation.outside(mean, std, 12, LAST.cost)
+    half, beyond = verdicts.half_widths(std, 12)
+    reached, out = np.abs(mean - LAST.cost) + half < MARGIN, np.abs(mean - LAST.cost) > beyond
     assert [each == "reproduced" for each in said] == reached.tolist()
     assert [each.startswith("different") for each in said] == (~reached & out).tolist()
     assert 0 < reached.sum() < 300
