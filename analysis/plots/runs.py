@@ -21,7 +21,6 @@ INK = "#123456"
 """Stands for the text colour of the page, which may be light or dark; `report.mplstyle` has it too."""
 FIRST = 25
 """Epochs of a curve that have a panel of their own."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COST = "training cost (nats per image)"
 
 
@@ -121,9 +120,9 @@ def kl_by_dimension(measured: pd.DataFrame) -> Figure:
 def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str) -> Figure:
     """Draw a quantity, on a logarithmic axis, against its x, a line for each group."""
     figure, (axes,) = new(7.2, 3.4)
-    for number, (group, rows) in enumerate(_rows(measured, quantity).groupby("group", sort=False)):
-        part = rows.sort_values("x")
-        axes.plot(part["x"], part["value"], color=COLORS[number], marker=MARKERS[number], markersize=4, label=group)
+    rows = _rows(measured, quantity)
+    look: dict[str, Any] = {"hue": "group", "style": "group", "palette": COLORS[: rows["group"].nunique()]}
+    sns.lineplot(rows, x="x", y="value", markers=True, dashes=False, errorbar=None, ax=axes, **look)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
     axes.legend(frameon=False)
     return figure

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, Null
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.visualization import matplotlib as library
-from repro.analysis.plots.runs import INK, MARKERS, new
+from repro.analysis.plots.runs import INK, new
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -206,14 +206,13 @@ def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
     figure, (axes,) = new(7.2, 3.8)
     best = done["value"] == done.groupby(settings[key])["value"].transform("min")  # of each size, however high
     near = best | (done["value"] <= done["value"].quantile(0.9))
-    palette, name = sns.color_palette("viridis", settings[key].nunique()), key.rsplit(".", maxsplit=1)[-1]
-    for number, (size, part) in enumerate(done[near].groupby(settings[key][near])):
-        marker: dict[str, Any] = {"color": palette[number], "markeredgecolor": INK, "markeredgewidth": 0.5}
-        sign = MARKERS[number % len(MARKERS)]
-        axes.plot(part["reconstruction"], part["kl"], sign, label=f"{name} {size:g}", **marker)
+    name = key.rsplit(".", maxsplit=1)[-1]
+    shown = done.assign(**{name: pd.Categorical(settings[key])})[near]
+    look: dict[str, Any] = {"hue": name, "style": name, "palette": "viridis", "edgecolor": INK, "s": 40}
+    sns.scatterplot(shown, x="reconstruction", y="kl", ax=axes, **look)
     x, y = np.meshgrid(np.linspace(*axes.get_xlim()), np.linspace(*axes.get_ylim()))
     sums = axes.contour(x, y, x + y, levels=6, colors="0.5", linewidths=0.8, linestyles="dotted")
     axes.clabel(sums, fontsize=8)
     axes.set(xlabel="distortion: -log p(x|z) (nats per image)", ylabel="rate: KL (nats per image)")
-    axes.legend(frameon=False)
+    axes.legend(title=name, frameon=False)
     return figure

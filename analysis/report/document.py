@@ -11,7 +11,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
-from matplotlib import figure, style
+from matplotlib import style
+from matplotlib.figure import Figure as Plot
 from PIL import Image
 from repro.analysis.plots import runs as plots
 
@@ -133,9 +134,7 @@ def filled(text: str, cards: list[Card], contents: Contents) -> Page:
     return page
 
 
-def drawn(
-    name: str, draw: Callable[[], figure.Figure], alt: str, caption: str = "", runs: Sequence[str] = ()
-) -> Figure:
+def drawn(name: str, draw: Callable[[], Plot], alt: str, caption: str = "", runs: Sequence[str] = ()) -> Figure:
     """Draw a plot as PNG and, because saving changes a figure, once more as SVG. `runs` are the ids of runs in it."""
     with style.context(["default", ASSETS / "report.mplstyle"]):  # whatever style other code of this process has set
         return Figure(name, alt, caption, plots.png(draw()), plots.svg(draw(), name, alt), tuple(runs))

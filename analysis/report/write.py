@@ -5,6 +5,7 @@ filter by, which the MLflow UI shows.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +167,9 @@ def _markdown(page: Page, files: Files) -> str:
 
 def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> None:
     """Copy a sheet of images of the run that the report shows, if that run is in `here`. Raises StoreError."""
-    try:
+    with suppress(MissingError):
         run_id = evidence.measurement(name, MEASUREMENT_OF.get(kind, "latents")).run_id
-    except MissingError:
-        return
-    if run_id in here:
-        content = artifacts.read_file(run_id, f"{artifacts.FOLDER}/{kind}.png")
-        files.figures.mkdir(parents=True, exist_ok=True)
-        (files.figures / f"{name}_{kind}.png").write_bytes(content)
+        if run_id in here:
+            content = artifacts.read_file(run_id, f"{artifacts.FOLDER}/{kind}.png")
+            files.figures.mkdir(parents=True, exist_ok=True)
+            (files.figures / f"{name}_{kind}.png").write_bytes(content)
