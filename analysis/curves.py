@@ -40,9 +40,9 @@ class CurveRank:
         return self.rank / (len(self.seeds) + 1)
 
 
-def by_seed(curves: pd.DataFrame, metric: str = names.COST) -> pd.DataFrame:
-    """Return a metric of the rows of `Tables.curves` as a table of epochs by seeds."""
-    return curves.pivot(index="epoch", columns="seed", values=metric).sort_index()
+def by_seed(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the costs of rows of `Tables.curves` as a table of epochs by seeds."""
+    return curves.pivot(index="epoch", columns="seed", values=names.COST).sort_index()
 
 
 def rank(entry: Entry, reported: Reported, tables: Tables) -> CurveRank | None:
@@ -90,8 +90,6 @@ def rows(entries: Iterable[Entry], tables: Tables) -> list[Row]:
 
     Raises ReproError if the file of a published curve is damaged.
     """
-    results = [(entry, reported) for entry in entries for reported in entry.spec.reported]
-    ranked = [(entry, reported, rank(entry, reported, tables)) for entry, reported in results]
     return [
         {
             "experiment": entry.name,
@@ -104,6 +102,7 @@ def rows(entries: Iterable[Entry], tables: Tables) -> list[Row]:
             "farthest_at_epoch": found.epoch,
             "nats_there": found.nats,
         }
-        for entry, reported, found in ranked
-        if found is not None
+        for entry in entries
+        for reported in entry.spec.reported
+        if (found := rank(entry, reported, tables))
     ]

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 from pydantic import FiniteFloat, Json
-from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, Column, Row, Tables, TableSet, data_label
+from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, Column, Row, Schema, Tables, TableSet, data_label
 from scipy import stats
 
 from repro import names, registry
@@ -40,8 +40,10 @@ class Sweeps(TableSet):
     `test_neg_elbo` is JSON with a number for each seed; `trial` is missing where the published setting was retrained.
     """
 
-    schemas = (TRIAL_COLUMNS, RETRAINED_COLUMNS)
-    keys = (("study", "trial"), ("study", "trial"))
+    schemas: ClassVar = {
+        "trials": Schema(TRIAL_COLUMNS, ["study", "trial"]),
+        "retrained": Schema(RETRAINED_COLUMNS, ["study", "trial"]),
+    }
     owner = "study"
     order = ("experiment", "study", "trial")
 
@@ -52,7 +54,7 @@ class Sweeps(TableSet):
     def from_files(cls, folder: Path) -> Self:
         """Read what `save` has written; no rows if there is no such file. Raises ReproError for a damaged one."""
         if not (folder / "trials.csv").exists():
-            return cls.empty()
+            return cls.from_rows()
         found = super().from_files(folder)
         complete, again = found.trials["state"] == "complete", found.retrained["trial"].notna()
         found.need(folder, "trials", complete, "value", "of a complete trial")
@@ -65,28 +67,27 @@ class Sweeps(TableSet):
 
 def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
     """Read the sweeps of these experiments from the store, and a sentence for each thing that cannot be read."""
-    trials: list[Row] = []
-    retrained: list[Row] = []
+    rows: dict[str, list[Row]] = {"trials": [], "retrained": []}
     faults: list[str] = []
     for entry in entries:
         where = sweep_parent.mlflow_experiment(entry.name)
         parents = [each for each in reader.parents(where) if each.tags.get(names.KIND) == names.KIND_SWEEP]
         runs = reader.runs(where) if parents else []
         for parent in parents:
-            by_trial: dict[int, list[reader.RunRecord]] = {}
+            by_trial: dict[str, list[reader.RunRecord]] = {}
             for run in runs:
                 if run.tags.get(names.PARENT) == parent.run_id and run.tags.get(names.TRIAL_STATE) != "abandoned":
-                    by_trial.setdefault(int(run.tags[names.TRIAL]), []).append(run)
-            rows = [_trial(entry, parent, number, of_trial) for number, of_trial in by_trial.items()]
-            trials += rows
+                    by_trial.setdefault(run.tags[names.TRIAL], []).append(run)
+            trials = [_trial(entry, parent, of_trial) for of_trial in by_trial.values()]
+            rows["trials"] += trials
             try:
-                retrained += _retrained(entry, parent, rows[0]["data"] if rows else "")
+                rows["retrained"] += _retrained(entry, parent, trials[0]["data"] if trials else "")
             except ReproError as error:
                 faults.append(str(error))
-    return Sweeps.from_rows(trials, retrained), faults
+    return Sweeps.from_rows(**rows), faults
 
 
-def _trial(entry: Entry, parent: reader.RunRecord, number: int, runs: list[reader.RunRecord]) -> Row:
+def _trial(entry: Entry, parent: reader.RunRecord, runs: list[reader.RunRecord]) -> Row:
     """Return the row of a trial, from the runs of its seeds."""
     space = {key.removeprefix("space."): text for key, text in parent.params.items() if key.startswith("space.")}
     states = {run.tags[names.TRIAL_STATE] for run in runs} - {"complete"}
@@ -94,7 +95,7 @@ def _trial(entry: Entry, parent: reader.RunRecord, number: int, runs: list[reade
     return {
         "experiment": entry.name,
         "study": parent.tags[names.SWEEP],
-        "trial": number,
+        "trial": int(runs[0].tags[names.TRIAL]),
         "state": min(states, default="complete"),
         "value": None if states else _mean(runs, names.HELDOUT_NEG_ELBO),
         "settings": json.dumps(settings, sort_keys=True),
@@ -120,10 +121,9 @@ def _retrained(entry: Entry, parent: reader.RunRecord, data: str) -> list[Row]:
         return []
     found = json.loads(artifacts.read_file(parent.run_id, names.FINISH_FILE))
     of = {"experiment": entry.name, "study": parent.tags[names.SWEEP], "trial_epochs": found["epochs_of_trials"]}
-    same = ("trial", "trial_value", "heldout_then", "optimism", "cost")
     return [
         of
-        | {key: each[key] for key in same}
+        | each
         | {
             "settings": json.dumps(each["setting"], sort_keys=True),
             "seeds": ",".join(map(str, each["seeds"])),

@@ -5,10 +5,10 @@ any machine, each by its run id.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, NamedTuple, NotRequired, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, NotRequired, Self, cast
 
 import pandas as pd
 from annotated_types import Ge
@@ -83,72 +83,71 @@ MEASUREMENT_COLUMNS = {
 }  # fmt: skip
 
 
+class Schema(NamedTuple):
+    """The columns of a table, and those in which no two of its rows agree; none if rows may repeat."""
+
+    columns: dict[str, Column]
+    key: Sequence[str] = ()
+
+
 @dataclass
 class TableSet:
     """Tables, each of which is one CSV file. Each row belongs to a row of the first table, by the column `owner`."""
 
-    schemas: ClassVar[tuple[dict[str, Column], ...]]
-    keys: ClassVar[tuple[tuple[str, ...], ...]]
-    """Columns of each table in which no two of its rows agree; none where rows may repeat."""
+    schemas: ClassVar[dict[str, Schema]]
     owner: ClassVar[str]
     order: ClassVar[tuple[str, ...]]
 
     @classmethod
-    def from_rows(cls, *tables: Sequence[Row]) -> Self:
-        """Return the tables of these rows, a list for each table. A missing column is empty."""
-        frames = []
-        for rows, schema in zip(tables, cls.schemas, strict=True):
-            dtypes = {name: column.dtype for name, column in schema.items()}
-            frames.append(pd.DataFrame(list(rows), columns=list(schema)).astype(dtypes))
-        return cls(*frames)
-
-    @classmethod
-    def empty(cls) -> Self:
-        return cls.from_rows(*[[]] * len(cls.schemas))
+    def from_rows(cls, **tables: Sequence[Row]) -> Self:
+        """Return the tables of these rows; a table that is not given, and a column that is missing, is empty."""
+        found = {}
+        for name, schema in cls.schemas.items():
+            frame = pd.DataFrame(list(tables.get(name, ())), columns=list(schema.columns))
+            found[name] = frame.astype({column: kind.dtype for column, kind in schema.columns.items()})
+        return cls(**found)
 
     @classmethod
     def from_files(cls, folder: Path) -> Self:
         """Read what `save` has written. Raises ReproError that names the file, the row and the column of a fault."""
-        parts = zip(fields(cls), cls.schemas, cls.keys, strict=True)
-        return cls(*(read_csv(folder / f"{field.name}.csv", schema, key) for field, schema, key in parts))
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return cls(**{name: read_csv(folder / f"{name}.csv", schema) for name, schema in cls.schemas.items()})
 
     def need(self, folder: Path, name: str, rows: "pd.Series[bool]", column: str, which: str) -> None:
         """Raise ReproError if a column is empty in some of these rows of a table that was read from `folder`."""
-        table = self.tables()[name]
-        for index in table.index[rows & table[column].isna()][:1]:
+        for index in rows.index[rows & vars(self)[name][column].isna()][:1]:
             raise _fault(folder / f"{name}.csv", index + 1, column, f"'' should be a number {which}")
 
     def joined(self, other: Self) -> Self:
         """Return the rows of both. Where both have an owner, its rows are taken from this one."""
-        mine = self.tables()
-        known = next(iter(mine.values()))[self.owner]
-        new = {name: theirs[~theirs[self.owner].isin(known)] for name, theirs in other.tables().items()}
-        return type(self)(*(pd.concat([mine[name], new[name]], ignore_index=True) for name in mine))
+        known = next(iter(vars(self).values()))[self.owner]
+        found = {}
+        for name, theirs in vars(other).items():
+            new = theirs[~theirs[self.owner].isin(known)]
+            found[name] = pd.concat([vars(self)[name], new], ignore_index=True)
+        return type(self)(**found)
 
     def only(self, owners: Iterable[str]) -> Self:
         wanted = set(owners)
-        return type(self)(*(table[table[self.owner].isin(wanted)] for table in self.tables().values()))
+        return type(self)(**{name: table[table[self.owner].isin(wanted)] for name, table in vars(self).items()})
 
     def save(self, folder: Path) -> list[Path]:
         """Write the tables as CSV files and return the files. The order of rows does not depend on when runs began."""
         folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for name, table in self.tables().items():
-            written.append(folder / f"{name}.csv")
-            order = [key for key in self.order if key in table]
-            table.sort_values(order, kind="stable").to_csv(written[-1], index=False, lineterminator="\n")
-        return written
+        for name, table in vars(self).items():
+            rows = table.sort_values([key for key in self.order if key in table], kind="stable")
+            rows.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        return [folder / f"{name}.csv" for name in vars(self)]
 
 
 @dataclass
 class Tables(TableSet):
     """Runs, their curves and the measurements on their models. Costs in nats per image."""
 
-    schemas = (RUN_COLUMNS, CURVE_COLUMNS, MEASUREMENT_COLUMNS)
-    keys = (("run_id",), ("run_id", "epoch"), ())
+    schemas: ClassVar = {
+        "runs": Schema(RUN_COLUMNS, ["run_id"]),
+        "curves": Schema(CURVE_COLUMNS, ["run_id", "epoch"]),
+        "measurements": Schema(MEASUREMENT_COLUMNS),
+    }
     owner = "run_id"
     order = ("experiment", "seed", "run_id", "study", "epoch")
 
@@ -175,37 +174,33 @@ class Tables(TableSet):
         return self.curves[self.curves["run_id"].isin(runs["run_id"])]
 
 
-def read_csv(path: Path, schema: dict[str, Column], key: Sequence[str] = ()) -> pd.DataFrame:
+def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
     """Read the columns of `schema` and ignore others.
 
     Raises ReproError that names the file, the row (1 is the header) and the column of a field that is missing, is not
-    of the column's type, or repeats the `key` of a row above.
+    of the column's type, or repeats the key of a row above.
     """
     try:  # without a header, so that pandas refuses a row that is longer than the header
         raw = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ReproError(f"results file {path} cannot be read: {' '.join(str(error).split())}") from None
     heads = raw.iloc[0].tolist()
-    missing = [column for column in schema if column not in heads]
+    missing = [column for column in schema.columns if column not in heads]
     if missing:
         raise ReproError(f"results file {path} has no column {', '.join(missing)}")
-    table = pd.DataFrame({name: _typed(path, name, raw[heads.index(name)][1:], schema[name]) for name in schema})
-    repeated = list(table.index[table.duplicated(list(key))]) if key else []
-    if repeated:
-        raise _fault(path, repeated[0], " and ".join(key), "the same as in a row above")
+    table = pd.DataFrame(index=raw.index[1:])
+    for name, column in schema.columns.items():
+        texts, kinds = raw.loc[table.index, heads.index(name)], cast(Any, GenericAlias(list, (column.kind,)))
+        try:
+            values = TypeAdapter(kinds).validate_python(texts.tolist())
+        except ValidationError as error:
+            first = error.errors()[0]
+            message = f"{str(first['input'])[:60]!r} {first['msg'].removeprefix('Input ')}"
+            raise _fault(path, table.index[first["loc"][0]], name, message) from None
+        table[name] = pd.Series(texts if column.dtype == "str" else values, dtype=column.dtype, index=table.index)
+    for row in table.index[table.duplicated(schema.key)][:1] if schema.key else ():
+        raise _fault(path, row, " and ".join(schema.key), "the same as in a row above")
     return table.reset_index(drop=True)
-
-
-def _typed(path: Path, name: str, texts: "pd.Series[str]", column: Column) -> "pd.Series[Any]":
-    """Return the fields of a column as its type. Their index is that of the rows in the file."""
-    kinds: Any = GenericAlias(list, (column.kind,))
-    try:
-        values: list[Any] = TypeAdapter(kinds).validate_python(texts.tolist())
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Input ")
-        raise _fault(path, texts.index[first["loc"][0]], name, f"{str(first['input'])[:60]!r} {message}") from None
-    return pd.Series(texts if column.dtype == "str" else values, dtype=column.dtype, index=texts.index)
 
 
 def _fault(path: Path, row: int, column: str, text: str) -> ReproError:
@@ -218,9 +213,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Tables, list[str]]:
     Runs that have not finished, used a stand-in, or may not be compared are included; their columns `comparable` and
     `reason` say so. Raises StoreError if the store itself cannot be read.
     """
-    runs: list[Row] = []
-    curves: list[Row] = []
-    measured: list[Row] = []
+    rows: dict[str, list[Row]] = {name: [] for name in Tables.schemas}
     faults = []
     for entry in entries:
         for run in reader.runs(entry.name):
@@ -228,18 +221,18 @@ def from_store(entries: Iterable[Entry]) -> tuple[Tables, list[str]]:
             try:
                 metrics = {name: pd.Series(reader.history(run.run_id, name), dtype=float) for name in CURVE_METRICS}
                 curve = pd.DataFrame(metrics).rename_axis("epoch").reset_index().assign(**of)
-                runs.append(of | _run_row(entry, run, len(curve)))
-                curves += curve.to_dict("records")
+                rows["runs"].append(of | _run_row(entry, run, len(curve)))
+                rows["curves"] += curve.to_dict("records")
             except ReproError as error:
                 faults.append(str(error))
                 continue
             for kind in artifacts.measurements_of(run):
                 try:
-                    rows = artifacts.read_measurement(run.run_id, kind) or []
-                    measured += [of | {"study": kind} | vars(row) for row in rows]
+                    measured = artifacts.read_measurement(run.run_id, kind) or []
+                    rows["measurements"] += [of | {"study": kind} | vars(row) for row in measured]
                 except ReproError as error:
                     faults.append(str(error))
-    return Tables.from_rows(runs, curves, measured), faults
+    return Tables.from_rows(**rows), faults
 
 
 def all_entries() -> list[Entry]:

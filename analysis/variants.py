@@ -1,7 +1,5 @@
 """The cost of each variant, which changes one setting, and that of the experiment that it varies."""
 
-from collections.abc import Iterable
-
 import pandas as pd
 from repro.analysis.claims.evidence import Evidence, MissingError
 from repro.analysis.curves import by_seed
@@ -33,9 +31,8 @@ def table(evidence: Evidence) -> pd.DataFrame:
 
 def changed(entry: Entry) -> dict[str, tuple[str, str]]:
     """Return the settings in which a variant differs from its experiment, each with both values."""
-    base, mine = registry.get(str(entry.spec.variant_of)).spec.flat(), entry.spec.flat()
-    keys = [key for key in sorted(base | mine) if key not in NOT_A_CHANGE]
-    return {key: (base.get(key, "-"), mine.get(key, "-")) for key in keys if base.get(key) != mine.get(key)}
+    found = registry.get(str(entry.spec.variant_of)).spec.differences(entry.spec)
+    return {key: values for key, values in found.items() if key not in NOT_A_CHANGE}
 
 
 def _row(entry: Entry, evidence: Evidence) -> Row:
@@ -49,13 +46,15 @@ def _row(entry: Entry, evidence: Evidence) -> Row:
     mine = by_seed(evidence.tables.curves_of(runs))
     epoch = int(mine.dropna().index.max())
     costs = mine.loc[epoch]
+    caveats = [text for key, text in (OTHER_SCALE | OTHER_OBJECTIVE).items() if key in change]
+    caveats += [DIVERGED_THEN] * bool((runs["status"] == DIVERGED).any())
     row |= {
         "seeds": len(runs),
         "epoch": epoch,
         "cost": float(costs.mean()),
         "test_neg_elbo": float(runs["test_neg_elbo"].mean()),
         "data": runs["data"].iloc[0],
-        "note": "; ".join(_caveats(change, runs)),
+        "note": "; ".join(caveats),
     }
     if change.keys() & OTHER_SCALE.keys():
         return row
@@ -71,9 +70,3 @@ def _row(entry: Entry, evidence: Evidence) -> Row:
         "high": float(costs.max() - base.min()),
         "baseline_test": float(base_runs.loc[base_runs["epochs"] == epoch, "test_neg_elbo"].mean()),
     }
-
-
-def _caveats(change: Iterable[str], runs: pd.DataFrame) -> list[str]:
-    known = OTHER_SCALE | OTHER_OBJECTIVE
-    diverged = bool((runs["status"] == DIVERGED).any())
-    return [known[key] for key in change if key in known] + [DIVERGED_THEN] * diverged

@@ -39,33 +39,17 @@ MEANINGS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Statistics of costs and a reported cost, nats per image. None where there are too few costs.
+class Verdict:
+    """The verdict on one reported cost. Costs are in nats per image. A number is None where there are too few costs.
+
+    `n` of `planned` seeds have an outcome: `seeds` have a cost, and `failures` has a reason for each of the others.
+    `outside` lists seeds outside the plan, which enter no number.
 
     `difference` is mean - reported. `ci_low` to `ci_high` is its 90% confidence interval, which corresponds to two
     one-sided tests at 5%. `pi_low` to `pi_high` is the 95% prediction interval for the cost of one more run. `t` is
     (reported - mean) / (std * sqrt(1 + 1/n)), the quantile of the reported cost in the prediction distribution, and `p`
-    is its two-sided p value.
-    """
-
-    mean: float | None = None
-    std: float | None = None
-    difference: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    pi_low: float | None = None
-    pi_high: float | None = None
-    t: float | None = None
-    p: float | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The verdict on one reported cost. Costs are in nats per image, and None where not known.
-
-    `n` of `planned` seeds have an outcome: `seeds` have a cost, and `failures` has a reason for each of the others.
-    `outside` lists seeds outside the plan, which enter no number. `excess_share` and `pi_half_share` are the difference
-    and half the width of the prediction interval, as shares of the reported cost's excess over the entropy floor.
+    is its two-sided p value. `excess_share` and `pi_half_share` are the difference and half the width of the prediction
+    interval, as shares of the reported cost's excess over the entropy floor.
     """
 
     experiment: str
@@ -105,6 +89,12 @@ class Verdict:
         return self.verdict not in ("interim", "not comparable")
 
     @property
+    def note(self) -> str:
+        """Failures, the reason, and the seeds outside the plan."""
+        outside = f"outside the plan: seeds {seed_list(self.outside)}" if self.outside and self.planned else ""
+        return "; ".join(filter(None, [*self.failures, self.reason, outside]))
+
+    @property
     def number_reached(self) -> str:
         """The answer to the first question: `yes`, `not shown`, or `-` while it is open."""
         return ("yes" if self.verdict == "reproduced" else "not shown") if self.decided else "-"
@@ -115,31 +105,40 @@ class Verdict:
         return ("yes" if self.p is not None and self.p >= LEVEL else "no") if self.decided else "-"
 
 
-def judge(costs: Sequence[float], reported: float) -> Judgement:
-    """Return the equivalence and prediction intervals of costs, nats per image (Schuirmann 1987; Student's t)."""
+def half_widths(std: Any, n: int) -> tuple[Any, Any]:
+    """Return half the widths of two intervals: 90% confidence for the mean of n costs, 95% prediction for one more.
+
+    `std` is the standard deviation of the n costs, a number or an array.
+    """
+    confidence = stats.t.ppf(1 - LEVEL, n - 1) * std / math.sqrt(n)
+    return confidence, stats.t.ppf(1 - LEVEL / 2, n - 1) * (std * math.sqrt(1 + 1 / n))
+
+
+def judge(verdict: Verdict, costs: Sequence[float]) -> Verdict:
+    """Return the verdict with the equivalence and prediction intervals of costs (Schuirmann 1987; Student's t)."""
     n = len(costs)
     if not n:
-        return Judgement()
+        return verdict
     mean = float(np.mean(costs))
-    difference = mean - reported
+    difference = mean - verdict.reported
     if n == 1:
-        return Judgement(mean=mean, difference=difference)
+        return replace(verdict, mean=mean, difference=difference)
     std = float(np.std(costs, ddof=1))
-    half = float(stats.t.ppf(1 - LEVEL, n - 1)) * std / math.sqrt(n)
+    half, beyond = map(float, half_widths(std, n))
     scale = std * math.sqrt(1 + 1 / n)
-    beyond = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * scale
     t = -difference / scale if scale else math.copysign(math.inf, -difference) if difference else 0.0
-    return Judgement(
-        mean, std, difference, difference - half, difference + half, mean - beyond, mean + beyond, t,
-        p=float(2 * stats.t.sf(abs(t), n - 1)),
+    return replace(
+        verdict, mean=mean, std=std, difference=difference, ci_low=difference - half, ci_high=difference + half,
+        pi_low=mean - beyond, pi_high=mean + beyond, t=t, p=float(2 * stats.t.sf(abs(t), n - 1)),
     )  # fmt: skip
 
 
-def word(found: Judgement, margin: float, failures: int = 0) -> Word:
-    """Return the verdict once all planned seeds have an outcome. `failures` of them rule out equivalence."""
+def word(found: Verdict) -> Word:
+    """Return the verdict once all planned seeds have an outcome. A seed that failed rules out equivalence."""
     if found.ci_low is None or found.ci_high is None or found.p is None or found.difference is None:
         return "not comparable"
-    if not failures and -margin < found.ci_low and found.ci_high < margin:
+    assert found.margin is not None  # or it would be a fault of the plan
+    if not found.failures and -found.margin < found.ci_low and found.ci_high < found.margin:
         return "reproduced"
     if found.p >= LEVEL:
         return "consistent"
@@ -167,13 +166,12 @@ def verdict(entry: Entry, reported: Reported, tables: Tables) -> Verdict:
     ends = tables.curves_of(chosen)
     costs = ends[ends["epoch"] == reported.epoch].set_index("run_id")[names.COST].dropna()
     failed = chosen[~chosen["run_id"].isin(costs.index)]
-    found = judge(costs.tolist(), reported.cost)
+    found = judge(blank, costs.tolist())
     floors = chosen["entropy_floor"].dropna()
     excess = reported.cost - float(floors.iloc[0]) if len(floors) else None
     first = chosen.sort_values("plan_date").iloc[0]
     result = replace(
-        blank,
-        **asdict(found),
+        found,
         excess_share=found.difference / excess if excess and found.difference is not None else None,
         pi_half_share=(found.pi_high - found.pi_low) / 2 / excess
         if excess and found.pi_high and found.pi_low
@@ -189,10 +187,9 @@ def verdict(entry: Entry, reported: Reported, tables: Tables) -> Verdict:
         return replace(result, reason=fault)
     if len(chosen) < len(planned):
         return replace(result, verdict="interim")
-    assert reported.margin is not None  # or it would be a fault of the plan
     if len(costs) < 2:
         return replace(result, reason=f"{len(failed)} of {len(planned)} planned seeds failed or diverged")
-    return replace(result, verdict=word(found, reported.margin, len(failed)))
+    return replace(result, verdict=word(result))
 
 
 def outcomes(runs: pd.DataFrame, epoch: int) -> tuple[pd.DataFrame, str]:
@@ -277,20 +274,17 @@ def rows(found: Iterable[Verdict]) -> list[Row]:
 
 def plan_rows(found: Iterable[Verdict]) -> list[Row]:
     """Return the plan of each verdict and its outcome, as rows of a table."""
-    rows = []
-    for each in found:
-        outside = f"outside the plan: seeds {seed_list(each.outside)}" if each.outside and each.planned else ""
-        rows.append(
-            {
-                "experiment": each.experiment,
-                "epoch": each.epoch,
-                "seeds": f"{each.n} of {each.planned}",
-                "plan": f"{each.plan_commit[:8]}, {each.plan_date[:10]}" if each.plan_commit else None,
-                "data": each.data or None,
-                "of_excess": f"{each.excess_share:+.2%}" if each.excess_share is not None else None,
-                "half_95%_of_excess": f"{each.pi_half_share:.2%}" if each.pi_half_share is not None else None,
-                "t": each.t,
-                "note": "; ".join(filter(None, [*each.failures, each.reason, outside])) or None,
-            }
-        )
-    return rows
+    return [
+        {
+            "experiment": each.experiment,
+            "epoch": each.epoch,
+            "seeds": f"{each.n} of {each.planned}",
+            "plan": f"{each.plan_commit[:8]}, {each.plan_date[:10]}" if each.plan_commit else None,
+            "data": each.data or None,
+            "of_excess": f"{each.excess_share:+.2%}" if each.excess_share is not None else None,
+            "half_95%_of_excess": f"{each.pi_half_share:.2%}" if each.pi_half_share is not None else None,
+            "t": each.t,
+            "note": each.note or None,
+        }
+        for each in found
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Options:
     peer_python: Path | None = None
 
     def python(self, peer: str) -> str:
-        return str(self.peer_python) if self.peer_python and peer in ELSEWHERE else sys.executable
+        return str(self.peer_python.absolute()) if self.peer_python and peer in ELSEWHERE else sys.executable
 
 
 QUICK = Options(rounds=2, turn_seconds=0.0, warmup=1)
@@ -121,24 +121,23 @@ def measure(request: Request, options: Options, faults: Faults, note: Callable[[
 
 
 def _started(request: Request, options: Options, faults: Faults, stack: ExitStack) -> Iterator[Turns]:
-    def start(name: str, request: Request) -> PeerProcess:
-        process = stack.enter_context(closing(PeerProcess(name, options.python(name))))
-        process.prepare(request)
-        return process
+    def start(name: str, **changes: Any) -> PeerProcess:
+        process = PeerProcess(name, options.python(name), replace(request, **changes))
+        return stack.enter_context(closing(process))
 
-    engine = start("ours", request)
+    engine = start("ours")
     yield Turns(ENGINE, engine)
     yield Turns(FLOOR, engine, request="floor ")
     if request.threads > 1:
-        yield Turns(ONE_THREAD, start("ours", replace(request, threads=1)))
-    yield Turns(PLAIN, start("ours", replace(request, engine="plain")))
+        yield Turns(ONE_THREAD, start("ours", threads=1))
+    yield Turns(PLAIN, start("ours", engine="plain"))
     for name in (COMPILED, *PEERS):
         if name in faults:
             yield Turns(name, None, fault=faults[name])
         elif name == COMPILED:
-            yield Turns(name, start("ours", replace(request, engine="compiled")))
+            yield Turns(name, start("ours", engine="compiled"))
         else:
-            yield Turns(name, start(name, request))
+            yield Turns(name, start(name))
 
 
 def workload_of(name: str) -> Workload:

@@ -12,7 +12,8 @@ from typing import Any
 
 from repro.benchmarks.peers.workload import Request
 
-SERVE = Path(__file__).with_name("peers") / "serve.py"
+FOLDER = Path(__file__).parent
+"""The directory in which `python -m peers.serve` is found, in any Python."""
 NOT_INSTALLED = 3  # exit code of `serve.py` for a library that cannot be imported
 DEADLINE = 180.0  # seconds for one answer; none takes more than some tens
 Answer = dict[str, Any]
@@ -27,13 +28,15 @@ class PeerError(Exception):
 
 
 class PeerProcess:
-    """Run the peer `name` with a Python. `close` ends it at once."""
+    """Run the peer `name` with a Python; without a request it only says its versions. `close` ends it at once."""
 
-    def __init__(self, name: str, python: str = sys.executable, *options: str) -> None:
+    def __init__(self, name: str, python: str = sys.executable, request: Request | None = None) -> None:
         self.python = python
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-        command, pipe = [python, str(SERVE), name, *options], subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+        command, pipe = [python, "-m", "peers.serve", name, *(() if request else ("--check",))], subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=FOLDER, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+        if request:
+            self._send(request.to_json())
 
     def close(self) -> None:
         self.process.kill()
@@ -42,9 +45,6 @@ class PeerProcess:
             with suppress(BrokenPipeError):  # it ended before it read its input
                 if stream:
                     stream.close()
-
-    def prepare(self, request: Request) -> None:
-        self._send(request.to_json())
 
     def ask(self, line: str) -> Answer:
         """Send a line, which `peers/serve.py` describes, and return the answer. Raises PeerError as `answer` does."""
@@ -86,6 +86,6 @@ class PeerProcess:
 
 def versions(name: str, python: str) -> dict[str, str]:
     """Return the versions of the libraries that a peer needs. Raises PeerError if one cannot be imported."""
-    with closing(PeerProcess(name, python, "--check")) as peer:
+    with closing(PeerProcess(name, python)) as peer:
         found: dict[str, str] = peer.answer()["versions"]
         return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 from numpy.typing import NDArray
-from repro.benchmarks import driver, flops
+from repro.benchmarks import driver
 from repro.benchmarks.driver import Options, Turns
 from repro.benchmarks.peers.workload import Request, Workload
 
@@ -50,13 +50,13 @@ def bench(names: Sequence[str], threads: Sequence[int], options: Options, note: 
     for workload in map(driver.workload_of, dict.fromkeys(names)):
         request = Request(workload, warmup=options.warmup, precision=options.precision)
         done = {each: driver.measure(replace(request, threads=each), options, faults, note) for each in threads}
-        operations = flops.of_step(workload)
+        conv = workload.flop("conv", "tconv")
         found.setdefault("setups", {})[workload.experiment] = {
             "batch_size": workload.batch_size,
             "steps_per_epoch": workload.steps_per_epoch,
-            "dense_flop_per_step": operations.dense,
-            "conv_flop_per_step": operations.conv,
-            "floor_covers": operations.covered,
+            "dense_flop_per_step": workload.flop("dense"),
+            "conv_flop_per_step": conv,
+            "floor_covers": "the dense layers only, not the convolutions" if conv else "all matrix products",
             "threads": {str(each): session(workload, turns) for each, turns in done.items()},
         }
     return found
@@ -79,15 +79,15 @@ def machine(threads: int) -> Json:
 
 def session(workload: Workload, turns: dict[str, Turns]) -> Json:
     """Return the figures of one experiment on one number of threads; medians over rounds."""
-    engine, floor, operations = turns[driver.ENGINE], turns[driver.FLOOR], flops.of_step(workload)
-    above, one_thread = _median(engine.times / floor.times), turns.get(driver.ONE_THREAD)
+    engine, floor, one_thread = turns[driver.ENGINE], turns[driver.FLOOR], turns.get(driver.ONE_THREAD)
+    above = _median(engine.times / floor.times)
     return {
         "engine": _trained(workload, engine)
         | {key: engine.answers[-1][key] for key in ("engine", "products", "precision")}
-        | {"gflop_per_second": (operations.dense + operations.conv) / _median(engine.times) / 1e9},
+        | {"gflop_per_second": workload.flop("dense", "conv", "tconv") / _median(engine.times) / 1e9},
         "floor": {
             "step_ms": _median(floor.times) * 1e3,
-            "gflop_per_second": operations.dense / _median(floor.times) / 1e9,
+            "gflop_per_second": workload.flop("dense") / _median(floor.times) / 1e9,
             "engine_over_floor": above,
             "share_reached": 1 / above,
         },

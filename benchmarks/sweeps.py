@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import optuna
+import pandas as pd
 import typer
 from mlflow import MlflowClient
 
@@ -34,21 +35,11 @@ ONE_THREAD, ALL_CORES = "one job, one thread", "one job, all cores"
 
 @dataclass(frozen=True)
 class Turn:
-    """One run of the command. `span` is from the first trial's start to the last one's end; all in seconds."""
+    """Speed of one run of the command, from the first trial's start to the last one's end."""
 
-    span: float
-    trials: list[float]
-    training: float  # spent in the training steps of all trials
-
-    @property
-    def by_hour(self) -> float:
-        """Trials an hour."""
-        return 3600 * len(self.trials) / self.span
-
-    @property
-    def not_training(self) -> float:
-        """Share of the trials' time that is not spent in training steps."""
-        return 1 - self.training / sum(self.trials)
+    trials_an_hour: float
+    seconds_a_trial: float  # the mean over its trials
+    not_training: float  # share of the trials' time that is not spent in training steps
 
 
 def take(command: list[str]) -> Turn:
@@ -61,10 +52,10 @@ def take(command: list[str]) -> Turn:
         tracked = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
         runs = [run for trial in study.trials for run in runs_of(trial)]
         epochs = [point.value for run in runs for point in tracked.get_metric_history(run, names.EPOCH_SECONDS)]
-        begun = min(trial.datetime_start for trial in study.trials if trial.datetime_start)
-        ended = max(trial.datetime_complete for trial in study.trials if trial.datetime_complete)
-        seconds = [trial.duration.total_seconds() for trial in study.trials if trial.duration]
-        return Turn((ended - begun).total_seconds(), seconds, sum(epochs))
+        trials = study.trials_dataframe()
+        span = (trials["datetime_complete"].max() - trials["datetime_start"].min()).total_seconds()
+        seconds = trials["duration"].dt.total_seconds()
+        return Turn(3600 * len(trials) / span, seconds.mean(), 1 - sum(epochs) / seconds.sum())
 
 
 def heldout_seconds(name: str, data: Source, data_dir: Path | None) -> float:
@@ -101,18 +92,19 @@ def main(
 
 def rows(turns: dict[str, list[Turn]], heldout: float) -> list[dict[str, Any]]:
     """Return a row for each way. `heldout` is the seconds that a trial's held-out costs take on one thread."""
-    found = []
-    for way, taken in turns.items():
-        row: dict[str, Any] = {"way": way, "trials an hour": statistics.median(turn.by_hour for turn in taken)}
-        for other in (ONE_THREAD, ALL_CORES):
-            pairs = zip(taken, turns[other], strict=True)
-            row[f"over {other}"] = statistics.median(turn.by_hour / beside.by_hour for turn, beside in pairs)
-        row["seconds a trial"] = statistics.median(statistics.fmean(turn.trials) for turn in taken)
-        row["not training, %"] = 100 * statistics.median(turn.not_training for turn in taken)
-        shares = (heldout * len(turn.trials) / sum(turn.trials) for turn in taken)
-        row["of it held-out cost, %"] = None if way == ALL_CORES else 100 * statistics.median(shares)
-        found.append(row)
-    return found
+    figures = {way: pd.DataFrame(taken) for way, taken in turns.items()}
+    by_hour = {way: each["trials_an_hour"] for way, each in figures.items()}
+    return [
+        {
+            "way": way,
+            "trials an hour": by_hour[way].median(),
+            **{f"over {other}": (by_hour[way] / by_hour[other]).median() for other in (ONE_THREAD, ALL_CORES)},
+            "seconds a trial": each["seconds_a_trial"].median(),
+            "not training, %": 100 * each["not_training"].median(),
+            "of it held-out cost, %": 100 * (heldout / each["seconds_a_trial"]).median() if way != ALL_CORES else None,
+        }
+        for way, each in figures.items()
+    ]
 
 
 if __name__ == "__main__":

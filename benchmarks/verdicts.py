@@ -3,13 +3,10 @@
 python -m repro.benchmarks.verdicts
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from repro.analysis.verdicts import LEVEL
-from scipy import stats
+from repro.analysis.verdicts import half_widths
 
 REPEATS = 200_000
 EARLIER_RULE = range(3, 13)
@@ -22,20 +19,6 @@ CASES = (  # result, planned seeds, margin and standard deviation over seeds in 
     ("mnist_conv_lr_1e3, epoch 10", 20, 1.69, 1.0),
 )
 
-Values = NDArray[np.float64]
-
-
-def equivalent(mean: Values, std: Values, n: int, reported: Values | float, margin: float) -> NDArray[np.bool_]:
-    """Return where two one-sided t tests show the mean of n costs within the margin of the reported cost."""
-    half = stats.t.ppf(1 - LEVEL, n - 1) * std / math.sqrt(n)
-    return np.asarray(np.abs(mean - reported) + half < margin)
-
-
-def outside(mean: Values, std: Values, n: int, reported: Values | float) -> NDArray[np.bool_]:
-    """Return where the reported cost lies outside the 95% prediction interval for one more run."""
-    beyond = stats.t.ppf(1 - LEVEL / 2, n - 1) * std * math.sqrt(1 + 1 / n)
-    return np.asarray(np.abs(mean - reported) > beyond)
-
 
 def rates(n: int, margin: float, std: float, offset: float, *, one_of_ours: bool = False) -> dict[str, float]:
     """Return the shares of `reproduced`, `consistent` and `different` over repeats.
@@ -45,8 +28,9 @@ def rates(n: int, margin: float, std: float, offset: float, *, one_of_ours: bool
     generator = np.random.default_rng(0)
     costs = generator.normal(0, std, (REPEATS, n))
     reported = generator.normal(0, std, REPEATS) if one_of_ours else np.full(REPEATS, -offset)
-    mean, observed = costs.mean(1), costs.std(1, ddof=1)
-    reached, out = equivalent(mean, observed, n, reported, margin), outside(mean, observed, n, reported)
+    half, beyond = half_widths(costs.std(1, ddof=1), n)
+    difference = np.abs(costs.mean(1) - reported)
+    reached, out = difference + half < margin, difference > beyond
     shares = {"reproduced": reached, "consistent": ~reached & ~out, "different": ~reached & out}
     return {word: float(where.mean()) for word, where in shares.items()}
 
@@ -57,7 +41,8 @@ def by_the_earlier_rule(margin: float, std: float) -> float:
     said = np.zeros(REPEATS, bool)
     for n in EARLIER_RULE:
         first = costs[:, :n]
-        said |= equivalent(first.mean(1), first.std(1, ddof=1), n, 0.0, margin)
+        half, _ = half_widths(first.std(1, ddof=1), n)
+        said |= np.abs(first.mean(1)) + half < margin
     return float(said.mean())
 
 

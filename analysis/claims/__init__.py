@@ -1,11 +1,11 @@
 """The claims of the notebook that can be checked: what is measured, what decides, and what the runs say."""
 
-from repro.analysis.claims import costs, objective, samples
+from repro.analysis.claims import costs, models
 from repro.analysis.claims.evidence import Claim, Evidence, Finding, Word
 
 __all__ = ["CLAIMS", "Claim", "Evidence", "Finding", "Word", "judge"]
 
-CLAIMS: tuple[Claim, ...] = (*costs.CLAIMS, *objective.CLAIMS, *samples.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (*costs.CLAIMS, *models.CLAIMS)
 
 
 def judge(evidence: Evidence) -> list[tuple[Claim, Finding]]:

@@ -37,7 +37,7 @@ def holds(yes: bool) -> Word:
     return "holds" if yes else "does not hold"
 
 
-def reported_at(experiment: str, epoch: int) -> Reported:
+def result_at(experiment: str, epoch: int) -> Reported:
     return next(each for each in registry.get(experiment).spec.reported if each.epoch == epoch)
 
 
@@ -72,6 +72,11 @@ class Claim:
             return Finding("not measured", f"its evidence cannot be read: {error}")
 
 
+def claim(sentence: str, measurement: str, criterion: str) -> Callable[[Callable[["Evidence"], Finding]], Claim]:
+    """Turn the function that decides a claim into the claim, which has the function's name."""
+    return lambda decide: Claim(decide.__name__, sentence, measurement, criterion, decide)
+
+
 class Evidence:
     """The tables of runs, and what several claims ask of them."""
 
@@ -92,8 +97,8 @@ class Evidence:
         Without `epoch` they reach the experiment's last one. Raises MissingError if there are none.
         """
         mine = self.tables.runs_of(experiment)
-        last = registry.get(experiment).spec.training.epochs
-        found, _ = verdicts.outcomes(mine[mine["comparable"]], epoch or last)
+        reached = epoch or registry.get(experiment).spec.training.epochs
+        found, _ = verdicts.outcomes(mine[mine["comparable"]], reached)
         if found.empty:
             raise MissingError(run_command(experiment, epoch))
         return found
@@ -101,21 +106,21 @@ class Evidence:
     def planned(self, experiment: str, epoch: int) -> pd.DataFrame:
         """Return the outcomes of the planned seeds of a reported result, one for each seed."""
         found, _ = verdicts.outcomes(self.tables.runs_of(experiment), epoch)
-        return found[found["seed"].isin(reported_at(experiment, epoch).seeds)]
+        return found[found["seed"].isin(result_at(experiment, epoch).seeds)]
 
     def trained(self, experiment: str) -> pd.DataFrame:
         """Return the finished runs of an experiment, of any length, or else those that diverged on real data.
 
         Raises MissingError if there are neither.
         """
+        runs = self.tables.runs_of(experiment)
+        ended_early = runs[diverged(runs)].sort_values("started", ascending=False).drop_duplicates("seed")
         try:
             return self.runs(experiment, epoch=1)
         except MissingError:
-            runs = self.tables.runs_of(experiment)
-            found = runs[diverged(runs)]
-            if found.empty:
+            if ended_early.empty:
                 raise
-            return found.sort_values("started", ascending=False).drop_duplicates("seed")
+            return ended_early
 
     def mean_curve(self, experiment: str, epoch: int = 1) -> pd.Series:
         """Return the mean cost over seeds by epoch, of the runs that reach `epoch`. Raises MissingError without one."""
@@ -130,16 +135,14 @@ class Evidence:
 
     def measurement(self, experiment: str, kind: str) -> "Measurement":
         """Return a measurement of the newest run of an experiment that has one. Raises MissingError if none has."""
-        rows = self.tables.measurements
         runs = self.tables.runs_of(experiment)
-        runs = runs[runs["comparable"]].sort_values("started", ascending=False)
-        for run_id in runs["run_id"]:
-            mine = rows[(rows["run_id"] == run_id) & (rows["study"] == kind)]
-            if len(mine):
-                return Measurement(run_id, kind, mine)
-        if runs.empty:
+        run_ids = runs[runs["comparable"]].sort_values("started", ascending=False)["run_id"]
+        rows = self.tables.measurements[self.tables.measurements["study"] == kind]
+        for run_id in run_ids[run_ids.isin(rows["run_id"])]:
+            return Measurement(run_id, kind, rows[rows["run_id"] == run_id])
+        if run_ids.empty:
             raise MissingError(f"{run_command(experiment)}, then {evaluate_command('RUN_ID', kind)}")
-        raise MissingError(evaluate_command(runs["run_id"].iloc[0], kind))
+        raise MissingError(evaluate_command(run_ids.iloc[0], kind))
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,9 @@ class Measurement:
         """Return the one row of a quantity. Raises MissingError if it is not there, as in rows by other code."""
         found = self.rows[(self.rows["quantity"] == quantity) & (self.rows["group"] == group)]
         if len(found) != 1:
-            of = f" of {group}" if group else ""
-            raise MissingError(
-                f"measurement {self.kind} of run {self.run_id} has {len(found)} rows {quantity}{of}, not one: "
-                f"{evaluate_command(self.run_id, self.kind)}"
-            )
+            what = f"{len(found)} rows {quantity}{f' of {group}' if group else ''}, not one"
+            remedy = evaluate_command(self.run_id, self.kind)
+            raise MissingError(f"measurement {self.kind} of run {self.run_id} has {what}: {remedy}")
         return found.iloc[0]
 
     def value(self, quantity: str, group: str = "") -> float:

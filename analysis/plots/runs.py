@@ -13,23 +13,15 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import FormatStrFormatter
 from repro.analysis.curves import by_seed
 
+from repro import names
 from repro.images import COLORS, Curve
 from repro.text import plural
 
 INK = "#123456"
-"""Stands for the text colour of the page, which may be light or dark."""
+"""Stands for the text colour of the page, which may be light or dark; `report.mplstyle` has it too."""
 FIRST = 25
 """Epochs of a curve that have a panel of their own."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", "-.", ":")
 COST = "training cost (nats per image)"
-STYLE: dict[Any, Any] = {
-    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.facecolor": "none", "figure.facecolor": "none", "font.size": 10.0,
-    "svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.alpha": 0.2, "grid.color": INK, "axes.axisbelow": True,
-}  # fmt: skip
-"""Settings of Matplotlib while a plot is drawn and saved. Text drawn without them would be black on a dark page."""
 
 
 def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
@@ -67,21 +59,15 @@ def verdicts(table: pd.DataFrame) -> Figure:
 
     `table` has a row for each verdict, with the fields of `Verdict` as columns.
     """
-    table = table.astype(dict.fromkeys(("ci_low", "ci_high", "pi_low", "pi_high"), float))  # None becomes NaN
     figure, (axes,) = new(7.2, 0.9 + 0.62 * max(len(table), 1))
     axes.axvspan(-1, 1, color=COLORS[2], alpha=0.15, linewidth=0, label="within the margin")
     axes.axvline(0, color=INK, linewidth=0.8)
-    for row, each in enumerate(table.to_dict("records")):
-        bars = (
-            (each["pi_low"] - each["reported"], each["pi_high"] - each["reported"], 1.2, "95%, one more run"),
-            (each["ci_low"], each["ci_high"], 5, "90%, mean"),
-        )
-        for low, high, width, label in bars:
-            if pd.notna(low):
-                ends = [low / each["margin"], high / each["margin"]]
-                axes.plot(ends, [row, row], color=COLORS[0], linewidth=width, label=None if row else label)
-        mean = each["difference"] / each["margin"]
-        axes.plot(mean, row, "o", color=COLORS[1], label=None if row else "mean - reported")
+    costs = table[["pi_low", "pi_high", "ci_low", "ci_high", "difference"]].astype(float)  # None becomes NaN
+    costs[["pi_low", "pi_high"]] = costs[["pi_low", "pi_high"]].sub(table["reported"], axis=0)
+    ends, rows = costs.div(table["margin"], axis=0), range(len(table))
+    axes.hlines(rows, ends["pi_low"], ends["pi_high"], color=COLORS[0], linewidth=1.2, label="95%, one more run")
+    axes.hlines(rows, ends["ci_low"], ends["ci_high"], color=COLORS[0], linewidth=5, label="90%, mean")
+    axes.plot(ends["difference"], rows, "o", color=COLORS[1], label="mean - reported")
     labels = [f"{row.experiment}\nepoch {row.epoch}, {plural(row.n, 'seed')}" for row in table.itertuples()]
     axes.set_yticks(range(len(table)), labels)
     axes.set(xlabel="difference from the reported cost, in margins", ylim=(len(table) - 0.5, -0.5))
@@ -116,14 +102,14 @@ def cost_curves(curves: pd.DataFrame, published: Curve | None) -> Figure:
     return figure
 
 
-def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
-    """Draw the KL of each latent dimension, highest first, grey if the variance of its mean is at most `threshold`.
+def kl_by_dimension(measured: pd.DataFrame) -> Figure:
+    """Draw the KL of each latent dimension, highest first, grey if the dimension is not active.
 
     Needs rows of the quantities kl_of_dimension and variance_of_mean.
     """
     kl = _rows(measured, "kl_of_dimension").set_index("x")["value"].sort_values(ascending=False)
     variance = _rows(measured, "variance_of_mean").set_index("x")["value"].reindex(kl.index)
-    active = variance > threshold
+    active = variance > names.ACTIVE_VARIANCE
     figure, (axes,) = new(7.2, 3.0)
     axes.bar(range(len(kl)), kl, color=[COLORS[0] if each else "0.6" for each in active])
     label = f"latent dimension, highest KL first ({active.sum()} of {len(kl)} active)"
@@ -134,12 +120,16 @@ def kl_by_dimension(measured: pd.DataFrame, threshold: float) -> Figure:
 def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str) -> Figure:
     """Draw a quantity, on a logarithmic axis, against its x, a line for each group."""
     figure, (axes,) = new(7.2, 3.4)
-    for number, (group, rows) in enumerate(_rows(measured, quantity).groupby("group", sort=False)):
-        part = rows.sort_values("x")
-        axes.plot(part["x"], part["value"], color=COLORS[number], marker=MARKERS[number], markersize=4, label=group)
+    rows = _rows(measured, quantity)
+    look: dict[str, Any] = {"hue": "group", "style": "group", "palette": COLORS[: rows["group"].nunique()]}
+    sns.lineplot(rows, x="x", y="value", markers=True, dashes=False, errorbar=None, ax=axes, **look)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
     axes.legend(frameon=False)
     return figure
+
+
+def gradient_variance(measured: pd.DataFrame) -> Figure:
+    return by_group(measured, "gradient_variance", "epoch", "total variance ((nats per image)²)")
 
 
 def spectrum(measured: pd.DataFrame) -> Figure:
@@ -165,18 +155,17 @@ def confidence(measured: pd.DataFrame) -> Figure:
 
 def latent_map(measured: pd.DataFrame) -> Figure:
     """Draw latent means in two dimensions by PCA and t-SNE, coloured by class, with its number at the median."""
+    rows = measured[measured["quantity"].str.startswith("latent_")].rename(columns={"group": "class"})
+    points = rows.pivot(index=["class", "x"], columns="quantity", values="value").reset_index()
     figure, both = new(9.6, 4.4, columns=2)
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "black", "alpha": 0.8}
     style: dict[str, Any] = {"fontsize": 15, "weight": "bold", "ha": "center", "va": "center", "color": "#111111"}
+    dots: dict[str, Any] = {"hue": "class", "palette": "colorblind", "s": 9, "linewidth": 0, "legend": False}
     for axes, (name, title) in zip(both, (("pca", "PCA"), ("tsne", "t-SNE")), strict=True):
-        first, second = (_rows(measured, f"latent_{name}_{axis}").set_index("x") for axis in (1, 2))
-        points = pd.DataFrame({"a": first["value"], "b": second["value"], "class": first["group"]})
-        points = points.sort_values("class")
-        palette = sns.color_palette("colorblind", points["class"].nunique())
-        dots: dict[str, Any] = {"palette": palette, "s": 9, "linewidth": 0, "legend": False, "rasterized": True}
-        sns.scatterplot(points, x="a", y="b", hue="class", ax=axes, **dots)
-        for label, middle in points.groupby("class")[["a", "b"]].median().iterrows():
-            axes.text(middle["a"], middle["b"], str(label), bbox=box, **style)
+        x, y = f"latent_{name}_1", f"latent_{name}_2"
+        sns.scatterplot(points, x=x, y=y, ax=axes, rasterized=True, **dots)
+        for label, middle in points.groupby("class")[[x, y]].median().iterrows():
+            axes.text(middle[x], middle[y], str(label), bbox=box, **style)
         axes.set(xlabel=f"{title}, first dimension", ylabel=f"{title}, second dimension")
     return figure
 
@@ -203,17 +192,11 @@ def variants(table: pd.DataFrame) -> Figure:
 
 def several(curves: dict[str, "pd.Series[float]"], first: int = 3) -> Figure:
     """Draw cost against epoch of at least one experiment, from epoch `first` on."""
+    table = pd.DataFrame(curves)
+    lowest = table.ffill().iloc[-1].min()
     figure, (axes,) = new(7.2, 3.6)
-    for number, (label, curve) in enumerate(curves.items()):
-        shown = curve[curve.index >= first]
-        style: dict[str, Any] = {
-            "color": COLORS[number],
-            "linestyle": LINES[number % len(LINES)],
-            "linewidth": 1.8,
-            "label": label,
-        }
-        axes.plot(shown.index, shown, **style)
-    lowest = min(float(curve.iloc[-1]) for curve in curves.values())
+    shown, palette = table[table.index >= first], COLORS[: len(curves)]
+    sns.lineplot(shown, palette=palette, errorbar=None, linewidth=1.8, ax=axes)
     axes.set(xlabel="epoch", ylabel=COST, ylim=(lowest - 2, lowest + 40))
     axes.legend(frameon=False)
     return figure

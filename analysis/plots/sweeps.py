@@ -10,14 +10,13 @@ import numpy as np
 import optuna
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.visualization import matplotlib as library
-from repro.analysis.plots.runs import INK, MARKERS, new
+from repro.analysis.plots.runs import INK, new
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -61,7 +60,7 @@ def _distribution(values: "pd.Series[Any]") -> BaseDistribution:
 
 def history(trials: pd.DataFrame) -> Figure:
     """Draw each trial's value and the best value so far. Raises LookupError where no trial is complete."""
-    done = _complete(trials, 1)["value"]
+    done = _complete(trials)["value"]
     figure = _drawn(library.plot_optimization_history, trials)
     figure.axes[0].legend(frameon=False, loc="upper right")  # inside: Optuna's is as wide as the plot
     low, high = float(done.min()), float(done.quantile(0.9))
@@ -74,7 +73,7 @@ def lowest(draw: Callable[..., Any], trials: pd.DataFrame) -> Figure:
 
     Raises LookupError without complete trials that vary.
     """
-    done = _varied(trials)
+    done = _complete(trials, varied=1)
     return _drawn(draw, done[done["value"] <= done["value"].quantile(0.9)])
 
 
@@ -83,7 +82,7 @@ def distribution(trials: pd.DataFrame, own_value: float) -> Figure:
 
     Raises LookupError without complete trials that vary.
     """
-    figure = _drawn(library.plot_edf, _varied(trials))
+    figure = _drawn(library.plot_edf, _complete(trials, varied=1))
     if np.isfinite(own_value):
         figure.axes[0].axvline(own_value, color=COLORS[1], linestyle="--", label="published setting")
         figure.axes[0].legend(frameon=False, loc="lower right")
@@ -95,11 +94,8 @@ def importance(trials: pd.DataFrame) -> Figure:
 
     Raises LookupError where there are too few complete trials or settings that vary.
     """
-    done = _varied(_complete(trials, FEWEST))
-    if (settings_of(done).nunique() > 1).sum() < 2:
-        raise LookupError("two settings that vary")
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return _drawn(library.plot_param_importances, done, evaluator=evaluator)
+    return _drawn(library.plot_param_importances, _complete(trials, FEWEST, varied=2), evaluator=evaluator)
 
 
 def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Figure:
@@ -123,19 +119,11 @@ def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Fi
     return figure
 
 
-def _complete(trials: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return the complete trials. Raises LookupError where there are fewer than `count`."""
+def _complete(trials: pd.DataFrame, count: int = 1, varied: int = 0) -> pd.DataFrame:
+    """Return the complete trials. Raises LookupError for fewer than `count`, or than `varied` settings that vary."""
     done = trials[trials["state"] == "complete"]
-    if len(done) < count:
-        raise LookupError(f"{count} complete trials")
-    return done
-
-
-def _varied(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the complete trials. Raises LookupError where none of their settings varies."""
-    done = _complete(trials, 1)
-    if not (settings_of(done).nunique() > 1).any():
-        raise LookupError("complete trials with settings that vary")
+    if len(done) < count or (settings_of(done).nunique() > 1).sum() < varied:
+        raise LookupError(f"{count} complete trials, {varied} settings that vary")
     return done
 
 
@@ -145,52 +133,46 @@ def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figu
     Both axes are logarithmic. The colour of a sign is the value measured there; `own_value` is the value of the
     published setting, or NaN. Raises LookupError where there are not two numeric settings, or too few complete trials.
     """
-    done = _complete(trials, FEWEST)
-    settings = settings_of(done)
+    settings = settings_of(_complete(trials, FEWEST))
     keys = [key for key in settings if pd.api.types.is_numeric_dtype(settings[key]) and settings[key].nunique() > 1]
     if len(keys) != 2 or (settings[keys] <= 0).any().any():
         raise LookupError("two numeric settings above 0")
     x, y = "optim.lr" if "optim.lr" in keys else keys[0], "model.latent" if "model.latent" in keys else keys[1]
-    value = done["value"].to_numpy(float)
-    drawn = settings_of(trials[trials["state"].isin(RAN)])[[x, y]].astype(float)
-    low, high = np.log(drawn.min().to_numpy()), np.log(drawn.max().to_numpy())
+    shown = trials[trials["state"].isin(RAN)]
+    drawn = settings_of(shown)[[x, y]].astype(float)
+    low, high = (np.log(drawn.agg(end).to_numpy()) for end in ("min", "max"))
     margin = 0.04 * (high - low)
-    ends = np.stack([low - margin, high + margin])
-    points, values, published = settings[[x, y]].to_numpy(float), value, x in own and y in own
-    if published and np.isfinite(own_value):
-        points, values = np.vstack([points, [own[x], own[y]]]), np.append(value, own_value)
-    mesh, fitted = _fitted(np.log(points), values, ends)
+    points = drawn.assign(value=shown["value"]).to_numpy(float)  # [N, 3], as all points below
+    done, pruned = (points[shown["state"] == state] for state in RAN)
+    published = np.array([[own[x], own[y], own_value]] if x in own and y in own else np.empty((0, 3)))
+    known = np.concatenate([done, published[np.isfinite(published[:, 2])]])
+    mesh, fitted = _fitted(np.log(known[:, :2]), known[:, 2], np.stack([low - margin, high + margin]))
     figure, (axes,) = new(7.2, 4.2)
-    levels = np.linspace(
-        min(fitted.min(), value.min()), np.quantile(value, 0.8), 14
-    )  # values far above have one colour
+    lowest, highest = min(fitted.min(), done[:, 2].min()), np.quantile(done[:, 2], 0.8)  # all above have one colour
+    levels = np.linspace(lowest, highest, 14)
     filled = axes.contourf(*mesh, fitted, levels=levels, cmap="viridis_r", extend="max")
     figure.colorbar(filled, ax=axes, format="%.1f", label="held-out negative ELBO (nats), fitted")
-    colors: dict[str, Any] = {"cmap": filled.get_cmap(), "norm": filled.norm, "zorder": 3}
-    axes.scatter(settings[x], settings[y], c=value, s=60, edgecolors="white", label="complete", **colors)
-    pruned = settings_of(trials[trials["state"] == "pruned"])
     if len(pruned):
-        axes.plot(pruned[x], pruned[y], "X", color="0.7", markeredgecolor="black", label="pruned")
-    colors |= {"edgecolors": "black", "plotnonfinite": True}
-    best = settings.loc[done["value"].idxmin()]
-    axes.scatter(best[x], best[y], c=value.min(), marker="s", s=90, label="best trial", **colors)
-    if published:
-        axes.scatter(own[x], own[y], c=own_value, marker="*", s=260, label="published", **colors)
-    _logarithmic(axes, drawn)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
-    return figure
-
-
-def _logarithmic(axes: Axes, drawn: pd.DataFrame) -> None:
-    """Make both axes logarithmic, with ticks at the values of trials where these are few. [N, 2], x and y."""
-    x, y = drawn
+        axes.plot(pruned[:, 0], pruned[:, 1], "X", color="0.7", markeredgecolor="black", label="pruned")
+    colors: dict[str, Any] = {"cmap": filled.get_cmap(), "norm": filled.norm, "plotnonfinite": True, "zorder": 3}
+    for label, found, marker, size, edge in (
+        ("complete", done, "o", 60, "white"),
+        ("best trial", done[[done[:, 2].argmin()]], "s", 90, "black"),
+        ("published", published, "*", 260, "black"),
+    ):
+        if len(found):
+            axes.scatter(
+                found[:, 0], found[:, 1], size, found[:, 2], marker=marker, edgecolors=edge, label=label, **colors
+            )
     axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
-    for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):
-        values = drawn[key].unique()
-        axis.set_major_locator(FixedLocator(values) if len(values) < 8 else LogLocator(subs=(1, 2, 5)))
+    for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):  # ticks at the values of trials where these are few
+        ticks = drawn[key].unique()
+        axis.set_major_locator(FixedLocator(ticks) if len(ticks) < 8 else LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
     axes.minorticks_off()
     axes.grid(visible=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
+    return figure
 
 
 def _fitted(
@@ -224,14 +206,13 @@ def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
     figure, (axes,) = new(7.2, 3.8)
     best = done["value"] == done.groupby(settings[key])["value"].transform("min")  # of each size, however high
     near = best | (done["value"] <= done["value"].quantile(0.9))
-    palette, name = sns.color_palette("viridis", settings[key].nunique()), key.rsplit(".", maxsplit=1)[-1]
-    for number, (size, part) in enumerate(done[near].groupby(settings[key][near])):
-        marker: dict[str, Any] = {"color": palette[number], "markeredgecolor": INK, "markeredgewidth": 0.5}
-        sign = MARKERS[number % len(MARKERS)]
-        axes.plot(part["reconstruction"], part["kl"], sign, label=f"{name} {size:g}", **marker)
+    name = key.rsplit(".", maxsplit=1)[-1]
+    shown = done.assign(**{name: pd.Categorical(settings[key])})[near]
+    look: dict[str, Any] = {"hue": name, "style": name, "palette": "viridis", "edgecolor": INK, "s": 40}
+    sns.scatterplot(shown, x="reconstruction", y="kl", ax=axes, **look)
     x, y = np.meshgrid(np.linspace(*axes.get_xlim()), np.linspace(*axes.get_ylim()))
     sums = axes.contour(x, y, x + y, levels=6, colors="0.5", linewidths=0.8, linestyles="dotted")
     axes.clabel(sums, fontsize=8)
     axes.set(xlabel="distortion: -log p(x|z) (nats per image)", ylabel="rate: KL (nats per image)")
-    axes.legend(frameon=False)
+    axes.legend(title=name, frameon=False)
     return figure

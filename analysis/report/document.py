@@ -4,14 +4,15 @@ import base64
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
-from matplotlib import figure, style
+from matplotlib import style
+from matplotlib.figure import Figure as Plot
 from PIL import Image
 from repro.analysis.plots import runs as plots
 
@@ -36,7 +37,7 @@ class Table:
 
     name: str
     frame: pd.DataFrame
-    caption: str
+    caption: str = ""
     digits: int = 2
 
     @property
@@ -73,6 +74,8 @@ class Figure:
 
 Part = str | Table | Figure
 """A part of a section; a text is a paragraph, with `code` between backticks."""
+Contents = dict[str, pd.DataFrame | list[Part]]
+"""Parts by the name of their place in the report's text; a data frame becomes a table of that name."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,33 @@ class Page:
         return [part for part in parts if isinstance(part, Figure)]
 
 
-def drawn(name: str, draw: Callable[[], figure.Figure], alt: str, caption: str, runs: Sequence[str] = ()) -> Figure:
+def filled(text: str, cards: list[Card], contents: Contents) -> Page:
+    """Return the page of a text in Markdown, with tables and other parts in their places.
+
+    The text begins with title and lead. `[name]` stands for the parts of that name in `contents`, and `[name]: ...`
+    gives them a caption. Parts after `<details>` are folded.
+    """
+    title, lead, *blocks = (" ".join(block.split()) for block in text.split("\n\n"))
+    page, parts = Page(title.removeprefix("# "), lead, cards, []), list[Part]()
+    for block in blocks:
+        if heading := re.fullmatch(r"## (.+) \{#(.+)\}", block):
+            page.sections.append(Section(heading[1], heading[2], []))
+            parts = page.sections[-1].parts
+        elif block == "<details>":
+            parts = page.sections[-1].folded
+        elif place := re.fullmatch(r"\[(\w+)\](?:: (.+))?", block):
+            name, caption = place.groups()
+            found = contents[name]
+            for part in [Table(name, found)] if isinstance(found, pd.DataFrame) else found:
+                parts.append(replace(part, caption=caption) if caption and not isinstance(part, str) else part)
+        else:
+            parts.append(block)
+    return page
+
+
+def drawn(name: str, draw: Callable[[], Plot], alt: str, caption: str = "", runs: Sequence[str] = ()) -> Figure:
     """Draw a plot as PNG and, because saving changes a figure, once more as SVG. `runs` are the ids of runs in it."""
-    with style.context(["default", plots.STYLE]):  # whatever style other code of this process has set
+    with style.context(["default", ASSETS / "report.mplstyle"]):  # whatever style other code of this process has set
         return Figure(name, alt, caption, plots.png(draw()), plots.svg(draw(), name, alt), tuple(runs))
 
 
@@ -141,8 +168,7 @@ def markdown(page: Page, pictures: str) -> str:
 def _markdown_table(table: Table) -> str:
     rules = ["---:" if numeric else "---" for numeric in table.numeric]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
-    rows = [[str(column) for column in table.frame.columns], rules, *cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (table.frame.columns, rules, *cells))
 
 
 def _mark(text: str) -> tuple[str, str]:

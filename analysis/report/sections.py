@@ -1,27 +1,82 @@
-"""The page of the report, from the evidence: verdicts, curves, claims, variants and provenance."""
+"""The page of the report: the text `assets/report.md`, with tables and figures from the evidence."""
 
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
+from string import Template
 
 import pandas as pd
+from matplotlib.figure import Figure as Plot
 from repro.analysis import curves, variants, verdicts
-from repro.analysis.claims import CLAIMS, Evidence, judge
-from repro.analysis.claims.evidence import MissingError, run_command
+from repro.analysis.claims import Evidence, judge
+from repro.analysis.claims.evidence import Measurement, MissingError, evaluate_command, run_command
 from repro.analysis.plots import runs as plots
-from repro.analysis.report import sweeps as sweeps_section
-from repro.analysis.report.document import Card, Page, Part, Section, Table, drawn
-from repro.analysis.report.models import NOTEBOOK, models, samples
+from repro.analysis.report import document
+from repro.analysis.report import sweeps as sweep_parts
+from repro.analysis.report.document import Card, Contents, Figure, Page, Part, Table, drawn
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Row, Tables, all_entries, diverged
 from repro.analysis.verdicts import MEANINGS, Verdict
 
-from repro import images
+from repro import images, names
 from repro.errors import ReproError
 from repro.registry import Entry
 from repro.spec import Reported
 
+NOTEBOOK = ("mnist_fc", "mnist_conv", "cifar_conv")
+"""The experiments of the notebook, in its order."""
+PICTURES = {
+    "samples": ("A hundred samples of {name}", "means of p(x|z) of a hundred z ~ N(0, I), as in the notebook"),
+    "originals_and_reconstructions": (
+        "Test images and reconstructions of {name}",
+        "each row of test images stands above its reconstructions",
+    ),
+    "walk": (
+        "Walks in the latent space of {name}",
+        "each row goes along a straight line from one test image's latent mean to another's",
+    ),
+    "traversals": (
+        "Traversals of the latent dimensions of {name}",
+        "each row changes one dimension from -3 to 3; the most active dimension comes first",
+    ),
+    "samples_most_confident": ("Samples of {name} with the highest confidence of a classifier", "fifty samples"),
+    "samples_least_confident": ("Samples of {name} with the lowest confidence of a classifier", "fifty samples"),
+}
+"""Title and description of each sheet of images that a measurement makes."""
+MEASUREMENT_OF = {"samples_most_confident": "digits", "samples_least_confident": "digits"}
+"""The measurement that makes a sheet, if it is not `latents`."""
+PLOTS: dict[str, tuple[str, Callable[[pd.DataFrame], Plot], str]] = {
+    "evaluation": (
+        "kl_by_dimension",
+        plots.kl_by_dimension,
+        f"KL of each latent dimension, active if its mean has a variance over images above {names.ACTIVE_VARIANCE:g}",
+    ),
+    "latents": ("latent_map", plots.latent_map, "Latent means of test images in two dimensions, by class"),
+    "gradients": (
+        "gradient_variance",
+        plots.gradient_variance,
+        "Variance of the encoder's gradient by estimator during training, one draw of z for each image",
+    ),
+    "digits": ("confidence", plots.confidence, "Confidence of a classifier of handwritten digits"),
+    "spectrum": ("spectrum", plots.spectrum, "Spectral energy by frequency, of data, reconstructions and samples"),
+}
+"""By measurement: the plot's name, the function that draws it, and what it shows."""
+FEW = "images of log p(x)"
+EVALUATED = {
+    ("test_neg_elbo_many", ""): "test negative ELBO",
+    ("test_reconstruction_many", ""): "test reconstruction",
+    ("test_kl_many", ""): "test KL",
+    ("elbo_draws", ""): "draws of z for these three",
+    ("test_excess_over_floor", ""): "excess over the entropy floor",
+    ("log_px_images", ""): "test images used below",
+    ("test_log_px", ""): "importance-weighted log p(x)",
+    ("log_px_samples", ""): "draws of z for log p(x)",
+    ("test_neg_elbo_many", FEW): "negative ELBO of these images",
+    ("test_log_px_sampling_error", ""): "standard error of log p(x) over images",
+    ("active_units", ""): "active units",
+}
 RUN_COLUMNS = ["experiment", "run", "status", "seed", "epochs", "cost", "test_neg_elbo", "data", "note"]
 
 
@@ -30,23 +85,13 @@ def build(evidence: Evidence, sweeps: Sweeps, pictures: Path) -> Page:
 
     `pictures` is the folder with the sheets of images.
     """
-    three = in_order(evidence)[: len(NOTEBOOK)]
-    return Page(
-        "Are the reported costs of three variational autoencoders reproduced?",
-        "This report repeats three experiments of the notebook Variational Autoencoder. It says whether their numbers "
-        "are reproduced, how sure that is, and which settings matter.",
-        [Card(verdict.experiment, verdict.label, headline(verdict)) for verdict in three],
-        [
-            _verdicts(evidence),
-            _curves(evidence),
-            samples(evidence, pictures),
-            _claims(evidence),
-            _variants(evidence),
-            sweeps_section.section(sweeps, evidence.tables),
-            models(evidence, pictures),
-            _provenance(evidence),
-        ],
-    )
+    meanings = " ".join(f"{word.capitalize()}: {meaning}." for word, meaning in MEANINGS.items())
+    template = Template((document.ASSETS / "report.md").read_text(encoding="utf-8"))
+    text = template.substitute(meanings=meanings, level=curves.LEVEL, active=f"{names.ACTIVE_VARIANCE:g}")
+    cards = [Card(each.experiment, each.label, headline(each)) for each in in_order(evidence)[: len(NOTEBOOK)]]
+    contents = _verdicts(evidence) | _curves(evidence) | _claims(evidence) | _variants(evidence) | _provenance(evidence)
+    contents |= _models(evidence, pictures) | sweep_parts.parts(sweeps, evidence.tables)
+    return document.filled(text, cards, contents)
 
 
 def headline(verdict: Verdict) -> str:
@@ -81,66 +126,26 @@ def _spaced(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))
 
 
-def _verdicts(evidence: Evidence) -> Section:
+def _verdicts(evidence: Evidence) -> Contents:
     found = in_order(evidence)
-    meanings = " ".join(f"{word.capitalize()}: {meaning}." for word, meaning in MEANINGS.items())
-    parts: list[Part] = [
-        "The margin and the seeds of each reported cost were fixed before the runs. Each cost is judged once, when "
-        f"all of these seeds have an outcome. {meanings} The margin is 2% of what can be learned: of the reported "
-        "cost less the entropy floor, which is the mean entropy of the training pixels. docs/verdicts.md says how "
-        "often such a verdict is wrong.",
-        Table(
-            "verdicts",
-            _spaced(verdicts.rows(found)),
-            "Verdicts from `python -m repro compare`. Costs are in nats per image. `95% for one more` is the "
-            "prediction interval for one more run.",
-        ),
-        Table(
-            "plan",
-            _spaced(verdicts.plan_rows(found)),
-            "The plan of each result: its seeds, and the commit that fixed seeds and margin before the first run. "
-            "`of excess` is the difference as a share of what can be learned. `half 95% of excess` is half the width "
-            "of the prediction interval as such a share. `t` is the quantile of the published run in the prediction "
-            "distribution.",
-        ),
-    ]
-    intervals = pd.DataFrame([asdict(each) for each in found if each.mean is not None and each.margin])
-    if len(intervals):
-        alt = "; ".join(
-            f"{row.experiment} at epoch {row.epoch} {row.difference / row.margin:+.2f}"
-            for row in intervals.itertuples()
-        )
-        figure = drawn(
-            "verdict_intervals",
-            partial(plots.verdicts, intervals),
-            f"Difference between the mean and the reported cost, in margins: {alt}",
-            "Difference from the reported cost, in margins. The thick bar is the 90% interval of the mean; a cost is "
-            "reproduced if this bar lies in the shaded zone. The thin bar is the 95% prediction interval for one more "
-            "run.",
-        )
-        parts.append(figure)
-    return Section("Verdicts", "verdicts-section", parts)
+    table = pd.DataFrame([each for each in found if each.difference is not None and each.margin])
+    shares = [f"{row.experiment} at epoch {row.epoch} {row.difference / row.margin:+.2f}" for row in table.itertuples()]
+    alt = f"Difference between the mean and the reported cost, in margins: {'; '.join(shares)}"
+    draw = partial(plots.verdicts, table)
+    return {
+        "verdicts": _spaced(verdicts.rows(found)),
+        "plan": _spaced(verdicts.plan_rows(found)),
+        "verdict_intervals": [drawn("verdict_intervals", draw, alt)] if len(table) else [],
+    }
 
 
-def _curves(evidence: Evidence) -> Section:
-    parts: list[Part] = [
-        "A published curve is taken as one more run. The distance of a curve is the largest difference over the "
-        "epochs between the curve and the mean of the others, in standard deviations of the others or in reading "
-        "errors, whichever is larger. Rank 1 is the farthest curve, and p is rank / (n + 1). A published curve "
-        f"whose p is at most {curves.LEVEL} is unlike ours. An earlier criterion compared one run with a mean, at "
-        "the epochs of half and nine tenths of the fall, on misread curves; it did not hold for any of the three.",
-    ]
-    rows = curves.rows(all_entries(), evidence.tables)
-    if rows:
-        caption = "The rank of each published curve among the curves of the planned seeds."
-        parts.append(Table("curves", _spaced(rows), caption))
-    parts.append(
-        "The published curve of mnist_conv_lr_1e3 is printed in the notebook; the others were read off plots, and "
-        "the grey band is the reading error. Each thin line is a planned seed, the thick line is their mean, and "
-        "the blue band is their range."
-    )
-    parts += [_curve(evidence, entry, reported) for entry in all_entries() for reported in entry.spec.reported]
-    return Section("Curves", "curves-section", parts)
+def _curves(evidence: Evidence) -> Contents:
+    ranks = _spaced(curves.rows(all_entries(), evidence.tables))
+    results = [(entry, reported) for entry in all_entries() for reported in entry.spec.reported]
+    return {
+        "curves": [Table("curves", ranks)] if len(ranks) else [],
+        "curve_of_each_result": [_curve(evidence, *result) for result in results],
+    }
 
 
 def _curve(evidence: Evidence, entry: Entry, reported: Reported) -> Part:
@@ -163,42 +168,23 @@ def _curve(evidence: Evidence, entry: Entry, reported: Reported) -> Part:
     )
 
 
-def _claims(evidence: Evidence) -> Section:
-    text = (
-        "These are the claims of the notebook that can be checked, with what the runs say. The criteria are in the "
-        "table below. A claim that does not hold is a result too."
-    )
-    rows = [
-        {"claim": claim.name, "notebook": claim.sentence, "verdict": finding.verdict, "evidence": finding.evidence}
-        for claim, finding in judge(evidence)
-    ]
-    table = Table("claims", pd.DataFrame(rows), "Claims of the notebook. From `python -m repro claims`.")
-    criteria = [{"claim": each.name, "measured": each.measurement, "decides": each.criterion} for each in CLAIMS]
-    caption = "What is measured for each claim, and what decides it."
-    folded = Table("criteria", pd.DataFrame(criteria), caption)
-    return Section("Claims of the notebook", "claims-section", [text, table], [folded])
+def _claims(evidence: Evidence) -> Contents:
+    table = pd.DataFrame([vars(claim) | vars(finding) for claim, finding in judge(evidence)])
+    columns = {"name": "claim", "sentence": "notebook", "measurement": "measured", "criterion": "decides"}
+    table = table.rename(columns=columns)
+    return {
+        "claims": table[["claim", "notebook", "verdict", "evidence"]],
+        "criteria": table[["claim", "measured", "decides"]],
+    }
 
 
-def _variants(evidence: Evidence) -> Section:
+def _variants(evidence: Evidence) -> Contents:
     table = variants.table(evidence)
-    shown = table[["variant", "change", "note", "seeds", "epoch", "cost", "baseline", "difference"]].copy()
-    shown[["test", "baseline test", "data"]] = table[["test_neg_elbo", "baseline_test", "data"]]
-    parts: list[Part] = [
-        "Each variant differs from one of the experiments in one setting. Its training cost is compared with the "
-        "experiment's at the same epoch. `test` is the test negative ELBO.",
-    ]
-    if table["difference"].notna().any():
-        figure = drawn(
-            "variants_plot",
-            partial(plots.variants, table),
-            "Difference in cost of each variant from its experiment, nats per image",
-            "Cost of each comparable variant less the cost of its experiment at the same epoch. Bars show the range "
-            "over the seeds of both.",
-        )
-        parts.append(figure)
-    caption = "The effect of one setting on the cost, nats per image. From `python -m repro run VARIANT`."
-    parts.append(Table("variants", shown, caption))
-    present: dict[str, pd.Series[float]] = {}
+    tests = {"test_neg_elbo": "test", "baseline_test": "baseline test"}
+    columns = ["variant", "change", "note", "seeds", "epoch", "cost", "baseline", "difference"]
+    alt = "Difference in cost of each variant from its experiment, nats per image"
+    compared = table["difference"].notna().any()
+    mean: dict[str, pd.Series[float]] = {}
     for label, name in (
         ("fully connected, 1e-3", "mnist_fc"),
         ("convolutional, 1e-3", "mnist_conv_lr_1e3"),
@@ -206,48 +192,93 @@ def _variants(evidence: Evidence) -> Section:
         ("convolutional, 1e-4", "mnist_conv"),
     ):
         with suppress(MissingError):
-            present[label] = evidence.mean_curve(name)
-    if len(present) > 1:
-        figure = drawn(
-            "network_and_rate",
-            partial(plots.several, present),
-            "Training cost against epoch of " + ", ".join(present),
-            "Both networks on MNIST at both learning rates. The plot separates the effect of the architecture from "
-            "the effects of the learning rate and the number of epochs.",
-        )
-        parts.append(figure)
-    return Section("Settings that matter", "variants-section", parts)
+            mean[label] = evidence.mean_curve(name)
+    both = "Training cost against epoch of " + ", ".join(mean)
+    return {
+        "variants_plot": [drawn("variants_plot", partial(plots.variants, table), alt)] if compared else [],
+        "variants": table[[*columns, *tests, "data"]].rename(columns=tests),
+        "network_and_rate": [drawn("network_and_rate", partial(plots.several, mean), both)] if len(mean) > 1 else [],
+    }
 
 
-def _provenance(evidence: Evidence) -> Section:
+def _models(evidence: Evidence, pictures: Path) -> Contents:
+    """Return the parts on samples and on measurements. `pictures` is the folder of the sheets of images."""
+    sheets = partial(_sheets, evidence, pictures)
+    first, *others = NOTEBOOK
+    no_samples = f"There are none yet: `{evaluate_command('RUN_ID', 'latents')}`, then `report --update`."
+    confident = sheets([first], ["samples_most_confident", "samples_least_confident"])
+    return {
+        "samples": sheets(NOTEBOOK, ["samples", "originals_and_reconstructions"]) or [no_samples],
+        "evaluation": [_evaluations(evidence)],
+        "measurements": _plots(evidence) + sheets([first], ["walk", "traversals"]),
+        "more_of_models": confident + sheets(others, ["walk", "traversals"]),
+    }
+
+
+def _evaluations(evidence: Evidence) -> Part:
+    columns: dict[str, list[str]] = {}
+    for name in NOTEBOOK:
+        with suppress(MissingError):
+            measurement = evidence.measurement(name, "evaluation")
+            columns[name] = [_estimate(measurement, *which) for which in EVALUATED]
+    if not columns:
+        return f"No run has been evaluated yet: `{evaluate_command('RUN_ID', 'evaluation')}`, then `report --update`."
+    return Table("evaluation", pd.DataFrame({"quantity": EVALUATED.values(), **columns}))
+
+
+def _estimate(measurement: Measurement, quantity: str, group: str) -> str:
+    try:
+        row = measurement.row(quantity, group)
+    except MissingError:
+        return "-"
+    if float(row["value"]).is_integer():
+        return f"{row['value']:,.0f}"
+    error = row["standard_error"]
+    return f"{row['value']:.2f}" + (f" ± {error:.2f}" if pd.notna(error) else "") + f" {row['unit']}"
+
+
+def _plots(evidence: Evidence) -> list[Part]:
+    found: list[Part] = []
+    for name, (kind, (plot, draw, what)) in product(NOTEBOOK, PLOTS.items()):
+        with suppress(MissingError):
+            measured = evidence.measurement(name, kind)
+            run_id, alt = measured.run_id, f"{what} of {name}"
+            caption = f"{what}: {name}, run {run_id[:8]}, `{evaluate_command(run_id[:8], kind)}`."
+            try:
+                found.append(drawn(f"{plot}_{name}", partial(draw, measured.rows), alt, caption, runs=(run_id,)))
+            except (LookupError, ValueError, TypeError):  # rows by another version of the code
+                found.append(f"measurement {kind} cannot be drawn; `{evaluate_command(run_id, kind)}`.")
+    return found
+
+
+def _sheets(evidence: Evidence, folder: Path, experiments: Iterable[str], kinds: Iterable[str]) -> list[Part]:
+    """Return the sheets of images of experiments that are in a folder, without logging them to their runs again."""
+    found: list[Part] = []
+    for name, kind in product(experiments, kinds):
+        path, measurement = folder / f"{name}_{kind}.png", MEASUREMENT_OF.get(kind, "latents")
+        with suppress(MissingError):
+            command = evaluate_command(evidence.measurement(name, measurement).run_id[:8], measurement)
+            title, how = (text.format(name=name) for text in PICTURES[kind])
+            if path.exists():
+                found.append(Figure(path.stem, title, f"{title}: {how}. `{command}`", path.read_bytes()))
+    return found
+
+
+def _provenance(evidence: Evidence) -> Contents:
     runs = evidence.tables.runs
     runs = runs[runs["comparable"] | diverged(runs)].sort_values(["experiment", "seed"])
     commands = [
         {"experiment": name, "command": f"{run_command(name, seeds=tuple(same['seed']))} --threads {threads}"}
         for (name, threads), same in runs.groupby(["experiment", "threads"])
     ]
-    machines = runs.groupby(["cpu", "python", "torch"]).size().rename("runs").reset_index()
-    table = runs[["experiment", "seed", "cost", "test_neg_elbo", "data", "started"]].copy()
-    table.insert(2, "run", runs["run_id"].str[:8])
+    table = runs[["experiment", "seed", "run_id", "cost", "test_neg_elbo", "data", "started", "commit"]].copy()
+    table["run_id"] = runs["run_id"].str[:8]
     table["commit"] = runs["commit"].str[:8] + runs["uncommitted_changes"].map({"true": " (changed)"}).fillna("")
     table["computed by"] = runs["engine"] + " " + runs["products"].str.replace("-", "") + " on " + runs["device"]
     table["threads"] = runs["threads"]
-    text = (
-        "Every number above is from one of these runs. With the same versions, the same number of threads and the "
-        "same kind of processor, training a run again gives the same bits: `python -m repro verify RUN_ID`."
-    )
-    repeat = "Commands that repeat the runs. Add `--jobs N --threads N` to train several at a time."
-    caption = (
-        "The runs. Costs are in nats per image. (changed): the working tree had uncommitted changes, so the commit "
-        "alone does not determine the code."
-    )
-    return Section(
-        "Provenance",
-        "provenance-section",
-        [
-            text,
-            Table("machines", machines, "Hardware and versions."),
-            Table("commands", pd.DataFrame(commands, columns=["experiment", "command"]), repeat),
-        ],
-        [Table("runs", table.rename(columns={"test_neg_elbo": "test negative ELBO"}), caption, digits=4)],
-    )
+    table = table.rename(columns={"run_id": "run", "test_neg_elbo": "test negative ELBO"})
+    return {
+        "machines": runs.groupby(["cpu", "python", "torch"]).size().rename("runs").reset_index(),
+        "commands": pd.DataFrame(commands, columns=["experiment", "command"]),
+        "runs": [Table("runs", table, digits=4)],
+    }

@@ -1,4 +1,4 @@
-"""The report's section on sweeps: whether the published setting is near the best one found."""
+"""The report's parts on sweeps: whether the published setting is near the best one found."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Plot
 from optuna.visualization import matplotlib as library
 from repro.analysis.plots import sweeps as plots
-from repro.analysis.report.document import Part, Section, Table, drawn
+from repro.analysis.report.document import Contents, Part, Table, drawn
 from repro.analysis.sweeps import Sweeps, answer, command, parsed, published_costs, words
 from repro.analysis.tables import Tables
 
@@ -21,21 +21,16 @@ Kind = tuple[str, str, Callable[[pd.DataFrame], Plot]]
 """A kind of plot, what it shows, and the function that draws it from the trials."""
 
 
-def section(sweeps: Sweeps, tables: Tables) -> Section:
-    """Return the section on all studies. `tables` has the runs of the published settings."""
+def parts(sweeps: Sweeps, tables: Tables) -> Contents:
+    """Return the parts on all studies. `tables` has the runs of the published settings."""
+    shown: list[Part] = []
     folded: list[Part] = []
-    parts: list[Part] = [
-        "Each trial trains with its own settings for a part of the experiment's epochs. Trials are ranked by the "
-        "negative ELBO of held-out training images. The best settings and the published setting are then trained "
-        "at full length with new seeds. Only these runs are measured on test images."
-    ]
-    if not sweeps.names():
-        parts.append("There are none yet: `python -m repro sweep mnist_fc`, then `report --update`.")
     for study in sweeps.names():
-        shown, more = _study(sweeps, study, tables)
-        parts += shown
+        some, more = _study(sweeps, study, tables)
+        shown += some
         folded += more
-    return Section("Sweeps", "sweeps-section", parts, folded)
+    none = "There are none yet: `python -m repro sweep mnist_fc`, then `report --update`."
+    return {"sweeps": shown or [none], "more_of_sweeps": folded}
 
 
 def _study(sweeps: Sweeps, study: str, tables: Tables) -> tuple[list[Part], list[Part]]:

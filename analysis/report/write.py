@@ -5,7 +5,7 @@ filter by, which the MLflow UI shows.
 """
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from repro.analysis import variants
 from repro.analysis.claims import Evidence
 from repro.analysis.claims.evidence import MissingError
 from repro.analysis.report.document import Page, html, markdown
-from repro.analysis.report.models import MEASUREMENT_OF, PICTURES
-from repro.analysis.report.sections import headline
+from repro.analysis.report.sections import MEASUREMENT_OF, PICTURES, headline
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Tables, all_entries, diverged
 
@@ -28,23 +27,14 @@ MAPPED = 800
 """Points of a latent map that the tables keep."""
 
 
-@dataclass(frozen=True)
 class Files:
     """The files of a report: tables, HTML page and pictures in `folder`, and RESULTS.md beside it."""
 
-    folder: Path
-
-    @property
-    def page(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def markdown(self) -> Path:
-        return self.folder.parent / "RESULTS.md"
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / "figures"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.page = folder / "report.html"
+        self.figures = folder / "figures"
+        self.markdown = folder.parent / "RESULTS.md"
 
 
 def update(found: Tables, files: Files) -> list[str]:
@@ -177,11 +167,9 @@ def _markdown(page: Page, files: Files) -> str:
 
 def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> None:
     """Copy a sheet of images of the run that the report shows, if that run is in `here`. Raises StoreError."""
-    try:
+    with suppress(MissingError):
         run_id = evidence.measurement(name, MEASUREMENT_OF.get(kind, "latents")).run_id
-    except MissingError:
-        return
-    if run_id in here:
-        content = artifacts.read_file(run_id, f"{artifacts.FOLDER}/{kind}.png")
-        files.figures.mkdir(parents=True, exist_ok=True)
-        (files.figures / f"{name}_{kind}.png").write_bytes(content)
+        if run_id in here:
+            content = artifacts.read_file(run_id, f"{artifacts.FOLDER}/{kind}.png")
+            files.figures.mkdir(parents=True, exist_ok=True)
+            (files.figures / f"{name}_{kind}.png").write_bytes(content)

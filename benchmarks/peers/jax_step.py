@@ -1,19 +1,16 @@
 """JAX: one jitted step whose weights and Adam sums are donated, images in memory as float32, channels last."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import images as data  # type: ignore[import-not-found]
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from repro.benchmarks.peers.images import Pixels
-    from repro.benchmarks.peers.workload import Adam, Layer, Request, Workload
+from .workload import Adam, Layer, Request, Workload, as_floats, batches
 
 Array = Any  # JAX's arrays and trees of them; the library is optional, so its types are not at hand
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -23,17 +20,17 @@ VERSIONS = {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
 class Peer:
     """Weights, both sums of Adam and the number of steps live on the device and are updated in place."""
 
-    def __init__(self, request: Request, images: Pixels) -> None:
+    def __init__(self, request: Request, images: NDArray[np.uint8]) -> None:
         jax.config.update("jax_platforms", "cpu")
-        workload, self.facts = request.workload, {"epsilon_at": request.workload.adam.epsilon_at}
-        self.indices = data.batches(workload, request.seed)
+        workload = request.workload
+        self.indices = batches(workload, request.seed)
         self.key, key = jax.random.split(jax.random.key(request.seed))
         keys = jax.random.split(key, len(workload.layers))
         weights = [initial(layer, workload.weight_std, part) for layer, part in zip(workload.layers, keys, strict=True)]
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
         zeros = partial(jax.tree.map, jnp.zeros_like, weights)
         self.state = (weights, zeros(), zeros(), jnp.zeros((), jnp.int32))
-        self.images = jnp.asarray(data.as_floats(images))
+        self.images = jnp.asarray(as_floats(images))
         self.step = jax.jit(partial(step, workload), donate_argnums=0)
 
     def run(self, steps: int) -> list[float]:

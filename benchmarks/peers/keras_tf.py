@@ -1,19 +1,17 @@
 """TensorFlow 2: the original program's graph, channels last, compiled by tf.function, images in memory as float32."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .workload import Layer, Request, as_floats, batches
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no greetings on standard error
 
-import images as data  # type: ignore[import-not-found]
 import tensorflow as tf
-
-if TYPE_CHECKING:
-    from repro.benchmarks.peers.images import Pixels
-    from repro.benchmarks.peers.workload import Layer, Request
 
 TensorLike = Any  # TensorFlow's tensors and variables; the library is optional, so its types are not at hand
 SMALLEST = 1e-10  # added before each logarithm, as the original does
@@ -23,14 +21,13 @@ VERSIONS = {"tensorflow": tf.__version__}
 class Peer:
     """One step is one graph: take the batch, forwards, backwards, Adam as TensorFlow's own fused operation."""
 
-    def __init__(self, request: Request, images: Pixels) -> None:
+    def __init__(self, request: Request, images: NDArray[np.uint8]) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(request.threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.random.set_seed(request.seed)
         self.workload, self.adam = request.workload, request.workload.adam
-        self.facts = {"epsilon_at": "sqrt_uncorrected"}
-        self.indices = data.batches(self.workload, request.seed)
-        self.images = tf.constant(data.as_floats(images))
+        self.indices = batches(self.workload, request.seed)
+        self.images = tf.constant(as_floats(images))
         self.weights = [variables(layer, self.workload.weight_std) for layer in self.workload.layers]
         flat = [variable for pair in self.weights for variable in pair]
         self.slots = [(variable, *(tf.Variable(tf.zeros_like(variable)) for _ in range(2))) for variable in flat]
@@ -48,8 +45,11 @@ class Peer:
         with tf.GradientTape() as tape:
             cost = self._cost(x)
         gradients = tape.gradient(cost, [variable for variable, _, _ in self.slots])
-        for (variable, mean, square), gradient in zip(self.slots, gradients, strict=True):
-            self._update(variable, mean, square, gradient)
+        settings = {key: getattr(self.adam, key) for key in ("lr", "beta1", "beta2", "epsilon")}
+        settings |= {"beta1_power": self.powers[0], "beta2_power": self.powers[1]}
+        for slots, gradient in zip(self.slots, gradients, strict=True):
+            var, m, v = (slot.handle for slot in slots)
+            tf.raw_ops.ResourceApplyAdam(var=var, m=m, v=v, grad=gradient, **settings)
         for power, beta in zip(self.powers, (self.adam.beta1, self.adam.beta2), strict=True):
             power.assign(power * beta)
         return cost
@@ -65,20 +65,6 @@ class Peer:
         reconstruction = -tf.reduce_sum(x * tf.math.log(SMALLEST + y) + (1 - x) * tf.math.log(SMALLEST + 1 - y))
         kl = -0.5 * tf.reduce_sum(1 + log_variance - tf.square(mean) - tf.exp(log_variance))
         return (reconstruction + kl) / self.workload.batch_size
-
-    def _update(self, variable: TensorLike, mean: TensorLike, square: TensorLike, gradient: TensorLike) -> None:
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=mean.handle,
-            v=square.handle,
-            beta1_power=self.powers[0],
-            beta2_power=self.powers[1],
-            lr=self.adam.lr,
-            beta1=self.adam.beta1,
-            beta2=self.adam.beta2,
-            epsilon=self.adam.epsilon,
-            grad=gradient,
-        )
 
 
 def variables(layer: Layer, std: float) -> tuple[TensorLike, ...]:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from repro.benchmarks.peers.images import Pixels
-from repro.benchmarks.peers.workload import Request, Workload
+from numpy.typing import NDArray
 from torch import Tensor
 
 from repro import registry
@@ -15,6 +15,8 @@ from repro.engine import Engine, Settings, choose, plain
 from repro.engine.fast.products import products_for
 from repro.model import build
 from repro.training.loop import epoch_noise, epoch_order
+
+from .workload import Request, Workload
 
 VERSIONS = {"torch": torch.__version__}
 
@@ -25,7 +27,7 @@ class Peer:
     The engine "compiled" is the plain step with its costs, forward and backward, under `torch.compile`.
     """
 
-    def __init__(self, request: Request, images: Pixels) -> None:
+    def __init__(self, request: Request, images: NDArray[np.uint8]) -> None:
         torch.set_num_threads(request.threads)
         self.experiment, self.seed = registry.get(request.workload.experiment).spec, request.seed
         self.images = torch.from_numpy(images)

@@ -1,21 +1,18 @@
 """The well-known PyTorch example: modules, a DataLoader of single images, sigmoid and cross-entropy, torch's Adam."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-if TYPE_CHECKING:
-    from repro.benchmarks.peers.images import Pixels
-    from repro.benchmarks.peers.workload import Layer, Request, Workload
+from .workload import Layer, Request, Workload
 
 ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 VERSIONS = {"torch": torch.__version__, "torchvision": torchvision.__version__}
@@ -24,7 +21,7 @@ VERSIONS = {"torch": torch.__version__, "torchvision": torchvision.__version__}
 class Images(Dataset[Tensor]):
     """Images one at a time, as `torchvision.datasets` gives them: from bytes to a picture to a tensor."""
 
-    def __init__(self, pixels: Pixels) -> None:
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self.pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
         self.transform = ToTensor()
 
@@ -50,13 +47,12 @@ class VAE(nn.Module):
         self.encoder = nn.Sequential(*(part for layer in workload.encoder for part in modules(layer)))
         self.mean, self.log_variance = (nn.Linear(workload.head.inputs, workload.latent) for _ in range(2))
         self.decoder = nn.Sequential(*(part for layer in workload.decoder for part in modules(layer)))
+        std = workload.weight_std
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
-                nn.init.trunc_normal_(
-                    parameter, std=workload.weight_std, a=-2 * workload.weight_std, b=2 * workload.weight_std
-                )
+                nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
 
     def reparameterise(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         """Draw z. [B, D], [B, D] -> [B, D]."""
@@ -97,15 +93,12 @@ def loss_function(y: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor) -> T
 
 
 class Peer:
-    def __init__(self, request: Request, images: Pixels) -> None:
+    def __init__(self, request: Request, images: NDArray[np.uint8]) -> None:
         torch.set_num_threads(request.threads)
         torch.manual_seed(request.seed)
         workload, adam = request.workload, request.workload.adam
-        self.facts = {"epsilon_at": "sqrt_corrected"}
         self.batch_size = workload.batch_size
-        self.loader = DataLoader(
-            Images(images), self.batch_size, shuffle=workload.shuffle, num_workers=0, drop_last=True
-        )
+        self.loader = DataLoader(Images(images), self.batch_size, shuffle=workload.shuffle, drop_last=True)
         self.batches = self._batches()
         self.model = VAE(workload)
         betas = (adam.beta1, adam.beta2)

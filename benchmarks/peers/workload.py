@@ -1,9 +1,13 @@
-"""What a peer trains: layers with their sizes, optimiser settings, images and threads, sent as JSON."""
+"""What a peer trains: layers with their sizes, optimiser settings and threads, sent as JSON; synthetic images."""
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,14 @@ class Layer:
         if self.kind == "dense":
             return (self.inputs, self.gives[-1])
         return (self.kernel, self.kernel, self.inputs, self.gives[-1]) if self.kind in ("conv", "tconv") else ()
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications of the forward pass of one image, including those by the zeros around the image."""
+        if not self.weight_shape:
+            return 0
+        positions = {"dense": (), "conv": self.gives[:2], "tconv": self.takes[:2]}[self.kind]
+        return math.prod(self.weight_shape) * math.prod(positions)
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,15 @@ class Workload:
     def steps_per_epoch(self) -> int:
         return self.images // self.batch_size
 
+    def flop(self, *kinds: str) -> int:
+        """Return the operations of one step's products in layers of these kinds; multiply-add counts as two.
+
+        A layer has three products of equal size: forward, gradient of its weights, gradient of its input. The first
+        layer has two, because its input is the images, which need no gradient.
+        """
+        products = [(3 if index else 2, layer) for index, layer in enumerate(self.layers) if layer.kind in kinds]
+        return 2 * self.batch_size * sum(count * layer.multiplications for count, layer in products)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -108,3 +129,35 @@ def from_json(text: str) -> Request:
 
 def _layer(values: dict[str, Any]) -> Layer:
     return Layer(**values | {"takes": tuple(values["takes"]), "gives": tuple(values["gives"])})
+
+
+def synthetic_images(workload: Workload, seed: int) -> NDArray[np.uint8]:
+    """Return training images of a soft spot on black, random in position, size and colour. -> [N, H, W, C]."""
+    (height, width, channels), count = workload.image, workload.images
+    generator = np.random.default_rng(seed)
+    size = generator.uniform(0.08, 0.2, (count, 1))
+    rows, columns = (
+        np.exp(-(((np.arange(length) / length - generator.uniform(0.2, 0.8, (count, 1))) / size) ** 2)).astype("f4")
+        for length in (height, width)
+    )
+    colours = generator.uniform(128, 255, (count, channels)).astype("f4")
+    images = np.empty((count, height, width, channels), np.uint8)
+    for first in range(0, count, 1000):  # in pieces, to use little memory
+        part = slice(first, first + 1000)
+        images[part] = np.einsum("nh,nw,nc->nhwc", rows[part], columns[part], colours[part])
+    return images
+
+
+def as_floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return pixels in [0, 1]. -> float32 [N, H, W, C]."""
+    return np.divide(images, 255, dtype=np.float32)
+
+
+def batches(workload: Workload, seed: int) -> Iterator[NDArray[np.int32]]:
+    """Yield the indices of each step's images, epoch after epoch, without end. -> int32 [B] each."""
+    generator, order = np.random.default_rng(seed), np.arange(workload.images, dtype=np.int32)
+    while True:
+        if workload.shuffle:
+            generator.shuffle(order)
+        for step in range(workload.steps_per_epoch):
+            yield order[step * workload.batch_size : (step + 1) * workload.batch_size].copy()

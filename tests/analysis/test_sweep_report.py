@@ -123,10 +123,10 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
 )
 def test_the_question_is_answered_by_test_images(own: float, words: str) -> None:
     parent = study()
-    said = sweeps.answer(read(), "bowl", Tables.empty())
+    said = sweeps.answer(read(), "bowl", Tables.from_rows())
     assert "near the best one at full length: `python -m repro sweep retrain mnist_fc --study bowl`" in said
     finished(parent, [own - 0.1, own, own + 0.1], [99.9, 100.0, 100.1])
-    said = sweeps.answer(read(), "bowl", Tables.empty())
+    said = sweeps.answer(read(), "bowl", Tables.from_rows())
     assert words in said
     assert f"{100 - own:+.2f} (95% confidence interval" in said
     assert "New seeds differ from it by +0.50" in said
@@ -137,12 +137,12 @@ def test_the_setting_that_answers_is_chosen_by_its_trial_and_not_by_test_images(
     found = read()
     second = found.retrained.iloc[[0]].assign(trial=9.0, trial_value=100.2, test_neg_elbo="[90.0, 90.1, 90.2]")
     found.retrained = pd.concat([second, found.retrained], ignore_index=True)
-    assert "gives 100.10 nats of test negative ELBO" in sweeps.answer(found, "bowl", Tables.empty())
+    assert "gives 100.10 nats of test negative ELBO" in sweeps.answer(found, "bowl", Tables.from_rows())
 
 
 def own_runs(*costs: float) -> Tables:
     """Comparable runs of the published setting with these held-out costs after a trial's three epochs, and another."""
-    found = Tables.empty()
+    found = Tables.from_rows()
     of = {"experiment": "mnist_fc", "data": "MNIST (canonical)", "signature": ""}
     rows = [of | {"run_id": str(number), "comparable": number < len(costs)} for number in range(len(costs) + 1)]
     found.runs = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
@@ -175,17 +175,17 @@ def test_before_retraining_the_published_settings_own_runs_are_set_beside_the_tr
     assert words in said
     other = own_runs(*costs)
     other.runs["data"] = "MNIST (unverified)"
-    assert sweeps.answer(read(), "bowl", other) == sweeps.answer(read(), "bowl", Tables.empty())
+    assert sweeps.answer(read(), "bowl", other) == sweeps.answer(read(), "bowl", Tables.from_rows())
 
 
 def test_the_section_has_tables_and_plots() -> None:
     finished(study(), [101.0, 101.1, 101.2], [100.0, 100.1, 100.2])
-    section = report.section(read(), own_runs(100.5))
-    parts = section.parts
+    found = report.parts(read(), own_runs(100.5))
+    parts = found["sweeps"]
     assert [part.name for part in parts if isinstance(part, Figure)] == [
         "surface_bowl", "rate_distortion_bowl", "importance_bowl", "history_bowl",
     ]  # fmt: skip
-    more = {part.name: part.svg for part in section.folded if isinstance(part, Figure)}
+    more = {part.name: part.svg for part in found["more_of_sweeps"] if isinstance(part, Figure)}
     assert list(more) == ["slice_bowl", "parallel_bowl", "rank_bowl", "edf_bowl"]
     assert "optim.lr" in more["slice_bowl"]
     assert "held-out negative ELBO" in more["parallel_bowl"]
@@ -213,9 +213,9 @@ def test_a_study_that_has_only_begun_is_in_the_report(complete: int) -> None:
     found = read()
     found.trials = found.trials.sort_values("trial").head(complete + 1)
     found.trials.loc[found.trials["trial"] == complete, ["state", "value"]] = "running", math.nan
-    section = report.section(found, Tables.empty())
-    parts = section.parts
-    assert len(section.folded) == (4 if complete > 1 else 0)
+    made = report.parts(found, Tables.from_rows())
+    parts = made["sweeps"]
+    assert len(made["more_of_sweeps"]) == (4 if complete > 1 else 0)
     drawn = [part.name for part in parts if isinstance(part, Figure)]
     assert drawn == ["rate_distortion_bowl"] * (complete > 1) + ["history_bowl"] * (complete > 0)
     assert any("1 running" in part for part in parts if isinstance(part, str))

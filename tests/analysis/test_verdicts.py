@@ -26,6 +26,7 @@ from repro.spec.overrides import apply
 FC = registry.get("mnist_fc")
 LAST = FC.spec.reported[-1]
 PLANNED, MARGIN = LAST.seeds, 1.01
+BLANK = Verdict("mnist_fc", LAST.epoch, LAST.cost, "interim", "", 0, len(PLANNED), MARGIN)
 OFFSETS = np.linspace(-1, 1, len(PLANNED))  # their standard deviation is 0.66
 KEYS = ["experiment", "epoch", "reported", "verdict", "reason", "n", "planned", "margin", "mean", "std", "difference"]
 
@@ -288,9 +289,9 @@ def test_both_answers_are_those_of_t_tests(off: float, half_range: float, n: int
     costs = LAST.cost + off + half_range * np.linspace(-1, 1, n)
     low = stats.ttest_1samp(costs, LAST.cost - MARGIN, alternative="greater").pvalue < 0.05
     high = stats.ttest_1samp(costs, LAST.cost + MARGIN, alternative="less").pvalue < 0.05
-    found = judge(costs.tolist(), LAST.cost)
-    assert (word(found, MARGIN) == "reproduced") == (low and high)
-    assert word(found, MARGIN, failures=1) != "reproduced"
+    found = judge(BLANK, costs.tolist())
+    assert (word(found) == "reproduced") == (low and high)
+    assert word(replace(found, failures=("seed 0: it failed",))) != "reproduced"
     one_more = stats.t(n - 1, costs.mean(), costs.std(ddof=1) * np.sqrt(1 + 1 / n))
     assert found.p == pytest.approx(2 * min(one_more.cdf(LAST.cost), one_more.sf(LAST.cost)))
     assert (found.pi_low, found.pi_high) == pytest.approx(one_more.interval(0.95))
@@ -300,9 +301,9 @@ def test_both_answers_are_those_of_t_tests(off: float, half_range: float, n: int
 def test_the_simulation_decides_as_the_verdict_does() -> None:
     costs = np.random.default_rng(1).normal(96.5, 0.7, (300, 12))
     mean, std = costs.mean(1), costs.std(1, ddof=1)
-    said = [word(judge(row.tolist(), LAST.cost), MARGIN) for row in costs]
-    reached = simulation.equivalent(mean, std, 12, LAST.cost, MARGIN)
-    out = simulation.outside(mean, std, 12, LAST.cost)
+    said = [word(judge(BLANK, row.tolist())) for row in costs]
+    half, beyond = verdicts.half_widths(std, 12)
+    reached, out = np.abs(mean - LAST.cost) + half < MARGIN, np.abs(mean - LAST.cost) > beyond
     assert [each == "reproduced" for each in said] == reached.tolist()
     assert [each.startswith("different") for each in said] == (~reached & out).tolist()
     assert 0 < reached.sum() < 300

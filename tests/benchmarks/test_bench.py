@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from repro.benchmarks import driver, flops, peer_process, report, sweeps
+from repro.benchmarks import driver, peer_process, report, sweeps
 from repro.benchmarks.peer_process import PeerError, PeerProcess
 
 from repro.terminal import table
@@ -20,12 +20,12 @@ MEASURED = {
     "images_per_second", "seconds_per_epoch", "step_ms", "step_ms_by_round", "cores_busy", "peak_rss_mib", "versions",
 }  # fmt: skip
 FAKE = """#!/bin/sh
-case "$2$3" in
+case "$3$4" in
 keras_tf--check) echo "No module named 'tensorflow'" >&2; exit 3 ;;
 jax_step--check) echo '{"versions": {"jax": "1.0"}}' ;;
 jax_step) read line; read line; echo '{"seconds": 0.01, "steps": 2}'; read line
   printf 'Traceback\\nboom\\n' >&2; exit 7 ;;
-silent) exec sleep 60 ;;
+silent--check) exec sleep 60 ;;
 esac
 """
 
@@ -162,8 +162,8 @@ def test_half_a_core_of_load_is_busy(load: float, threads: int, busy: bool, monk
 
 def test_flops_are_what_a_count_by_hand_gives() -> None:
     def counted(name: str) -> tuple[int, int]:
-        found = flops.of_step(driver.workload_of(name))
-        return found.dense, found.conv
+        workload = driver.workload_of(name)
+        return workload.flop("dense"), workload.flop("conv", "tconv")
 
     wide, square, heads, back = 784 * 500, 500 * 500, 2 * 500 * 20, 20 * 500
     every = wide + square + heads + back + square + wide
@@ -217,14 +217,12 @@ def test_an_interrupt_ends_every_peer(tmp_path: Path) -> None:
 
 
 def test_ways_to_search_are_compared_round_by_round() -> None:
-    def turn(span: float) -> sweeps.Turn:
-        return sweeps.Turn(span, [60.0, 60.0], training=114.0)
-
-    turns = {
-        sweeps.ONE_THREAD: [turn(120), turn(240), turn(120)],
-        sweeps.ALL_CORES: [turn(90), turn(180), turn(100)],
-        "a job for each core": [turn(60), turn(120), turn(80)],
+    spans = {
+        sweeps.ONE_THREAD: (120, 240, 120),
+        sweeps.ALL_CORES: (90, 180, 100),
+        "a job for each core": (60, 120, 80),
     }
+    turns = {way: [sweeps.Turn(2 * 3600 / span, 60.0, 0.05) for span in each] for way, each in spans.items()}
     first, second, third = sweeps.rows(turns, heldout=1.8)
     assert (first["trials an hour"], third["trials an hour"]) == (60, 90)
     assert [row["over one job, one thread"] for row in (first, second, third)] == pytest.approx([1, 4 / 3, 2])
@@ -239,6 +237,5 @@ def test_a_turn_is_the_real_command(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     options = ["--study", "turn", "--trials", "2", "--epochs", "1", "--pruner", "none", "--data", "stand-in"]
     taken = sweeps.take(["mnist_fc", *options, "--threads", "1"])
-    assert len(taken.trials) == 2
-    assert sum(taken.trials) <= taken.span + 0.1
+    assert 2 * taken.seconds_a_trial <= 2 * 3600 / taken.trials_an_hour + 0.1
     assert 0 < taken.not_training < 1

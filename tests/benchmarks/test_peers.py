@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from repro.benchmarks.driver import workload_of
-from repro.benchmarks.peer_process import SERVE, PeerError, PeerProcess, versions
-from repro.benchmarks.peers import images, plain_pytorch
-from repro.benchmarks.peers.workload import Layer, Request, from_json
+from repro.benchmarks.peer_process import FOLDER, PeerError, PeerProcess, versions
+from repro.benchmarks.peers import plain_pytorch
+from repro.benchmarks.peers.workload import Layer, Request, from_json, synthetic_images
 
 from repro import registry
 from repro.engine import losses, to_batch
@@ -50,9 +50,8 @@ def asked(experiment: str, **changes: Any) -> Request:
 
 def served(name: str, request: Request, *lines: str) -> list[dict[str, Any]]:
     text = "\n".join([request.to_json(), *lines])
-    done = subprocess.run(
-        [sys.executable, SERVE, name], input=text, capture_output=True, text=True, timeout=240, check=False
-    )
+    command = [sys.executable, "-m", "peers.serve", name]
+    done = subprocess.run(command, cwd=FOLDER, input=text, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -76,13 +75,13 @@ def test_the_compiled_step_computes_the_plain_ones_costs() -> None:
     assert costs["compiled"] == pytest.approx(costs["plain"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["keras_tf", "jax_step", "plain_pytorch", "images", "workload", "serve"])
+@pytest.mark.parametrize("name", ["keras_tf", "jax_step", "plain_pytorch", "workload", "serve"])
 def test_peers_import_nothing_of_this_project(name: str) -> None:
     blocked = "import sys; [sys.modules.__setitem__(each, None) for each in ('repro', 'pydantic')]\n"
     frameworks = {"keras_tf": ["tensorflow"], "jax_step": ["jax", "jax.numpy", "jaxlib"]}.get(name, [])
     stubs = "".join(f"sys.modules[{each!r}] = MagicMock(__version__='1')\n" for each in frameworks)
-    code = f"{blocked}from unittest.mock import MagicMock\n{stubs}import {name}"
-    subprocess.run([sys.executable, "-c", code], cwd=SERVE.parent, check=True, timeout=120)
+    code = f"{blocked}from unittest.mock import MagicMock\n{stubs}import peers.{name}"
+    subprocess.run([sys.executable, "-c", code], cwd=FOLDER, check=True, timeout=120)
 
 
 def test_versions_names_a_library_that_is_missing(tmp_path: Path) -> None:
@@ -95,9 +94,8 @@ def test_versions_names_a_library_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_number_ends_a_peer() -> None:
-    peer = PeerProcess("plain_pytorch")
+    peer = PeerProcess("plain_pytorch", request=asked("mnist_fc"))
     try:
-        peer.prepare(asked("mnist_fc"))
         assert peer.ask("1")["steps"] == 1
         with pytest.raises(PeerError, match="'many'") as ended:
             peer.ask("many")
@@ -118,9 +116,8 @@ def test_a_plan_has_the_optimisers_settings(experiment: str) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install .[bench]")
 @pytest.mark.parametrize("epsilon_at", ["sqrt_corrected", "sqrt_uncorrected"])
-def test_jax_adds_epsilon_where_the_plan_says(epsilon_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(SERVE.parent)
-    jax_step = importlib.import_module("jax_step")
+def test_jax_adds_epsilon_where_the_plan_says(epsilon_at: str) -> None:
+    jax_step = importlib.import_module("repro.benchmarks.peers.jax_step")
     settings = replace(workload_of("mnist_fc").adam, epsilon=0.1, epsilon_at=epsilon_at)
     w, _, square = jax_step.adam(settings, [1.0], [0.0], [0.0], 1, [0.5])
     root = np.sqrt(0.001 * 0.25)
@@ -138,7 +135,7 @@ def test_plain_pytorch_computes_the_reference_cost_on_the_same_weights(experimen
     torch.nn.init.constant_(reference.log_variance_head.bias, -60)  # so that noise does not matter
     plain = plain_pytorch.VAE(workload)
     _copy_weights(reference, plain, workload.layers)
-    pixels = images.synthetic(replace(workload, images=50), seed=0)
+    pixels = synthetic_images(replace(workload, images=50), seed=0)
     expected = sum(losses(reference, to_batch(torch.from_numpy(pixels)), torch.zeros(1, 50, workload.latent)))
     x = torch.stack(list(map(plain_pytorch.Images(pixels).__getitem__, range(50))))
     y, mean, log_variance = plain(x)

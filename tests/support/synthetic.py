@@ -85,7 +85,7 @@ def tables(experiment: str, rows: list[dict[str, object]]) -> Tables:
     data.
     """
     entry = registry.get(experiment)
-    curve, found = curve_of(entry), Tables.empty()
+    curve, found = curve_of(entry), Tables.from_rows()
     usual = {name: "" for name, column in RUN_COLUMNS.items() if column.dtype == "str"} | {
         "experiment": experiment, "status": "FINISHED", "epochs": len(curve.epoch), "comparable": True,
         "signature": entry.spec.signature, "plan": entry.spec.flat()["reported"], "plan_commit": PLAN_COMMIT,
@@ -93,7 +93,7 @@ def tables(experiment: str, rows: list[dict[str, object]]) -> Tables:
         "started": "2026-01-02", "precision": "float32",
     }  # fmt: skip
     runs = [usual | {"run_id": f"{number:032x}"} | row for number, row in enumerate(rows)]
-    found.runs = Tables.from_rows(runs, [], []).runs
+    found.runs = Tables.from_rows(runs=runs).runs
     curves = []
     for run in runs:
         cost = curve.cost.copy()
