@@ -23,13 +23,14 @@ class Layer(ABC):
     def backward(self, grad: Tensor) -> Tensor | None:
         """Return the gradient by the input, given the gradient by the output. A contiguous `grad` may be overwritten.
 
-        Returns None if the layer was made without `needs_input_gradient`.
+        Returns None from a layer without `needs_input_gradient`.
         """
 
 
 class Trained(Layer):
     """A layer with weights. `backward` sets `gradients`, summed over the batch."""
 
+    needs_input_gradient = True
     weight: Tensor
     bias: Tensor
     gradients: Weights
@@ -40,10 +41,9 @@ class Dense(Trained):
 
     x: Tensor
 
-    def __init__(self, weights: Weights, act: str, products: Mkl, needs_input_gradient: bool = True) -> None:
+    def __init__(self, weights: Weights, act: str, products: Mkl) -> None:
         self.weight, self.bias = weights
-        self.products = products
-        self.activation, self.needs_input_gradient = activation(act), needs_input_gradient
+        self.products, self.activation = products, activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = x.view(x.shape[0], -1)
@@ -83,9 +83,7 @@ class MeanPool(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.shape = x.shape
-        stride, groups = [self.size, self.size], self.weight.shape[0]
-        pool = torch.ops.mkldnn._convolution_pointwise
-        return nhwc(pool(nchw(x), self.weight, None, [0, 0], stride, [1, 1], groups, "none", [], ""))
+        return convolve(x, self.weight, None, [0, 0], [self.size, self.size], groups=self.weight.shape[0])
 
     def backward(self, grad: Tensor) -> Tensor:
         """Return [B, H/n, n, W, C]: each row n times as a view without a copy, which the layer before can read."""
@@ -99,8 +97,13 @@ def nchw(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def nhwc(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1)
+def convolve(
+    x: Tensor, w: Tensor, b: Tensor | None, padding: list[int], stride: list[int], act: str = "none", groups: int = 1
+) -> Tensor:
+    """[B, H, W, I] with weight [O, I / groups, h, w] -> [B, H', W', O]."""
+    product = torch.ops.mkldnn._convolution_pointwise
+    y: Tensor = product(nchw(x), w, b, padding, stride, [1, 1], groups, act, [], "")
+    return y.permute(0, 2, 3, 1)
 
 
 def sum_pixels(grad: Tensor) -> Tensor:
