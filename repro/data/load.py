@@ -96,12 +96,8 @@ def _find(name: str, choice: Choice, data_dir: Path | None) -> tuple[str, Images
                 f"{published.files}. Name a directory that holds them, name none, or choose --data stand-in."
             ) from None
         return f"directory {images.folder}", images
-    tried = []
-    places: dict[str, tuple[str, Callable[[Path], Images]]] = {
-        f"cache {cache}": ("cache", published.find),
-        "download": ("downloaded to", partial(download, published)),
-    }
-    for place, (origin, look) in places.items():
+    tried, fetch = [], partial(download, published)
+    for place, origin, look in ((f"cache {cache}", "cache", published.find), ("download", "downloaded to", fetch)):
         try:
             images = look(cache)
         except AbsentError as reason:
@@ -163,13 +159,9 @@ def _in_directory(published: Published, directory: Path | None) -> Images:
 
 
 def _dataset(
-    name: str,
-    origin: str,
-    status: Status,
-    images: tuple[Pixels, Pixels],
-    holdout: int,
+    name: str, origin: str, status: Status, images: tuple[Pixels, Pixels], holdout: int,
     labels: tuple[Labels, Labels] | None,
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     at_start = spec.DATASETS[name].holdout_at == "start"
     cut = holdout if at_start else len(images[0]) - holdout
     first, rest = slice(None, cut), slice(cut, None)

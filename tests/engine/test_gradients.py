@@ -12,7 +12,7 @@ from support.steps import SETUPS, require_exact, setup
 from repro import spec
 from repro.engine import Settings, Unsupported, choose
 from repro.engine.fast import FastStep
-from repro.engine.fast.activations import Softplus
+from repro.engine.fast.layers import Softplus
 from repro.engine.fast.network import cross_entropy, cross_entropy_gradient
 from repro.model import build
 from repro.spec import Adam, Conv, Data, Dense, Experiment, MeanPool, Reshape, TConv, Training

@@ -8,8 +8,7 @@ kernel one column wider, is therefore up to twice as fast, although it multiplie
 import torch
 from torch import Tensor
 
-from repro.engine.fast.activations import activation
-from repro.engine.fast.layers import Trained, Weights, convolve, nchw, padded, sum_pixels
+from repro.engine.fast.layers import Trained, Weights, activation, convolve, nchw, padded, sum_pixels
 from repro.engine.step import Unsupported
 
 LANES = 16  # float32 numbers in one AVX-512 register
