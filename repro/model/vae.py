@@ -29,9 +29,10 @@ class VAE(nn.Module):
         *body, output = architecture.decoder
         self.decoder, last = modules(body, architecture.latent, architecture.activation)
         made_by, size = constructors(output, last, describe(output))
-        to_image = [] if isinstance(size, Shape) else [partial(Unflatten, image)]
+        if not isinstance(size, Shape):
+            made_by.append(partial(Unflatten, image))
         heads = 1 if architecture.likelihood == "bernoulli" else 2
-        self.outputs = nn.ModuleList(nn.Sequential(*(make() for make in (*made_by, *to_image))) for _ in range(heads))
+        self.outputs = nn.ModuleList(nn.Sequential(*(make() for make in made_by)) for _ in range(heads))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z|x) for images in [0, 1]. [B, C, H, W] -> [B, D], [B, D]."""

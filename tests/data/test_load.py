@@ -13,7 +13,6 @@ import torchvision
 from support.data_files import IMAGES, TRAIN, write, write_cifar, write_gzip, write_mnist
 
 from repro.data import Choice, load, stand_in, survey
-from repro.data.cifar10 import MD5 as BATCHES
 from repro.data.load import fingerprint
 from repro.errors import DataError, UsageError
 from repro.spec import Data
@@ -48,41 +47,38 @@ def test_a_named_directory_goes_before_the_variable_and_is_reported_in_full(
     assert load(DATA, "stand-in", first).status == "stand-in"
 
 
-@pytest.mark.parametrize("choice", ["auto", "real"])
+REFUSED = [
+    ("mnist", "auto", "missing", "No such file.*{0}/missing"),
+    ("mnist", "auto", "file", "Not a directory.*{0}/file"),
+    ("mnist", "auto", "empty", "^mnist: not in the data directory {0}/empty\\b.*train-images-idx3-ubyte"),
+    ("cifar10", "real", "empty", "^cifar10: not in the data directory {0}/empty\\b.*cifar-10-batches-py"),
+    ("mnist", "auto", "broken", "^{0}/broken/mnist/train-images-idx3-ubyte: "),
+    ("mnist", "auto", None, "^{0}/cache/mnist/train-images-idx3-ubyte: "),
+    (
+        "cifar10",
+        "real",
+        None,
+        "^cifar10: .*\n  cache {0}/cache: .*\n  download: .*OFFLINE\n.*-batches-py.*REPRO_DATA_DIR",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "choice", "folder", "said"), REFUSED)
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_a_named_directory_without_the_data_set_is_an_error_also_where_the_cache_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, choice: Choice, by_variable: bool
-) -> None:
-    for name in BATCHES:
-        write(cache / f"{name}.bin", b"")  # of another data set, and broken: nobody looks
-    (tmp_path / "empty").mkdir()
-    if by_variable:
-        monkeypatch.setenv("REPRO_DATA_DIR", "empty")
-    for name, looked_for in (("mnist", "train-images-idx3-ubyte"), ("cifar10", "cifar-10-batches-py")):
-        with pytest.raises(DataError, match=rf"^{name}: not in the data directory {tmp_path}/empty\b.*{looked_for}"):
-            load(Data(name), choice, None if by_variable else tmp_path / "empty")  # type: ignore[arg-type]
-    assert load(DATA, "stand-in", tmp_path / "empty").status == "stand-in"
-
-
-def test_real_data_that_are_nowhere_are_an_error_that_lists_every_location(cache: Path) -> None:
-    said = rf"^cifar10: .*\n  cache {cache}: .*\n  download: .*REPRO_OFFLINE\n.*cifar-10-batches-py.*REPRO_DATA_DIR"
-    with pytest.raises(DataError, match=said):
-        load(Data("cifar10"), "real")
-
-
-@pytest.mark.parametrize(("name", "reason"), [("missing", "No such file"), ("file", "Not a directory")])
-def test_a_directory_that_cannot_be_read_is_an_error(tmp_path: Path, name: str, reason: str) -> None:
+def test_a_named_directory_without_intact_data_and_a_broken_cache_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, choice: Choice, folder: str | None, said: str,
+    by_variable: bool,
+) -> None:  # fmt: skip
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=rf"{reason}.*{tmp_path / name}"):
-        load(DATA, data_dir=tmp_path / name)
-
-
-@pytest.mark.parametrize("named", [False, True])
-def test_a_broken_file_is_never_passed_over(tmp_path: Path, cache: Path, named: bool) -> None:
-    folder = tmp_path / "named" if named else cache
-    path = write(write_mnist(folder / "mnist") / IMAGES, b"broken")
-    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: "):
-        load(DATA, data_dir=folder if named else None)
+    (tmp_path / "empty").mkdir()
+    for broken in ("broken", "cache"):  # where a directory is named, nobody looks into the cache
+        write(write_mnist(tmp_path / broken / "mnist") / IMAGES, b"broken")
+    if by_variable and folder:
+        monkeypatch.setenv("REPRO_DATA_DIR", folder)
+    named = tmp_path / folder if folder and not by_variable else None
+    with pytest.raises(DataError, match=said.format(re.escape(str(tmp_path)))):
+        load(Data(name), choice, named)  # type: ignore[arg-type]
+    assert load(Data(name), "stand-in", named).status == "stand-in"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "make"), [("mnist", write_mnist), ("cifar10", write_cifar)])
