@@ -43,7 +43,6 @@ class Bound:
 
     @property
     def neg_elbo(self) -> Tensor:
-        """Negative ELBO. [N]."""
         return self.reconstruction + self.kl_of_dimension.sum(1)
 
 

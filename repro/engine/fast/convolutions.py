@@ -70,7 +70,6 @@ class PairedSame:
         return y.view(*x.shape[:3], -1)
 
     def weight_gradient(self, grad: Tensor) -> Tensor:
-        """Return the gradient by the weight, [O, I, k, k], given the gradient by the output."""
         paired = weight_gradient(pairs(grad), self.x, self.paired, self.padding, [1, 1])
         o, i, k, _ = self.weight.shape
         wide = paired.view(2, o, 2, i, k, 3).permute(0, 1, 3, 4, 5, 2).reshape(2, o, i, k, 6)
