@@ -36,21 +36,16 @@ SEEDS_FINISHED = "seeds_finished"
 PARENT_METRICS = {f"{name}_{key}": f"{METRICS[name]}; {text}" for name in OVER_SEEDS for key, text in SUMMARIES.items()}
 PARENT_METRICS[SEEDS_FINISHED] = "number of seeds that the other metrics are over"
 
-TEST_LOG_PX = "test_log_px"
-TEST_EFFECTIVE_SAMPLE_SIZE = "test_effective_sample_size"
-TEST_NEG_ELBO_MANY = "test_neg_elbo_many"
-TEST_EXCESS_OVER_FLOOR = "test_excess_over_floor"
-ACTIVE_UNITS = "active_units"
 ACTIVE_VARIANCE = 0.01
 """Variance over images of a latent mean, E_q[z_d], above which a dimension is active (Burda et al. 2016)."""
 MEASUREMENT_METRICS = {
-    TEST_LOG_PX: "nats per image; importance-weighted lower bound of log p(x), the mean over the first test images, "
+    "test_log_px": "nats per image; importance-weighted lower bound of log p(x), the mean over the first test images, "
     "500 of them with K = 5,000 draws of z each, unless the rows log_px_images and log_px_samples say otherwise",
-    TEST_EFFECTIVE_SAMPLE_SIZE: "draws; (sum w)^2 / sum w^2 of those K weights, the median over the images",
-    TEST_NEG_ELBO_MANY: "nats per image; negative ELBO of all test images, 100 draws of z each unless the row "
+    "test_effective_sample_size": "draws; (sum w)^2 / sum w^2 of those K weights, the median over the images",
+    "test_neg_elbo_many": "nats per image; negative ELBO of all test images, 100 draws of z each unless the row "
     "elbo_draws says otherwise",
-    TEST_EXCESS_OVER_FLOOR: "nats per image; by how much that is above the entropy floor of the test images",
-    ACTIVE_UNITS: f"latent dimensions whose E_q[z] has a variance over the test images above {ACTIVE_VARIANCE}",
+    "test_excess_over_floor": "nats per image; by how much that is above the entropy floor of the test images",
+    "active_units": f"latent dimensions whose E_q[z] has a variance over the test images above {ACTIVE_VARIANCE}",
 }
 """Metrics that measurements of a finished run log at the run's last epoch, beside the entropy floor."""
 MEASUREMENT_ROWS = {(name, ""): name for name in MEASUREMENT_METRICS} | {(ENTROPY_FLOOR, "train"): ENTROPY_FLOOR}
@@ -95,7 +90,6 @@ DATA_FINGERPRINT = "repro.data.fingerprint"
 PLAN_COMMIT = "repro.plan.commit"
 PLAN_DATE = "repro.plan.date"
 """Tags: the last commit before the run that changed the experiment's file, which holds the plan; its date."""
-COMMAND = "repro.command"
 GIT_DIRTY = "repro.git.dirty"
 WEIGHTS_SHA256 = "repro.weights.sha256"
 ERROR = "repro.error"

@@ -5,7 +5,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -28,12 +29,7 @@ def describe(gpu: str) -> dict[str, str]:
         "mlflow.source.name": "python -m repro",
         "mlflow.source.type": "LOCAL",
     }
-    for package in PACKAGES:
-        try:
-            tags[f"repro.version.{package}"] = version(package)
-        except PackageNotFoundError:
-            tags[f"repro.version.{package}"] = "not installed"
-    return tags | git()
+    return tags | {f"repro.version.{package}": version(package) for package in PACKAGES} | git()
 
 
 def command() -> str:
@@ -43,16 +39,11 @@ def command() -> str:
 
 def git() -> dict[str, str]:
     """Return tags with the commit of this checkout and whether it has changes, or `unknown` outside of a checkout."""
-    unknown = {"mlflow.source.git.commit": "unknown", "repro.git.dirty": "unknown"}
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return unknown
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        dirty = bool(_git(root, "status", "--porcelain"))
-    except (OSError, subprocess.SubprocessError):
-        return unknown
-    return {"mlflow.source.git.commit": commit, "repro.git.dirty": str(dirty).lower()}
+    root, commit, dirty = Path(__file__).resolve().parents[1], "unknown", "unknown"
+    if (root / ".git").exists():  # not that of a repository around an installed package
+        with suppress(OSError, subprocess.SubprocessError):
+            commit, dirty = _git(root, "rev-parse", "HEAD"), str(bool(_git(root, "status", "--porcelain"))).lower()
+    return {"mlflow.source.git.commit": commit, "repro.git.dirty": dirty}
 
 
 def last_commit(file: Path) -> dict[str, str]:

@@ -3,10 +3,12 @@
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from repro.spec import VAE, Adam, Data, Dense, Experiment, Training
@@ -63,6 +65,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _quick_store(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy the empty store where a test needs one in this process; a command in its own process makes its own."""
     monkeypatch.setattr(store, "_create", partial(shutil.copy, empty_store))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two processes share two cores; and what a test draws does not depend on the tests before it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True, scope="session")

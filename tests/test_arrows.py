@@ -122,11 +122,11 @@ def test_no_file_imports_more_than_half_of_the_packages() -> None:
         assert len(found) <= len(MAY_IMPORT) // 2, f"{file} imports {sorted(found)}: see docs/architecture.md"
 
 
-def test_the_core_imports_without_mlflow_and_optuna() -> None:
+def test_the_core_imports_without_what_it_seldom_needs() -> None:
     core = "spec", "rng", "data", "model.objective", "engine", "training.trainer", "evaluation.measurements"
     code = (
         "import sys\n"
-        "for name in ('mlflow', 'optuna'): sys.modules[name] = None\n"
+        "for name in ('mlflow', 'optuna', 'sklearn', 'torchvision'): sys.modules[name] = None\n"
         f"import {', '.join(f'repro.{room}' for room in core)}\n"
         "assert repro.spec.registry.names()"
     )

@@ -114,12 +114,12 @@ def evaluate(
     to K * N + 10,000 * L. An interrupted command exits with 130 and logs nothing.
     """
     from repro import provenance
-    from repro.evaluation import image_ranges, measurements
-    from repro.evaluation.likelihood import Options, caveats
+    from repro.evaluation import measurements
+    from repro.evaluation.likelihood import Options, caveats, parse_ranges
     from repro.runs import load
 
     wanted = measurements.check_names([*(measure or []), *(study or [])] or ["evaluation"])
-    options = Options(samples, draws, images, image_ranges.parse(only))
+    options = Options(samples, draws, images, parse_ranges(only))
     run = load.load(run_id, data_dir, threads or provenance.cores())
     found: dict[str, Any] = {}
     for name in wanted:

@@ -88,7 +88,7 @@ def _read_python(path: Path, images: int) -> tuple[NDArray[np.uint8], Labels, bo
 
 
 class _Recorded:
-    """Replaces a numpy object of a pickle. It keeps the arguments and the state, and runs nothing."""
+    """Replaces an object or a call in a pickle. It keeps the arguments and the state, and runs nothing."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -97,26 +97,21 @@ class _Recorded:
         self.state = state
 
 
-def _encode(text: Any, _: Any) -> Any:
-    """Replaces `_codecs.encode`, with which python 3 pickles bytes in older protocols."""
-    return text
-
-
 _ADMITTED = {
-    ("_codecs", "encode"): _encode,
-    ("numpy", "ndarray"): _Recorded,
-    ("numpy", "dtype"): _Recorded,
-    ("numpy.core.multiarray", "_reconstruct"): _Recorded,
-    ("numpy._core.multiarray", "_reconstruct"): _Recorded,
+    ("_codecs", "encode"),  # with which python 3 pickles bytes in older protocols
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
 }
-"""The names that a pickled numpy array of bytes refers to, and their replacements."""
+"""The names that a pickled numpy array of bytes refers to."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"{module!r}, {name!r} is not admitted")
-        return _ADMITTED[module, name]
+        return _Recorded
 
 
 def _check_sizes(content: bytes) -> None:
@@ -138,6 +133,8 @@ def _unpickle(content: bytes, images: int) -> tuple[NDArray[np.uint8], Labels]:
         raise ValueError(f"labels that are not {images:,} whole numbers below {_CLASSES}")
     if (shape, dtype.args[0], fortran_order) != ((images, _PIXELS), "u1", False):
         raise ValueError(f"an array {shape} of {dtype.args[0]}")
+    if isinstance(pixels, _Recorded):
+        pixels = pixels.args[0]
     if isinstance(pixels, str):  # python 2, or an older protocol
         pixels = pixels.encode("latin1")
     return np.frombuffer(pixels, np.uint8).reshape(shape), np.array(labels, np.uint8)

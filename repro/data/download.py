@@ -4,8 +4,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from filelock import FileLock
@@ -40,22 +39,15 @@ def _fill(cache: Path, published: Published) -> None:
     part = cache / f".{published.name}.part"
     shutil.rmtree(part, ignore_errors=True)  # of a killed process: this process holds the lock
     part.mkdir()
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision has none, and may print
     try:
-        with _socket_timeout(), redirect_stdout(sys.stderr):  # torchvision has no time-out, and may print
+        with redirect_stdout(sys.stderr):
             published.fetch(part)
         published.find(part)
         target = cache / published.cached
         target.parent.mkdir(parents=True, exist_ok=True)
         (part / published.cached).replace(target)
     finally:
+        socket.setdefaulttimeout(timeout)
         shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def _socket_timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

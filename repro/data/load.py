@@ -79,10 +79,9 @@ def load(data: spec.Data, choice: Choice = "auto", data_dir: Path | None = None)
         origin, images = found
         return _dataset(data.name, origin, images.status, (images.train, images.test), data.holdout, images.labels)
     words, make = STAND_INS[data.name]
-    train, test = make()
-    holdout = len(train) // 1000 * 100 if data.holdout else 0  # whole hundreds, the usual batch
-    labels = stand_in.digit_labels() if data.name == "mnist" else None
-    return _dataset(data.name, f"stand-in: {words}", "stand-in", (train, test), holdout, labels)
+    pixels, labels = make()
+    holdout = len(pixels[0]) // 1000 * 100 if data.holdout else 0  # whole hundreds, the usual batch
+    return _dataset(data.name, f"stand-in: {words}", "stand-in", pixels, holdout, labels)
 
 
 def _find(name: str, choice: Choice, data_dir: Path | None) -> tuple[str, Images] | None:
@@ -97,12 +96,8 @@ def _find(name: str, choice: Choice, data_dir: Path | None) -> tuple[str, Images
                 f"{published.files}. Name a directory that holds them, name none, or choose --data stand-in."
             ) from None
         return f"directory {images.folder}", images
-    tried = []
-    places: dict[str, tuple[str, Callable[[Path], Images]]] = {
-        f"cache {cache}": ("cache", published.find),
-        "download": ("downloaded to", partial(download, published)),
-    }
-    for place, (origin, look) in places.items():
+    tried, fetch = [], partial(download, published)
+    for place, origin, look in ((f"cache {cache}", "cache", published.find), ("download", "downloaded to", fetch)):
         try:
             images = look(cache)
         except AbsentError as reason:
@@ -164,31 +159,20 @@ def _in_directory(published: Published, directory: Path | None) -> Images:
 
 
 def _dataset(
-    name: str,
-    origin: str,
-    status: Status,
-    images: tuple[Pixels, Pixels],
-    holdout: int,
+    name: str, origin: str, status: Status, images: tuple[Pixels, Pixels], holdout: int,
     labels: tuple[Labels, Labels] | None,
-) -> Dataset:
-    train, test = (torch.from_numpy(part) for part in images)
-    of_train, of_test = (torch.from_numpy(part).long() for part in labels) if labels else (None, None)
+) -> Dataset:  # fmt: skip
     at_start = spec.DATASETS[name].holdout_at == "start"
-    cut = holdout if at_start else len(train) - holdout
+    cut = holdout if at_start else len(images[0]) - holdout
     first, rest = slice(None, cut), slice(cut, None)
     taken, kept = (first, rest) if at_start else (rest, first)
-    return Dataset(
-        name=name,
-        origin=origin,
-        status=status,
-        fingerprint=fingerprint(*images),
-        train=train[kept],
-        heldout=train[taken] if holdout else test,
-        test=test,
-        train_labels=None if of_train is None else of_train[kept],
-        heldout_labels=of_train[taken] if of_train is not None and holdout else of_test,
-        test_labels=of_test,
-    )
+
+    def parts(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return train[kept], train[taken] if holdout else test, test
+
+    pixels = parts(*(torch.from_numpy(part) for part in images))
+    classes = parts(*(torch.from_numpy(part).long() for part in labels)) if labels else ()
+    return Dataset(name, origin, status, fingerprint(*images), *pixels, *classes)
 
 
 def fingerprint(train: Pixels, test: Pixels) -> str:

@@ -1,11 +1,13 @@
 """MNIST from its idx files, plain or gzip. The files of labels may be missing."""
 
+import math
 import struct
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from repro.data.files import AbsentError, Images, Labels, Pixels, Published, describe, fault, locate, md5, read
+from repro.data.files import AbsentError, Images, Labels, Published, describe, fault, locate, md5, read
 from repro.spec import DATASETS
 
 SHAPE, TRAIN_IMAGES, _ = DATASETS["mnist"]
@@ -18,10 +20,8 @@ _FILES = [
     for part in ("train", "t10k")
 ]
 _LABEL_FILES = [[name.replace("images", "labels").replace("idx3", "idx1") for name in names] for names in _FILES]
-_HEADER = struct.Struct(">4I")  # magic number, images, rows, columns
-_LABEL_HEADER = struct.Struct(">2I")  # magic number, labels
 _CLASSES = 10
-_IMAGES, _LABELS = 2051, 2049  # magic numbers
+_MAGIC = {1: 2049, 3: 2051}  # the first number of a file, by the number of axes: 1 of labels, 3 of images
 
 
 def find(root: Path, train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES) -> Images:
@@ -29,12 +29,12 @@ def find(root: Path, train_images: int = TRAIN_IMAGES, test_images: int = TEST_I
 
     Raises AbsentError if there is none, and DataError if a file is missing, unreadable or damaged.
     """
-    paths = locate(root, _FOLDERS, _FILES)
-    (train, train_md5), (test, test_md5) = (
-        _read(path, count) for path, count in zip(paths, (train_images, test_images), strict=True)
-    )
-    labels = _labels(paths[0].parent, (train_images, test_images))
-    return Images(paths[0].parent, train, test, (train_md5, test_md5) == MD5, labels)
+    counts, paths = (train_images, test_images), locate(root, _FOLDERS, _FILES)
+    size = SHAPE.height, SHAPE.width
+    images = [_read(path, (count, *size), "images of {}x{} pixels") for path, count in zip(paths, counts, strict=True)]
+    train, test = (pixels[..., None] for pixels, _ in images)
+    canonical = tuple(digest for _, digest in images) == MD5
+    return Images(paths[0].parent, train, test, canonical, _labels(paths[0].parent, counts))
 
 
 def _labels(folder: Path, counts: tuple[int, int]) -> tuple[Labels, Labels] | None:
@@ -43,36 +43,29 @@ def _labels(folder: Path, counts: tuple[int, int]) -> tuple[Labels, Labels] | No
         paths = locate(folder, (".",), _LABEL_FILES)
     except AbsentError:
         return None
-    train, test = (_read_labels(path, count) for path, count in zip(paths, counts, strict=True))
+    train, test = (_read(path, (count,), "labels")[0] for path, count in zip(paths, counts, strict=True))
+    for path, labels in zip(paths, (train, test), strict=True):
+        if labels.max() >= _CLASSES:
+            raise fault(path, f"labels below {_CLASSES}", f"label {labels.max()}")
     return train, test
 
 
-def _read_labels(path: Path, count: int) -> Labels:
-    expected = f"{count:,} labels below {_CLASSES} in an idx file of {_LABEL_HEADER.size + count:,} bytes"
-    content = read(path, _LABEL_HEADER.size + count)
-    if len(content) != _LABEL_HEADER.size + count or _LABEL_HEADER.unpack_from(content) != (_LABELS, count):
-        raise fault(path, expected, describe(content))
-    labels = np.frombuffer(content, np.uint8, offset=_LABEL_HEADER.size)
-    if labels.max() >= _CLASSES:
-        raise fault(path, expected, f"label {labels.max()}")
-    return labels.copy()
-
-
-def _read(path: Path, images: int) -> tuple[Pixels, str]:
-    size = _HEADER.size + images * SHAPE.height * SHAPE.width
-    expected = f"{images:,} images of {SHAPE.height}x{SHAPE.width} pixels in an idx file of {size:,} bytes"
+def _read(path: Path, shape: tuple[int, ...], noun: str) -> tuple[NDArray[np.uint8], str]:
+    """Return the values of an idx file, and the MD5 of the file. `noun` has a place for each size but the first."""
+    header = struct.Struct(f">{1 + len(shape)}I")  # magic number and shape
+    size, words = header.size + math.prod(shape), "{:,} " + noun
+    expected = f"{words.format(*shape)} in an idx file of {size:,} bytes"
     content = read(path, size)
-    if len(content) < _HEADER.size:
+    if len(content) < header.size:
         raise fault(path, expected, describe(content))
-    magic, *declared = _HEADER.unpack_from(content)
-    if magic != _IMAGES:
-        raise fault(path, expected, "labels" if magic == _LABELS else describe(content))
-    if declared != [images, SHAPE.height, SHAPE.width]:
-        raise fault(path, expected, "a header that declares {:,} images of {}x{} pixels".format(*declared))
+    magic, *declared = header.unpack_from(content)
+    if magic != _MAGIC[len(shape)]:
+        raise fault(path, expected, "labels" if magic == _MAGIC[1] else describe(content))
+    if tuple(declared) != shape:
+        raise fault(path, expected, f"a header that declares {words.format(*declared)}")
     if len(content) != size:
         raise fault(path, expected, "more than that" if len(content) > size else f"only {len(content):,} bytes")
-    pixels = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(images, SHAPE.height, SHAPE.width, 1)
-    return pixels.copy(), md5(content)  # torch needs writable memory
+    return np.frombuffer(content, np.uint8, offset=header.size).reshape(shape).copy(), md5(content)  # torch writes
 
 
 def _fetch(folder: Path) -> None:

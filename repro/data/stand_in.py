@@ -10,33 +10,31 @@ from repro.data.files import Labels, Pixels
 MNIST = "scikit-learn's handwritten digits, enlarged to 28x28"
 CIFAR10 = "32x32 patches of scikit-learn's two sample photographs"
 
+StandIn = tuple[tuple[Pixels, Pixels], tuple[Labels, Labels] | None]
+"""Images, and labels if there are any: each of training and test."""
+
 _TRAIN_DIGITS = 1500  # of 1797, in the order of their writers
 
 
-def digit_labels() -> tuple[Labels, Labels]:
-    """Return the digits' classes: train [1500] and test [297]."""
+def mnist() -> StandIn:
+    """Return handwritten digits, train [1500, 28, 28, 1] and test [297, 28, 28, 1], and their classes."""
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
-    labels = load_digits().target.astype(np.uint8)
-    return labels[:_TRAIN_DIGITS], labels[_TRAIN_DIGITS:]
-
-
-def mnist() -> tuple[Pixels, Pixels]:
-    """Return handwritten digits: train [1500, 28, 28, 1] and test [297, 28, 28, 1]."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415
-
-    digits = load_digits().images.astype(np.int64)  # [1797, 8, 8], values 0 to 16
+    loaded = load_digits()
+    labels = loaded.target.astype(np.uint8)
+    digits = loaded.images.astype(np.int64)  # [1797, 8, 8], values 0 to 16
     # linear interpolation from 8 to 20 points, in tenths of a pixel; as in MNIST, the digit fills 20x20 of 28x28
     weights = np.maximum(0, 10 - abs(4 * np.arange(20)[:, None] - 3 - 10 * np.arange(8)))
     enlarged = (weights @ digits @ weights.T * 255) // (16 * 10 * 10)
     images = np.pad(enlarged, ((0, 0), (4, 4), (4, 4))).astype(np.uint8)[..., None]
-    return images[:_TRAIN_DIGITS], images[_TRAIN_DIGITS:]
+    train, test = slice(None, _TRAIN_DIGITS), slice(_TRAIN_DIGITS, None)
+    return (images[train], images[test]), (labels[train], labels[test])
 
 
-def cifar10() -> tuple[Pixels, Pixels]:
+def cifar10() -> StandIn:
     """Return patches of photographs: train [2000, 32, 32, 3] from the left four fifths, test [400, 32, 32, 3].
 
-    Train and test patches share no pixel of a photograph.
+    They have no labels. Train and test patches share no pixel of a photograph.
     """
     from sklearn.datasets import load_sample_images  # noqa: PLC0415
 
@@ -47,4 +45,4 @@ def cifar10() -> tuple[Pixels, Pixels]:
         for columns in (slice(0, 480, 12), slice(512, 608, 12))
     )
     mixed = np.arange(len(train)) * 739 % len(train)  # so that the held-out first tenth is like the rest
-    return train[mixed], test
+    return (train[mixed], test), None

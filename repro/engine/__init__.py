@@ -1,13 +1,15 @@
 """How a training step is computed: hand-written gradients on a CPU, a CUDA graph on a GPU, or plain autograd."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
 from repro.engine.cuda_graph import GraphStep
 from repro.engine.fast import FastStep
-from repro.engine.fast.products import one_thread, products_for
+from repro.engine.fast.products import USUAL
 from repro.engine.plain import PlainStep, losses, to_batch
 from repro.engine.step import Engine, Precision, Settings, Step, Unsupported
 from repro.model import VAE, build
@@ -29,10 +31,13 @@ def resolve(experiment: Experiment, settings: Settings) -> Settings:
         return replace(settings, products="")
     if settings.device != "cpu":
         return replace(settings, engine="fast", products="")
-    for wanted in dict.fromkeys((settings.products, "")):
+    # the key of the cache of trials: one experiment for all whose gradients are computed alike
+    training = replace(experiment.training, epochs=1)
+    same_gradients = replace(experiment, optim=Adam(lr=1e-3), training=training, reported=(), variant_of=None)
+    usual = USUAL[settings.precision]
+    for products in dict.fromkeys((settings.products or usual, usual, "mkl")):
         try:
-            products = products_for(wanted, settings.precision).name  # the name, so that one trial answers for both
-            return trial(_with_same_gradients(experiment), replace(settings, engine="fast", products=products))
+            return trial(same_gradients, replace(settings, engine="fast", products=products))
         except (Unsupported, RuntimeError, AttributeError):  # what torch raises for operators that it lacks
             continue
     return replace(settings, engine="plain", products="")
@@ -44,12 +49,6 @@ def choose(experiment: Experiment, model: VAE, settings: Settings) -> Step:
     if resolved.engine == "plain":
         return PlainStep(experiment, model, resolved)
     return (FastStep if resolved.device == "cpu" else GraphStep)(experiment, model, resolved)
-
-
-def _with_same_gradients(experiment: Experiment) -> Experiment:
-    """Return one experiment for all whose gradients are computed alike, as the key of the cache of trials."""
-    training = replace(experiment.training, epochs=1)
-    return replace(experiment, optim=Adam(lr=1e-3), training=training, reported=(), variant_of=None)
 
 
 @functools.lru_cache(maxsize=64)
@@ -74,3 +73,14 @@ def trial(experiment: Experiment, settings: Settings) -> Settings:
     if not (all(near) and (cost - expected).abs() <= tolerance / 100 * expected.abs()):
         raise Unsupported("the fast step and the plain step disagree on this machine")
     return fast.settings
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread in the block, so that its result does not depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

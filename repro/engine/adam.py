@@ -1,6 +1,5 @@
 """Adam through torch's fused operator. `torch.optim`, which takes a second to import, calls the same operator."""
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -26,15 +25,6 @@ class Adam:
         self.exp_avg = [torch.zeros_like(tensor) for tensor in tensors]
         self.exp_avg_sq = [torch.zeros_like(tensor) for tensor in tensors]
         self.endless = torch.full((), ENDLESS, device=tensors[0].device)
-        self.move = functools.partial(
-            torch._fused_adam_,
-            beta1=settings.beta1,
-            beta2=settings.beta2,
-            eps=settings.epsilon,
-            weight_decay=0.0,
-            amsgrad=False,
-            maximize=False,
-        )
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor], steps: Tensor) -> None:
@@ -44,7 +34,11 @@ class Adam:
             for g, p in zip(gradients, self.tensors, strict=True)
         ]
         rate, counted = self._rate(steps)
-        self.move(self.tensors, laid, self.exp_avg, self.exp_avg_sq, [], [counted] * len(laid), lr=rate)
+        torch._fused_adam_(
+            self.tensors, laid, self.exp_avg, self.exp_avg_sq, [], [counted] * len(laid),
+            lr=rate, beta1=self.settings.beta1, beta2=self.settings.beta2, eps=self.settings.epsilon,
+            weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def _rate(self, steps: Tensor) -> tuple[float | Tensor, Tensor]:
         """Return the learning rate and the step count for the operator."""

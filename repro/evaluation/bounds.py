@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repro.engine import to_batch
+from repro.evaluation.batches import posterior
 from repro.measurement import Tell, silent
 from repro.model import VAE, objective
-from repro.training.loop import EVALUATION_BATCH
 
 BLOCK = 5000  # draws of z whose noise is made at once; the noise must not depend on what fits into memory
 MEMORY = 16 * 2**20  # bytes of activations at once: they stay in a processor's cache, which is faster
@@ -44,7 +43,6 @@ class Bound:
 
     @property
     def neg_elbo(self) -> Tensor:
-        """Negative ELBO. [N]."""
         return self.reconstruction + self.kl_of_dimension.sum(1)
 
 
@@ -61,7 +59,7 @@ def log_px(
     """
     capacity, found = draws_in(memory, model), []
     for chunk in _chunks(images, k, f"log p(x), {k:,} draws each", tell):
-        x, (mean, log_variance) = chunk.float().div_(255), _posterior(model, chunk)
+        x, (mean, log_variance) = chunk.float().div_(255), posterior(model, chunk)
         log_weights, zero = [], torch.zeros((), dtype=torch.float64)
         for noise in _noise(generator, k, mean):
             z = model.sample(mean, log_variance, noise)
@@ -94,7 +92,7 @@ def bound(
     """
     capacity, found = draws_in(memory, model), []
     for chunk in _chunks(images, draws, f"ELBO, {draws:,} draws each", tell):
-        x, (mean, log_variance) = chunk.float().div_(255), _posterior(model, chunk)
+        x, (mean, log_variance) = chunk.float().div_(255), posterior(model, chunk)
         noises = _noise(generator, draws, mean)
         each = torch.cat([_reconstructions(model, x, model.sample(mean, log_variance, e), capacity) for e in noises])
         flat = mean.double().reshape(-1, 1), log_variance.double().reshape(-1, 1)  # each dimension as a q of its own
@@ -149,10 +147,3 @@ def _noise(generator: torch.Generator, draws: int, mean: Tensor) -> Iterator[Ten
     """Yield standard normal noise for so many draws, a block at a time. [N, D] -> [L, N, D] and again."""
     for start in range(0, draws, BLOCK):
         yield torch.randn((min(BLOCK, draws - start), *mean.shape), generator=generator)
-
-
-def _posterior(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and log-variance of q(z|x). [N, H, W, C] -> [N, D] twice."""
-    parts = [model.encode(to_batch(chunk)) for chunk in torch.split(images, EVALUATION_BATCH)]
-    mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
-    return mean, log_variance

@@ -29,9 +29,11 @@ def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) ->
         mean, log_variance = (each.double() for each in model.encode(to_batch(chunk)))
         exact.append(objective.kl_to_standard_normal(mean, log_variance))
         printed.append(objective.kl_as_printed(mean, log_variance))
-        each_draw = _log_ratios(mean, log_variance, draws, generator)
-        estimates.append(each_draw.mean(0))
-        errors.append(each_draw.std(0) / math.sqrt(draws))
+        noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype).to(mean.device)
+        z, zero = VAE.sample(mean, log_variance, noise), torch.zeros_like(mean)
+        log_ratio = objective.log_normal(z, mean, log_variance) - objective.log_normal(z, zero, zero)  # [draws, N]
+        estimates.append(log_ratio.mean(0))
+        errors.append(log_ratio.std(0) / math.sqrt(draws))
     estimate, error = torch.cat(estimates), torch.cat(errors)
     whole = float(error.square().sum().sqrt()) / len(error)
     rows = [Row("kl_monte_carlo", float(estimate.mean()), NATS, standard_error=whole)]
@@ -42,10 +44,3 @@ def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) ->
         rows.append(Row(f"{name}_deviation", float(off.mean()) / whole, "standard errors"))
         rows.append(Row(f"{name}_image_deviation", of_images, "standard errors of an image, root mean square"))
     return Measurement([*rows, Row("kl_draws", draws, "draws of z per image"), Row("kl_images", len(images), "images")])
-
-
-def _log_ratios(mean: Tensor, log_variance: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """Return log q(z|x) - log p(z) for draws of z ~ q(z|x), nats. [N, D], [N, D] -> [draws, N]."""
-    noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype).to(mean.device)
-    z, zero = VAE.sample(mean, log_variance, noise), torch.zeros_like(mean)
-    return objective.log_normal(z, mean, log_variance) - objective.log_normal(z, zero, zero)

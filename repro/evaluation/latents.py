@@ -8,6 +8,7 @@ from torch import Tensor
 from repro import images
 from repro.data import Dataset
 from repro.engine import to_batch
+from repro.evaluation.batches import posterior
 from repro.measurement import Measurement, Row
 from repro.model import VAE
 from repro.model.objective import kl_to_standard_normal
@@ -24,10 +25,8 @@ def maps(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000,
     The first `mapped` images are mapped by PCA, the first `embedded` of them by t-SNE, which is slow. A row's `x` is
     the index of the test image; its group is the image's class, or `-` if the data set has no labels.
     """
-    shown = to_batch(dataset.test[:mapped])
-    parts = [model.encode(chunk) for chunk in torch.split(shown, 500)]
-    mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
-    labels = ["-"] * len(shown) if dataset.test_labels is None else [str(int(each)) for each in dataset.test_labels]
+    mean, log_variance = posterior(model, dataset.test[:mapped])
+    labels = ["-"] * len(mean) if dataset.test_labels is None else [str(int(each)) for each in dataset.test_labels]
     rows = []
     for name, points in {"pca": _pca(mean), "tsne": _tsne(mean[:embedded], seed)}.items():
         for axis in (0, 1):
@@ -37,7 +36,7 @@ def maps(model: VAE, dataset: Dataset, mapped: int = 5000, embedded: int = 2000,
             ]
     z = torch.randn((100, model.latent), generator=stream("samples", seed))
     starts, ends = _pairs(dataset, mean, seed)
-    originals = shown[:50]
+    originals = to_batch(dataset.test[: min(50, mapped)])
     pictures = {
         "samples": images.grid(model.generate(z).numpy(), columns=10),
         "originals_and_reconstructions": images.pairs(originals.numpy(), model.generate(mean[:50]).numpy(), columns=10),

@@ -5,6 +5,7 @@ Autoencoders", section 5.2.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,18 +14,19 @@ from torch import Tensor
 
 from repro import names
 from repro.data import Dataset
-from repro.errors import ReproError
-from repro.evaluation import image_ranges
+from repro.errors import ReproError, UsageError
 from repro.evaluation.bounds import Bound, LogPx, bound, log_px
 from repro.measurement import Measurement, Row, Tell, silent
 from repro.model import VAE
 from repro.rng import stream
-from repro.spec import Experiment
+from repro.spec import DATASETS, Experiment
 from repro.training.loop import EVALUATION_BATCH
 
 TRAIN_DRAWS = 10  # of z for each training image, of which there are tens of thousands
 NATS = "nats per image"
 VARIANCE = "variance over test images of E_q[z]"
+Ranges = tuple[tuple[int, int], ...]
+"""First and last index of ranges of training images, as `evaluate --only` names them. Both belong to the range."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,49 @@ class Options:
     samples: int = 5000  # K, draws of z for each image of log p(x)
     draws: int = 100  # of z for each test image of the ELBO
     images: int = 500  # of the first test images for log p(x)
-    only: image_ranges.Ranges = ()
+    only: Ranges = ()
     seed: int = 0  # of the noise
+
+
+def parse_ranges(text: str) -> Ranges:
+    """Parse `0-1016,5000` into ranges of indices. Raises UsageError with every fault."""
+    ranges, faults = [], []
+    for part in text.split(",") if text else []:
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
+        if match is None:
+            faults.append(f"--only {part.strip()!r}: should be an index or a range, such as 0-1016,10000-11016")
+            continue
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            faults.append(f"--only {part.strip()}: ends before it begins")
+        ranges.append((first, last))
+    if faults:
+        raise UsageError(*faults)
+    return tuple(ranges)
+
+
+def named_images(ranges: Ranges, dataset: Dataset) -> Tensor:
+    """Return a mask of the training images that the ranges name. -> bool [N].
+
+    Indices count from 0 in the file of training images. The file also has the held-out images: MNIST's are its first,
+    CIFAR-10's its last. Raises UsageError with every fault.
+    """
+    held_out = 0 if dataset.heldout is dataset.test else len(dataset.heldout)
+    first = held_out if DATASETS[dataset.name].holdout_at == "start" else 0
+    last = first + len(dataset.train) - 1
+    where = f"before {first}" if first else f"after {last}"
+    remark = f"; those {where} are held out" if held_out else ""
+    named, faults = torch.zeros(len(dataset.train), dtype=torch.bool), []
+    for start, end in ranges:
+        if first <= start <= end <= last:
+            named[start - first : end - first + 1] = True
+        else:
+            faults.append(f"--only {start}-{end}: training images have indices from {first} to {last}{remark}")
+    if not faults and bool(named.all()):
+        faults.append("--only: names all training images, and leaves none to compare them with")
+    if faults:
+        raise UsageError(*faults)
+    return named
 
 
 def entropy_floor(images: Tensor) -> float:
@@ -44,10 +87,8 @@ def entropy_floor(images: Tensor) -> float:
     No model with a Bernoulli likelihood has a lower cost on these images. The value is exact: it is computed from how
     often each of the 256 bytes occurs.
     """
-    counts = torch.zeros(256, dtype=torch.float64)
-    for chunk in torch.split(images, EVALUATION_BATCH):
-        counts += torch.bincount(chunk.flatten(), minlength=256).double().cpu()
-    return float(counts @ _entropies()) / len(images)
+    counts = torch.bincount(images.flatten(), minlength=256)
+    return float(counts.double().cpu() @ _entropies()) / len(images)
 
 
 def image_entropies(images: Tensor) -> Tensor:
@@ -65,7 +106,7 @@ def evaluate(model: VAE, dataset: Dataset, options: Options, tell: Tell = silent
     Raises UsageError, before anything is computed, for ranges outside the training images, and ReproError if a number
     is not finite.
     """
-    named = image_ranges.select(options.only, dataset)
+    named = named_images(options.only, dataset)
     test = bound(model, dataset.test, options.draws, stream("elbo", options.seed), tell=tell)
     few = dataset.test[: options.images]
     weighted = log_px(model, few, options.samples, stream("log_px", options.seed), tell=tell)

@@ -9,9 +9,11 @@ from repro import images
 from repro.data import Dataset
 from repro.engine import to_batch
 from repro.errors import UsageError
+from repro.evaluation.batches import generated, posterior
 from repro.measurement import Measurement, Row, Tell, mean_row, silent
 from repro.model import VAE
 from repro.rng import stream
+from repro.training.loop import EVALUATION_BATCH
 
 CLASSES = 10
 SURE = 0.9
@@ -33,7 +35,10 @@ def realism(
         raise UsageError(f"measurement digits needs the labels of {dataset.name} beside its images: {dataset.origin}")
     train, test = to_batch(dataset.train), to_batch(dataset.test)
     classifier = trained(train, dataset.train_labels, CLASSES, epochs, seed, tell)
-    drawn, copies = _drawn(model, test, samples, seed)
+    z = torch.randn((samples, model.latent), generator=stream("digit samples", seed))
+    # Real pixels are bytes: without rounding, a classifier could tell generated images by their fractions alone.
+    latents = z, posterior(model, dataset.test)[0]
+    drawn, copies = (generated(model, each).mul_(255).round_().div_(255) for each in latents)
     correct = (probabilities(classifier, test).argmax(1) == dataset.test_labels).double()
     rows = [mean_row("classifier_accuracy", correct, "share")]
     means = torch.stack([train[dataset.train_labels == digit].mean(0) for digit in range(CLASSES)])
@@ -97,7 +102,7 @@ def trained(images: Tensor, labels: Tensor, classes: int, epochs: int, seed: int
 @torch.no_grad()
 def probabilities(classifier: nn.Module, images: Tensor) -> Tensor:
     """Return class probabilities. [N, C, H, W] -> float64 [N, classes]."""
-    return torch.cat([classifier(chunk).double().softmax(1) for chunk in torch.split(images, 500)])
+    return torch.cat([classifier(chunk).double().softmax(1) for chunk in torch.split(images, EVALUATION_BATCH)])
 
 
 def _network(shape: torch.Size, classes: int) -> nn.Module:
@@ -116,12 +121,3 @@ def _network(shape: torch.Size, classes: int) -> nn.Module:
         nn.Dropout(0.3),
         nn.Linear(128, classes),
     )
-
-
-@torch.no_grad()
-def _drawn(model: VAE, test: Tensor, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    z = torch.randn((samples, model.latent), generator=stream("digit samples", seed))
-    drawn = torch.cat([model.generate(chunk) for chunk in torch.split(z, 500)])
-    copies = torch.cat([model.generate(model.encode(chunk)[0]) for chunk in torch.split(test, 500)])
-    # Real pixels are bytes: without rounding, a classifier could tell generated images by their fractions alone.
-    return drawn.mul_(255).round_().div_(255), copies.mul_(255).round_().div_(255)

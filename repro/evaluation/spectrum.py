@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.engine import to_batch
+from repro.evaluation.batches import generated, posterior
 from repro.measurement import Measurement, Row, mean_row
 from repro.model import VAE
 from repro.rng import stream
@@ -24,10 +25,15 @@ def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> 
     decode the mean of q(z|x). Standard errors are over images.
     """
     shown = images[:count]
-    groups = {"data": _arrays(to_batch(shown)), **_drawn(model, shown, seed)}
+    z = torch.randn((len(shown), model.latent), generator=stream("spectrum samples", seed))
+    groups = {
+        "data": to_batch(shown),
+        "reconstructions": generated(model, posterior(model, shown)[0]),
+        "samples": generated(model, z),
+    }
     rows, share = [], {}
     for group, pixels in groups.items():
-        power, frequency = spectra(luminance(pixels))
+        power, frequency = spectra(luminance(pixels.double().numpy()))
         rows += [Row("spectrum", value, "share of energy", group, x) for x, value in radial(power, frequency)]
         share[group] = mean_row("high_frequency_share", high_share(power, frequency), "share of energy", group)
         rows.append(share[group])
@@ -37,7 +43,7 @@ def blurriness(model: VAE, images: Tensor, count: int = 5000, seed: int = 0) -> 
         # by the delta method
         error = math.hypot(drawn.standard_error or math.nan, ratio * (data.standard_error or math.nan)) / data.value
         rows.append(Row("high_frequency_ratio", ratio, "of the data's share", drawn.group, None, error))
-    across = neighbours(groups["data"])
+    across = neighbours(groups["data"].double().numpy())
     rows.append(Row("neighbour_correlation", across, "correlation of pixels side by side", "data"))
     return Measurement(rows)
 
@@ -81,15 +87,3 @@ def neighbours(pixels: NDArray[np.float64]) -> float:
     """Return the correlation between a pixel and its right neighbour, over all images. [N, C, H, W]."""
     left, right = pixels[..., :-1].ravel(), pixels[..., 1:].ravel()
     return float(np.corrcoef(left, right)[0, 1])
-
-
-@torch.no_grad()
-def _drawn(model: VAE, images: Tensor, seed: int) -> dict[str, NDArray[np.float64]]:
-    copies = [model.generate(model.encode(to_batch(chunk))[0]) for chunk in torch.split(images, 500)]
-    z = torch.randn((len(images), model.latent), generator=stream("spectrum samples", seed))
-    samples = [model.generate(chunk) for chunk in torch.split(z, 500)]
-    return {"reconstructions": _arrays(torch.cat(copies)), "samples": _arrays(torch.cat(samples))}
-
-
-def _arrays(images: Tensor) -> NDArray[np.float64]:
-    return np.asarray(images.numpy(), dtype=np.float64)

@@ -1,6 +1,7 @@
 """The modules of an experiment's layers, and the shapes between them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import assert_never
 
 import torch
@@ -82,39 +83,50 @@ def sizes(layers: Sequence[Layer], start: Size, where: str) -> list[Size]:
     """
     found: list[Size] = []
     for index, layer in enumerate(layers):
-        start = _size_after(layer, start, f"{where}.{index} {describe(layer)}")
+        _, start = constructors(layer, start, f"{where}.{index} {describe(layer)}")
         found.append(start)
     return found
 
 
-def modules(layers: Sequence[Layer], start: Size, activation: Activation) -> nn.Sequential:
-    """Return the layers, each followed by its own activation or `activation`. Raises UsageError: see `sizes`."""
+def modules(layers: Sequence[Layer], start: Size, activation: Activation) -> tuple[nn.Sequential, Size]:
+    """Return the layers, each followed by its own activation or `activation`, and the size of the last output."""
     parts: list[nn.Module] = []
-    for layer, out in zip(layers, sizes(layers, start, "layers"), strict=True):
-        parts += module(layer, start)
+    for layer in layers:
+        made_by, start = constructors(layer, start, describe(layer))
+        parts += [make() for make in made_by]
         if isinstance(layer, Dense | Conv | TConv):
             parts.append(Activate(layer.activation or activation))
-        start = out
-    return nn.Sequential(*parts)
+    return nn.Sequential(*parts), start
 
 
-def module(layer: Layer, start: Size) -> list[nn.Module]:
-    """Return the modules of one layer without its activation."""
-    channels = start.channels if isinstance(start, Shape) else 0
+def constructors(layer: Layer, start: Size, place: str) -> tuple[list[Callable[[], nn.Module]], Size]:
+    """Return what makes the modules of a layer, without its activation, and the size of its output.
+
+    Raises UsageError, which begins with `place`, if the layer does not take an input of size `start`.
+    """
     match layer:
         case Dense():
-            flatten: list[nn.Module] = [Flatten()] if isinstance(start, Shape) else []
-            return [*flatten, nn.Linear(length(start), layer.units)]
-        case Conv():
-            padding = (layer.kernel - 1) // 2 if layer.kernel % 2 else 0
-            return [SameConv(channels, layer.channels, layer.kernel, padding=padding)]
-        case TConv():
-            missing = max(layer.stride - layer.kernel, 0)
-            return [SameTConv(channels, layer.channels, layer.kernel, layer.stride, output_padding=missing)]
-        case MeanPool():
-            return [nn.AvgPool2d(layer.size)]
+            linear = partial(nn.Linear, length(start), layer.units)
+            return [Flatten, linear] if isinstance(start, Shape) else [linear], layer.units
         case Reshape():
-            return [Unflatten(Shape(layer.channels, layer.height, layer.width))]
+            wanted = Shape(layer.channels, layer.height, layer.width)
+            if length(start) != length(wanted):
+                raise UsageError(f"{place}: gets {length(start)} values, needs {length(wanted)} to make {wanted}")
+            return [partial(Unflatten, wanted)], wanted
+    if not isinstance(start, Shape):
+        raise UsageError(f"{place}: gets a vector of {start}, needs an image; put a reshape before it")
+    channels, height, width = start
+    match layer:
+        case Conv(kernel=k):
+            conv = partial(SameConv, channels, layer.channels, k, padding=(k - 1) // 2 if k % 2 else 0)
+            return [conv], Shape(layer.channels, height, width)
+        case TConv(kernel=k, stride=s):
+            tconv = partial(SameTConv, channels, layer.channels, k, s, output_padding=max(s - k, 0))
+            return [tconv], Shape(layer.channels, height * s, width * s)
+        case MeanPool(size=n):
+            if height % n or width % n:
+                raise UsageError(f"{place}: gets {start}, needs a height and width that {n} divides")
+            return [partial(nn.AvgPool2d, n)], Shape(channels, height // n, width // n)
         case _:
             assert_never(layer)
 
@@ -137,27 +149,3 @@ def describe(layer: Layer) -> str:
     """Return a layer as `conv(kernel=5, channels=8)`."""
     shown = {key: value for key, value in vars(layer).items() if key != "kind" and value is not None}
     return f"{layer.kind}({', '.join(f'{key}={value}' for key, value in shown.items() if not key.startswith('_'))})"
-
-
-def _size_after(layer: Layer, start: Size, place: str) -> Size:
-    match layer:
-        case Dense():
-            return layer.units
-        case Reshape():
-            wanted = Shape(layer.channels, layer.height, layer.width)
-            if length(start) != length(wanted):
-                raise UsageError(f"{place}: gets {length(start)} values, needs {length(wanted)} to make {wanted}")
-            return wanted
-    if not isinstance(start, Shape):
-        raise UsageError(f"{place}: gets a vector of {start}, needs an image; put a reshape before it")
-    match layer:
-        case Conv():
-            return start._replace(channels=layer.channels)
-        case TConv():
-            return Shape(layer.channels, start.height * layer.stride, start.width * layer.stride)
-        case MeanPool():
-            if start.height % layer.size or start.width % layer.size:
-                raise UsageError(f"{place}: gets {start}, needs a height and width that {layer.size} divides")
-            return Shape(start.channels, start.height // layer.size, start.width // layer.size)
-        case _:
-            assert_never(layer)

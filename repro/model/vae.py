@@ -1,11 +1,13 @@
 """A variational autoencoder: encode, sample, decode, generate."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from repro import spec
 from repro.errors import UsageError
-from repro.model.layers import Flatten, Unflatten, describe, initialise, length, module, modules, sizes
+from repro.model.layers import Flatten, Unflatten, constructors, describe, initialise, length, modules, sizes
 from repro.rng import stream
 from repro.spec import Shape
 
@@ -18,19 +20,19 @@ class VAE(nn.Module):
         super().__init__()
         check(architecture, image)
         self.image, self.latent = image, architecture.latent
-        width = ([image, *sizes(architecture.encoder, image, "encoder")])[-1]
-        self.encoder = modules(architecture.encoder, image, architecture.activation)
+        self.encoder, width = modules(architecture.encoder, image, architecture.activation)
         if isinstance(width, Shape):
             self.encoder.append(Flatten())
         self.mean_head = nn.Linear(length(width), architecture.latent)
         self.log_variance_head = nn.Linear(length(width), architecture.latent)
 
-        body, output = architecture.decoder[:-1], architecture.decoder[-1]
-        last = ([architecture.latent, *sizes(body, architecture.latent, "decoder")])[-1]
-        self.decoder = modules(body, architecture.latent, architecture.activation)
-        self.outputs = nn.ModuleList(
-            _output(output, last, image) for _ in range(1 if architecture.likelihood == "bernoulli" else 2)
-        )
+        *body, output = architecture.decoder
+        self.decoder, last = modules(body, architecture.latent, architecture.activation)
+        made_by, size = constructors(output, last, describe(output))
+        if not isinstance(size, Shape):
+            made_by.append(partial(Unflatten, image))
+        heads = 1 if architecture.likelihood == "bernoulli" else 2
+        self.outputs = nn.ModuleList(nn.Sequential(*(make() for make in made_by)) for _ in range(heads))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z|x) for images in [0, 1]. [B, C, H, W] -> [B, D], [B, D]."""
@@ -54,7 +56,7 @@ class VAE(nn.Module):
 
 
 class Generator(nn.Module):
-    """`VAE.generate` as a module that can be exported. [B, D] -> [B, C, H, W] in [0, 1]."""
+    """`VAE.generate` as a module, for an export. [B, D] -> [B, C, H, W] in [0, 1]."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
@@ -107,8 +109,3 @@ def _check_decoder(architecture: spec.VAE, image: Shape) -> None:
         raise UsageError(f"{place}: is the output, which needs weights: a dense, conv or tconv")
     if last.activation not in (None, "identity"):
         raise UsageError(f"{place}: is the output, which gives the likelihood's parameters and takes no activation")
-
-
-def _output(layer: spec.Layer, start: Shape | int, image: Shape) -> nn.Sequential:
-    parts = module(layer, start)
-    return nn.Sequential(*parts, Unflatten(image)) if isinstance(layer, spec.Dense) else nn.Sequential(*parts)

@@ -11,7 +11,6 @@ from repro.spec.experiment import (
     Adam,
     Conv,
     Data,
-    DatasetFacts,
     Dense,
     Experiment,
     Layer,
@@ -28,7 +27,7 @@ from repro.spec.registry import register
 from repro.spec.search_space import Choice, Integers, LogUniform, Range, Space, Uniform
 
 __all__ = [
-    "DATASETS", "VAE", "Activation", "Adam", "Choice", "Conv", "Data", "DatasetFacts", "Dense", "Experiment",
+    "DATASETS", "VAE", "Activation", "Adam", "Choice", "Conv", "Data", "Dense", "Experiment",
     "Integers", "Layer", "LogUniform", "MeanPool", "Range", "Reported", "Reshape", "Shape", "Space", "TConv",
     "Training", "Uniform", "checked", "from_dict", "register",
 ]  # fmt: skip

@@ -27,8 +27,6 @@ Count = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class Shape(NamedTuple):
-    """Shape of one image."""
-
     channels: int
     height: int
     width: int

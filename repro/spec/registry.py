@@ -18,8 +18,6 @@ Builder = Callable[[], Experiment]
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered experiment."""
-
     name: str
     spec: Experiment
     about: str  # the docstring of its file, or of its function for a variant

@@ -31,8 +31,6 @@ class Costs(NamedTuple):
 
 
 class NotFiniteError(ReproError):
-    """The cost of a step was NaN or infinite."""
-
     def __init__(self, epoch: int, step: int, costs: Costs) -> None:
         super().__init__(
             f"the cost is not finite at epoch {epoch}, step {step}: reconstruction {costs.reconstruction}, "

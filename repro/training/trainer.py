@@ -23,8 +23,7 @@ class Trainer:
     def __init__(self, spec: Experiment, seed: int, dataset: Dataset, settings: Settings) -> None:
         """Build the model with its initial weights. Raises UsageError if its layers do not fit."""
         torch.set_num_threads(settings.threads)  # the initial weights depend on it
-        self.spec, self.seed, self.device = spec, seed, torch.device(settings.device)
-        device = self.device
+        self.spec, self.seed, self.device = spec, seed, (device := torch.device(settings.device))
         self.model = build(spec, seed).to(device)
         self.step = choose(spec, self.model, settings)
         self.train_images, self.heldout_images = dataset.train.to(device), dataset.heldout.to(device)

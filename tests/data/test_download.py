@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
-from support.data_files import MNIST_GZIP, find_mnist, python_2_batch, write, write_mnist
+from support.data_files import IMAGES, MNIST_GZIP, find_mnist, python_2_batch, write, write_gzip, write_mnist
 
 from repro.data import download, load
 from repro.data.cifar10 import CIFAR10
 from repro.data.cifar10 import MD5 as BATCHES
-from repro.data.files import AbsentError, Published, md5
+from repro.data.files import AbsentError, Published
 from repro.spec import Data
 
 Publish = Callable[[Callable[[Path], None]], Published]
+MNIST, DATA = torchvision.datasets.MNIST, Data("mnist")
 
 
 @pytest.fixture
@@ -35,44 +36,44 @@ def fill(folder: Path) -> None:
     write_mnist(folder / "mnist")
 
 
+def interrupt(folder: Path) -> None:
+    fill(folder)
+    raise KeyboardInterrupt
+
+
+def break_off(folder: Path) -> None:
+    fill(folder)
+    write(folder / "mnist" / IMAGES, b"<html>")
+
+
 def test_only_a_complete_and_published_download_reaches_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, full_size: Callable[[str], Path],
-    mirror: Callable[[Path], None], caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, mirror: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO, "repro.data")
-    write(tmp_path / "half" / MNIST_GZIP[0], (full_size("mirror") / MNIST_GZIP[0]).read_bytes())
-    mirror(tmp_path / "half")
-    assert load(Data("mnist")).status == "stand-in"
+    half, whole = write_gzip(tmp_path / "half"), write_gzip(tmp_path / "whole")
+    (half / MNIST_GZIP[1]).unlink()
+    mirror(half)
+    assert load(DATA).status == "stand-in"
     assert MNIST_GZIP[1] in caplog.messages[-1]
-    mirror(full_size("mirror"))
-    published = torchvision.datasets.MNIST.resources
-    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", [(file, "0" * 32) for file in MNIST_GZIP])
-    assert load(Data("mnist")).status == "stand-in"
+    mirror(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(MNIST, "resources", [(file, "0" * 32) for file in MNIST_GZIP])
+        assert load(DATA).status == "stand-in"
     assert not (cache / "MNIST").exists()
-    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", published)
     write(cache / ".mnist.part" / "MNIST" / "raw" / MNIST_GZIP[0], b"of a process that was killed")
-    assert load(Data("mnist")).origin.startswith("downloaded")
+    assert load(DATA).origin.startswith("downloaded")
     assert sorted(path.name for path in cache.iterdir()) == [".mnist.lock", "MNIST"]
 
 
-def test_ctrl_c_ends_a_download_and_leaves_nothing_to_find(cache: Path, publish: Publish) -> None:
-    def fetch(folder: Path) -> None:
-        fill(folder)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(("fetch", "error"), [(interrupt, KeyboardInterrupt), (break_off, AbsentError)])
+def test_a_broken_or_interrupted_download_leaves_nothing_to_find(
+    cache: Path, publish: Publish, fetch: Callable[[Path], None], error: type[BaseException]
+) -> None:
+    with pytest.raises(error, match="a web page" if error is AbsentError else None):
         download.download(publish(fetch), cache)
     assert [path.name for path in cache.iterdir()] == [".small.lock"]
     assert socket.getdefaulttimeout() is None
-
-
-def test_a_broken_download_is_not_kept(cache: Path, publish: Publish) -> None:
-    def fetch(folder: Path) -> None:
-        fill(folder)
-        write(folder / "mnist" / "train-images-idx3-ubyte", b"<html>")
-
-    with pytest.raises(AbsentError, match="a web page"):
-        download.download(publish(fetch), cache)
     download.download(publish(fill), cache)
 
 
@@ -81,9 +82,8 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
-        assert load(Data("mnist")).status == "stand-in"
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        assert load(DATA).status == "stand-in"
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_reason(tmp_path: Path, publish: Publish) -> None:
@@ -109,26 +109,20 @@ def test_two_processes_at_once_download_only_once(tmp_path: Path, cache: Path, p
     assert (tmp_path / "log").read_text() == "fetched\n"
 
 
-@pytest.fixture
-def fetch_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Path], str]) -> Callable[..., Path]:
-    """Download a published archive that has other members first; return the directory with the batches."""
+def fetch_cifar(monkeypatch: pytest.MonkeyPatch, folder: Path, *others: tarfile.TarInfo) -> None:
+    """Download an archive of CIFAR-10 that has other members first."""
+    content = python_2_batch(np.zeros((1, 3072), np.uint8))
+    batches = [member(f"cifar-10-batches-py/{name}", size=len(content)) for name in BATCHES]
 
-    def fetch(*others: tarfile.TarInfo) -> Path:
-        file = tmp_path / "cifar-10-python.tar.gz"
-        content = python_2_batch(np.zeros((1, 3072), np.uint8))
-        with tarfile.open(file, "w:gz") as tar:
-            for info in others:
-                tar.addfile(info, io.BytesIO(b"x" * info.size))
-            for name in BATCHES:
-                if f"cifar-10-batches-py/{name}" not in [other.name for other in others]:
-                    tar.addfile(member(f"cifar-10-batches-py/{name}", size=len(content)), io.BytesIO(content))
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", serve(tmp_path) + file.name)
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", md5(file.read_bytes()))
-        (tmp_path / "into").mkdir()
-        CIFAR10.fetch(tmp_path / "into")
-        return tmp_path / "into" / "cifar-10-batches-py"
+    def download_url(_: str, root: str, filename: str, md5: str) -> None:
+        assert md5 == torchvision.datasets.CIFAR10.tgz_md5
+        with tarfile.open(Path(root) / filename, "w:gz") as tar:
+            for info in (*others, *(batch for batch in batches if batch.name not in {each.name for each in others})):
+                tar.addfile(info, io.BytesIO(content))
 
-    return fetch
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", download_url)
+    folder.mkdir()
+    CIFAR10.fetch(folder)
 
 
 def member(name: str, **attributes: object) -> tarfile.TarInfo:
@@ -138,20 +132,20 @@ def member(name: str, **attributes: object) -> tarfile.TarInfo:
     return info
 
 
-def test_no_member_of_an_archive_escapes(tmp_path: Path, fetch_cifar: Callable[..., Path]) -> None:
+def test_no_member_of_an_archive_escapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = member("out", type=tarfile.SYMTYPE, linkname=str(tmp_path))
     names = ["../escaped", str(tmp_path / "escaped"), "out/escaped"]
-    folder = fetch_cifar(link, *(member(name, size=1) for name in names))
+    fetch_cifar(monkeypatch, tmp_path / "into", link, *(member(name, size=1) for name in names))
     assert not (tmp_path / "escaped").exists()
-    assert {path.name for path in folder.iterdir()} == set(BATCHES)
+    assert {path.name for path in (tmp_path / "into" / "cifar-10-batches-py").iterdir()} == set(BATCHES)
 
 
 @pytest.mark.parametrize("kind", [{"type": tarfile.DIRTYPE}, {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}])
 def test_an_archive_with_a_link_or_a_folder_for_a_batch_is_refused(
-    fetch_cifar: Callable[..., Path], kind: dict[str, object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, object]
 ) -> None:
     with pytest.raises((tarfile.TarError, KeyError)):
-        fetch_cifar(member("cifar-10-batches-py/data_batch_1", **kind))
+        fetch_cifar(monkeypatch, tmp_path / "into", member("cifar-10-batches-py/data_batch_1", **kind))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])

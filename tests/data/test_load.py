@@ -1,19 +1,18 @@
-"""The search for a data set: its order, what it says it used, what is held out, and the survey."""
+"""The search for a data set: its order, what it says it used, what is held out, the stand-ins, and the survey."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from support.data_files import MNIST_GZIP, write
+from support.data_files import IMAGES, TRAIN, write, write_cifar, write_gzip, write_mnist
 
 from repro.data import Choice, load, stand_in, survey
-from repro.data.cifar10 import MD5 as BATCHES
 from repro.data.load import fingerprint
 from repro.errors import DataError, UsageError
 from repro.spec import Data
@@ -22,10 +21,10 @@ DATA = Data("mnist")
 
 
 def test_without_a_named_directory_the_cache_goes_before_a_download_and_that_before_the_stand_in(
-    monkeypatch: pytest.MonkeyPatch, cache: Path, full_size: Callable[[str], Path], mirror: Callable[[Path], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, mirror: Callable[[Path], None]
 ) -> None:
     assert load(DATA).origin == f"stand-in: {stand_in.MNIST}"
-    mirror(full_size("mirror"))
+    mirror(write_gzip(tmp_path / "mirror"))
     assert load(DATA).origin == f"downloaded to {cache}/MNIST/raw"
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
     assert load(DATA, "real").origin == f"cache {cache}/MNIST/raw"
@@ -33,88 +32,75 @@ def test_without_a_named_directory_the_cache_goes_before_a_download_and_that_bef
 
 
 def test_a_named_directory_goes_before_the_variable_and_is_reported_in_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_size: Callable[[str], Path]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REPRO_DATA_DIR", str(full_size("mirror")))
-    by_variable = load(DATA)
-    assert by_variable.origin == f"directory {full_size('mirror')}"
-    (tmp_path / "here").symlink_to(full_size("named"))
-    named = load(DATA, data_dir=Path("here"))
+    first = write_mnist(tmp_path / "first")
+    content = bytearray((first / IMAGES).read_bytes())
+    content[-1] ^= 1
+    write(write_mnist(tmp_path / "second") / IMAGES, bytes(content))
+    (tmp_path / "here").symlink_to(tmp_path / "second")
+    monkeypatch.setenv("REPRO_DATA_DIR", str(first))
+    by_variable, named = load(DATA), load(DATA, data_dir=Path("here"))
+    assert by_variable.origin == f"directory {first}"
     assert (named.origin, named.status) == (f"directory {tmp_path}/here", "unverified")
-    assert load(DATA, "real", full_size("named")).fingerprint == named.fingerprint != by_variable.fingerprint
-    assert load(DATA, "stand-in", full_size("named")).status == "stand-in"
+    assert load(DATA, "real", tmp_path / "second").fingerprint == named.fingerprint != by_variable.fingerprint
+    assert load(DATA, "stand-in", first).status == "stand-in"
 
 
-@pytest.mark.parametrize("choice", ["auto", "real"])
+REFUSED = [
+    ("mnist", "auto", "missing", "No such file.*{0}/missing"),
+    ("mnist", "auto", "file", "Not a directory.*{0}/file"),
+    ("mnist", "auto", "empty", "^mnist: not in the data directory {0}/empty\\b.*train-images-idx3-ubyte"),
+    ("cifar10", "real", "empty", "^cifar10: not in the data directory {0}/empty\\b.*cifar-10-batches-py"),
+    ("mnist", "auto", "broken", "^{0}/broken/mnist/train-images-idx3-ubyte: "),
+    ("mnist", "auto", None, "^{0}/cache/mnist/train-images-idx3-ubyte: "),
+    (
+        "cifar10",
+        "real",
+        None,
+        "^cifar10: .*\n  cache {0}/cache: .*\n  download: .*OFFLINE\n.*-batches-py.*REPRO_DATA_DIR",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "choice", "folder", "said"), REFUSED)
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_a_named_directory_without_the_data_set_is_an_error_also_where_the_cache_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, choice: Choice, by_variable: bool
-) -> None:
-    for name in BATCHES:
-        write(cache / f"{name}.bin", b"")  # of another data set, and broken: nobody looks
-    (tmp_path / "empty").mkdir()
-    if by_variable:
-        monkeypatch.setenv("REPRO_DATA_DIR", "empty")
-    for name, looked_for in (("mnist", "train-images-idx3-ubyte"), ("cifar10", "cifar-10-batches-py")):
-        with pytest.raises(DataError, match=rf"^{name}: not in the data directory {tmp_path}/empty\b.*{looked_for}"):
-            load(Data(name), choice, None if by_variable else tmp_path / "empty")  # type: ignore[arg-type]
-    assert load(DATA, "stand-in", tmp_path / "empty").status == "stand-in"
-
-
-def test_real_data_that_are_nowhere_are_an_error_that_lists_every_location(cache: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        load(Data("cifar10"), "real")
-    lines = str(caught.value).splitlines()
-    assert [line.split(": ")[0] for line in lines[:3]] == ["cifar10", f"  cache {cache}", "  download"]
-    assert "REPRO_OFFLINE" in lines[2]
-    assert "cifar-10-batches-py" in lines[3]
-    assert "REPRO_DATA_DIR" in lines[3]
-
-
-def test_a_directory_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_a_named_directory_without_intact_data_and_a_broken_cache_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, choice: Choice, folder: str | None, said: str,
+    by_variable: bool,
+) -> None:  # fmt: skip
     (tmp_path / "file").touch()
-    for path, reason in ((tmp_path / "missing", "No such file"), (tmp_path / "file", "Not a directory")):
-        with pytest.raises(DataError, match=rf"{reason}.*{path}"):
-            load(DATA, data_dir=path)
+    (tmp_path / "empty").mkdir()
+    for broken in ("broken", "cache"):  # where a directory is named, nobody looks into the cache
+        write(write_mnist(tmp_path / broken / "mnist") / IMAGES, b"broken")
+    if by_variable and folder:
+        monkeypatch.setenv("REPRO_DATA_DIR", folder)
+    named = tmp_path / folder if folder and not by_variable else None
+    with pytest.raises(DataError, match=said.format(re.escape(str(tmp_path)))):
+        load(Data(name), choice, named)  # type: ignore[arg-type]
+    assert load(Data(name), "stand-in", named).status == "stand-in"  # type: ignore[arg-type]
 
 
-def test_a_broken_file_is_never_passed_over(tmp_path: Path, cache: Path) -> None:
-    for folder in (tmp_path / "named", cache):
-        path = write(folder / "mnist" / MNIST_GZIP[0], b"broken")
-        write(folder / "mnist" / MNIST_GZIP[2], b"")
-        with pytest.raises(DataError, match=f"^{re.escape(str(path))}: "):
-            load(DATA, data_dir=folder if folder != cache else None)
-
-
-def test_the_last_images_of_cifar_are_held_out_from_its_binary_layout(tmp_path: Path) -> None:
-    for number, name in enumerate(BATCHES):
-        with (tmp_path / f"{name}.bin").open("wb") as file:
-            file.truncate(10_000 * 3073 - 1)
-            file.seek(0, 2)
-            file.write(bytes([number]))  # the last pixel of the last image
-    dataset = load(Data("cifar10", holdout=5000), data_dir=tmp_path)
-    shapes = [tuple(part.shape) for part in (dataset.train, dataset.heldout, dataset.test)]
-    assert shapes == [(45_000, 32, 32, 3), (5_000, 32, 32, 3), (10_000, 32, 32, 3)]
-    assert [int(part[-1, -1, -1, -1]) for part in (dataset.train, dataset.heldout, dataset.test)] == [0, 4, 5]
-
-
-def test_the_first_images_of_mnist_are_held_out_with_their_labels_and_the_fingerprint_stays(
-    tmp_path: Path, full_size: Callable[[str], Path]
+@pytest.mark.parametrize(("name", "make"), [("mnist", write_mnist), ("cifar10", write_cifar)])
+def test_the_first_images_of_mnist_and_the_last_of_cifar_are_held_out_with_their_labels(
+    tmp_path: Path, name: str, make: Callable[[Path], Path]
 ) -> None:
-    whole = load(DATA, data_dir=full_size("named"))
-    split = load(Data("mnist", holdout=5000), data_dir=full_size("named"))
-    assert torch.equal(torch.cat([split.heldout, split.train]), whole.train)
-    assert (len(split.heldout), len(split.train)) == (5000, 55_000)
-    assert torch.equal(whole.heldout, whole.test)
-    for found in (whole, split):
-        for part in ("train", "heldout", "test"):
-            assert torch.equal(getattr(found, part)[:, 13, 13, 0].long(), getattr(found, f"{part}_labels"))
-    for file in MNIST_GZIP:
-        if "images" in file:
-            (tmp_path / file).symlink_to(full_size("named") / file)
-    bare = load(DATA, data_dir=tmp_path)
-    assert (bare.train_labels, bare.heldout_labels, bare.test_labels) == (None, None, None)
-    assert bare.fingerprint == split.fingerprint == whole.fingerprint
+    whole, split = (load(Data(name, holdout=n), data_dir=make(tmp_path)) for n in (0, 5))  # type: ignore[arg-type]
+    assert (len(split.heldout), len(split.train)) == (5, TRAIN - 5)
+    for labels in ("", "_labels"):
+        train, heldout, test, all_of_them = (
+            getattr(found, part + labels)
+            for found, part in ((split, "train"), (split, "heldout"), (split, "test"), (whole, "train"))
+        )
+        assert torch.equal(torch.cat([heldout, train] if name == "mnist" else [train, heldout]), all_of_them)
+        assert torch.equal(getattr(whole, "heldout" + labels), test)
+    if name == "mnist":  # an image has its label in a pixel
+        assert torch.equal(split.train[:, 13, 13, 0].long(), split.train_labels)
+        write_mnist(tmp_path / "bare", kind="images")
+        bare = load(DATA, data_dir=tmp_path / "bare")
+        assert (bare.train_labels, bare.heldout_labels, bare.test_labels) == (None, None, None)
+        assert bare.fingerprint == whole.fingerprint
+    assert split.fingerprint == whole.fingerprint
 
 
 def test_the_fingerprint_is_of_every_pixel_and_of_the_shapes() -> None:
@@ -136,29 +122,18 @@ def test_to_hold_out_every_image_is_wrong_use(data: Data, limit: int, choice: Ch
 
 
 def test_the_survey_reports_every_location_and_raises_nothing(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    cache: Path,
-    connections: list[object],
-    full_size: Callable[[str], Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, connections: list[object]
 ) -> None:
     monkeypatch.delenv("REPRO_OFFLINE")
-    (tmp_path / "named").mkdir()
-    (tmp_path / "named" / "mnist").symlink_to(full_size("named"))
-    broken = write(cache / "data_batch_1", b"broken")
+    write_mnist(tmp_path / "named" / "mnist")
+    write(cache / "data_batch_1", b"broken")
     findings = survey(tmp_path / "named")
-    assert [(finding.name, finding.place.split()[0], finding.status) for finding in findings] == [
-        ("mnist", "directory", "unverified"),
-        ("mnist", "cache", "absent"),
-        ("mnist", "download", "not tried"),
-        ("mnist", "stand-in", "stand-in"),
-        ("cifar10", "directory", "absent"),
-        ("cifar10", "cache", "broken"),
-        ("cifar10", "download", "not tried"),
-        ("cifar10", "stand-in", "stand-in"),
-    ]
-    assert "60,000 training and 10,000 test images" in findings[0].detail
-    assert str(broken.parent) in findings[5].detail
+    places = ("directory", "cache", "download", "stand-in")
+    assert [(f.name, f.place.split()[0]) for f in findings] == list(product(("mnist", "cifar10"), places))
+    found = ["unverified", "absent", "not tried", "stand-in", "absent", "broken", "not tried", "stand-in"]
+    assert [finding.status for finding in findings] == found
+    assert "20 training and 10 test images" in findings[0].detail
+    assert str(cache) in findings[5].detail
     assert connections == []
     assert survey(tmp_path / "missing")[0].status == "broken"
     assert survey()[0].status == "absent"
@@ -167,7 +142,37 @@ def test_the_survey_reports_every_location_and_raises_nothing(
     assert survey()[1].place == f"cache {tmp_path}/user/repro"
 
 
-def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    code = "import sys, repro.data; sys.exit(str({'mlflow', 'optuna', 'sklearn', 'torchvision'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == "set()"
+@pytest.mark.parametrize(("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))])
+def test_a_stand_in_has_the_shape_of_what_it_stands_for_and_no_test_image_in_training(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    whole, split = (load(Data(name, holdout=n), "stand-in") for n in (0, 5000))  # type: ignore[arg-type]
+    for part in (whole.train, whole.test, split.train, split.heldout):
+        assert (part.dtype, part.shape[1:], int(part.min())) == (torch.uint8, shape, 0)
+        assert part.max() >= 250
+    assert len(whole.train) >= 1000
+    assert 0.05 <= len(split.heldout) / len(whole.train) <= 0.15
+    train, test = ({image.numpy().tobytes() for image in part} for part in (whole.train, whole.test))
+    assert not train & test
+
+
+def test_the_digits_have_the_same_pixels_everywhere_and_the_labels_of_their_digits() -> None:
+    found = load(Data("mnist", holdout=5000), "stand-in")
+    assert found.fingerprint == "0733a3c305dfccb70d74f4b24877ac2dd7251629cc068b4a5de9fa471089abb7"
+    zeros, ones = (found.train[found.train_labels == digit].float().mean(0)[..., 0] for digit in (0, 1))
+    assert zeros[14, 14] < 0.3 * ones[14, 14]  # a nought is hollow
+    assert load(Data("cifar10"), "stand-in").train_labels is None
+
+
+def test_no_two_patches_are_alike_and_none_of_training_overlaps_one_of_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every pixel holds its position: the low bytes of column and row, then their high bytes and its photograph.
+    row, column = np.indices((427, 640))
+    photographs = [np.stack([column, row, 100 * i + 10 * (column >> 8) + (row >> 8)], axis=-1) for i in (0, 1)]
+    sample = SimpleNamespace(images=[photograph.astype(np.uint8) for photograph in photographs])
+    monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: sample)
+    train, test = (part.astype(int) for part in stand_in.cifar10()[0])
+    for part in (train, test):
+        assert len({tuple(patch[0, 0]) for patch in part}) == len(part)
+        assert set((part[..., 2] // 100).flat) == {0, 1}
+    column_train, column_test = (part[..., 0] + 256 * (part[..., 2] // 10 % 10) for part in (train, test))
+    assert column_train.max() < column_test.min()

@@ -9,7 +9,7 @@ import torch
 from repro import spec
 from repro.data import Dataset, load
 from repro.errors import UsageError
-from repro.evaluation import bounds, image_ranges, likelihood
+from repro.evaluation import bounds, likelihood
 from repro.evaluation.bounds import bound, estimates, log_px
 from repro.model import VAE, objective
 from repro.spec import Dense, Shape
@@ -143,30 +143,30 @@ def test_active_units_and_the_kl_of_each_dimension() -> None:
 
 
 def test_ranges_are_parsed_or_refused() -> None:
-    assert image_ranges.parse("0-3,7") == ((0, 3), (7, 7))
+    assert likelihood.parse_ranges("0-3,7") == ((0, 3), (7, 7))
     for wrong in ("a-b", "3-1", "-1", "1,,2", "1-2-3", "٣"):
         with pytest.raises(UsageError, match="--only"):
-            image_ranges.parse(wrong)
+            likelihood.parse_ranges(wrong)
 
 
 def test_ranges_name_training_images_by_their_index_in_the_file() -> None:
     held_out_first, held_out_last = a_dataset(10, heldout=10), a_dataset(10, heldout=10, name="cifar10")
     for dataset, ranges in ((held_out_first, ((12, 13), (15, 15))), (held_out_last, ((2, 3), (5, 5)))):
-        assert image_ranges.select(ranges, dataset).nonzero().flatten().tolist() == [2, 3, 5]
-    assert image_ranges.select(((0, 0),), a_dataset(3)).tolist() == [True, False, False]
+        assert likelihood.named_images(ranges, dataset).nonzero().flatten().tolist() == [2, 3, 5]
+    assert likelihood.named_images(((0, 0),), a_dataset(3)).tolist() == [True, False, False]
     with pytest.raises(UsageError, match="from 10 to 19; those before 10 are held out"):
-        image_ranges.select(((9, 12),), held_out_first)
+        likelihood.named_images(((9, 12),), held_out_first)
     with pytest.raises(UsageError, match="from 0 to 9; those after 9 are held out"):
-        image_ranges.select(((8, 12),), held_out_last)
+        likelihood.named_images(((8, 12),), held_out_last)
     with pytest.raises(UsageError, match=r"from 0 to 9$"):
-        image_ranges.select(((10, 10),), a_dataset(10, name="cifar10"))
+        likelihood.named_images(((10, 10),), a_dataset(10, name="cifar10"))
     with pytest.raises(UsageError, match="names all"):
-        image_ranges.select(((0, 9),), a_dataset(10))
+        likelihood.named_images(((0, 9),), a_dataset(10))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_ranges_name_the_image_that_has_this_index_without_a_holdout(name: Literal["mnist", "cifar10"]) -> None:
     whole, split = (load(spec.Data(name, holdout=holdout), "stand-in") for holdout in (0, 5000))
     index = len(whole.train) // 2
-    (chosen,) = split.train[image_ranges.select(((index, index),), split)]
+    (chosen,) = split.train[likelihood.named_images(((index, index),), split)]
     assert torch.equal(chosen, whole.train[index])

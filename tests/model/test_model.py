@@ -9,9 +9,15 @@ import torch.nn.functional as F
 from repro import spec
 from repro.errors import UsageError
 from repro.model import VAE, build, check, count_parameters
-from repro.model.layers import Flatten, Unflatten, module
+from repro.model.layers import Flatten, Unflatten, constructors
 from repro.spec import Conv, Dense, MeanPool, Reshape, Shape, TConv, registry
 from repro.spec.overrides import apply
+
+
+def module(layer: spec.Layer, start: Shape) -> Any:
+    """The module of a layer that needs only one."""
+    ((make,), _) = constructors(layer, start, "here")
+    return make()
 
 
 @pytest.mark.parametrize(
@@ -25,7 +31,7 @@ def test_parameter_counts_are_those_of_the_original(name: str, expected: int) ->
 
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_convolution_is_a_direct_sum_with_same_padding(kernel: int) -> None:
-    conv = module(Conv(kernel, channels=2), Shape(3, 6, 5))[0]
+    conv = module(Conv(kernel, channels=2), Shape(3, 6, 5))
     x = torch.randn(1, 3, 6, 5)
     before = (kernel - 1) // 2  # for the 4x4 kernel: 1 before, 2 after
     expected = torch.zeros(1, 2, 6, 5)
@@ -44,7 +50,7 @@ def test_convolution_is_a_direct_sum_with_same_padding(kernel: int) -> None:
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (4, 2), (5, 2), (2, 2), (1, 2), (3, 1), (2, 3)])
 def test_transposed_convolution_scatters_and_cuts(kernel: int, stride: int) -> None:
-    tconv = module(TConv(kernel, channels=2, stride=stride), Shape(3, 4, 3))[0]
+    tconv = module(TConv(kernel, channels=2, stride=stride), Shape(3, 4, 3))
     x = torch.randn(1, 3, 4, 3)
     full = torch.zeros(2, 3 * stride + max(kernel, stride), 2 * stride + max(kernel, stride))
     for i in range(4):
@@ -57,7 +63,7 @@ def test_transposed_convolution_scatters_and_cuts(kernel: int, stride: int) -> N
 
 
 def test_transposed_convolution_of_the_text_keeps_all_but_the_last_row_and_column() -> None:
-    tconv = module(TConv(3, channels=1), Shape(1, 4, 4))[0]
+    tconv = module(TConv(3, channels=1), Shape(1, 4, 4))
     x = torch.randn(1, 1, 4, 4)
     full = F.conv_transpose2d(x, tconv.weight, tconv.bias, stride=2)
     assert full.shape[-1] == 2 * 4 + 1
@@ -66,7 +72,7 @@ def test_transposed_convolution_of_the_text_keeps_all_but_the_last_row_and_colum
 
 def test_mean_pooling_averages_blocks() -> None:
     x = torch.arange(64.0).reshape(1, 1, 8, 8)
-    pooled = module(MeanPool(4), Shape(1, 8, 8))[0](x)
+    pooled = module(MeanPool(4), Shape(1, 8, 8))(x)
     assert pooled[0, 0, 0, 1].item() == x[0, 0, :4, 4:].mean().item()
 
 

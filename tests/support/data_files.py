@@ -1,5 +1,6 @@
-"""Small files in the formats of MNIST and CIFAR-10, and what the tests of data share."""
+"""Small files in the formats of MNIST and CIFAR-10."""
 
+import gzip
 import pickle
 import struct
 from collections.abc import Callable
@@ -48,11 +49,15 @@ MNIST_GZIP = tuple(f"{name}.gz" for name in MNIST_FILES)
 def write_mnist(
     folder: Path, pack: Callable[[bytes], bytes] = bytes, joint: str = "-", suffix: str = "", kind: str = ""
 ) -> Path:
-    """Write MNIST's files, or only those with `kind`, images or labels, in their names."""
+    """Write MNIST's files, or only those with `kind`, images or labels, in their names. Return the folder."""
     for name, content in MNIST_FILES.items():
         if kind in name:
             write(folder / f"{name.replace('-idx', f'{joint}idx')}{suffix}", pack(content))
     return folder
+
+
+write_gzip = partial(write_mnist, pack=gzip.compress, suffix=".gz")
+"""Write MNIST's files as they are published."""
 
 
 def python_2_batch(planes: np.ndarray, kinds: np.ndarray = KINDS[0]) -> bytes:

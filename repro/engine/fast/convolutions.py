@@ -8,18 +8,10 @@ kernel one column wider, is therefore up to twice as fast, although it multiplie
 import torch
 from torch import Tensor
 
-from repro.engine.fast.activations import activation
-from repro.engine.fast.layers import Trained, Weights, nchw, nhwc, padded, sum_pixels
+from repro.engine.fast.layers import Trained, Weights, activation, convolve, nchw, padded, sum_pixels
 from repro.engine.step import Unsupported
 
 LANES = 16  # float32 numbers in one AVX-512 register
-
-
-def convolve(
-    x: Tensor, w: Tensor, b: Tensor | None, padding: list[int], stride: list[int], act: str = "none"
-) -> Tensor:
-    """[B, H, W, I] with weight [O, I, h, w] -> [B, H', W', O]."""
-    return nhwc(torch.ops.mkldnn._convolution_pointwise(nchw(x), w, b, padding, stride, [1, 1], 1, act, [], ""))
 
 
 def weight_gradient(grad: Tensor, x: Tensor, w: Tensor, padding: list[int], stride: list[int]) -> Tensor:
@@ -78,7 +70,6 @@ class PairedSame:
         return y.view(*x.shape[:3], -1)
 
     def weight_gradient(self, grad: Tensor) -> Tensor:
-        """Return the gradient by the weight, [O, I, k, k], given the gradient by the output."""
         paired = weight_gradient(pairs(grad), self.x, self.paired, self.padding, [1, 1])
         o, i, k, _ = self.weight.shape
         wide = paired.view(2, o, 2, i, k, 3).permute(0, 1, 3, 4, 5, 2).reshape(2, o, i, k, 6)
@@ -117,15 +108,13 @@ class Conv(Trained):
 
     size: torch.Size
 
-    def __init__(
-        self, weights: Weights, act: str, size: tuple[int, int, int], needs_input_gradient: bool = True
-    ) -> None:
+    def __init__(self, weights: Weights, act: str, size: tuple[int, int, int]) -> None:
         weight, self.bias = weights
         o, _, k, _ = weight.shape
         self.weight, self.activation = weight, activation(act)
         paired = o < LANES and k in (3, 5) and size[2] % 2 == 0
         self.core = PairedSame(weight) if paired else Same(weight, size)
-        self.input_gradient = InputGradient(weight, size[2]) if needs_input_gradient else None
+        self.input_gradient = InputGradient(weight, size[2])
 
     def forward(self, x: Tensor) -> Tensor:
         self.size = x.shape
@@ -135,7 +124,7 @@ class Conv(Trained):
         out = grad if grad.is_contiguous() else torch.empty(grad.shape)
         grad = self.activation.backward(grad, out).view(*self.size[:3], -1)
         self.gradients = self.core.weight_gradient(grad), sum_pixels(grad)
-        return self.input_gradient(grad) if self.input_gradient else None
+        return self.input_gradient(grad) if self.needs_input_gradient else None
 
 
 class TConv(Trained):
@@ -147,16 +136,13 @@ class TConv(Trained):
 
     x: Tensor
 
-    def __init__(
-        self, weights: Weights, act: str, size: tuple[int, int, int], stride: int, needs_input_gradient: bool = True
-    ) -> None:
+    def __init__(self, weights: Weights, act: str, size: tuple[int, int, int], stride: int) -> None:
         self.weight, self.bias = weights
         i, o, k, _ = self.weight.shape
         images, height, width = size
         if k < stride:
             raise Unsupported(f"tconv with kernel {k} below its stride {stride}")
         self.stride, self.activation = stride, activation(act)
-        self.needs_input_gradient = needs_input_gradient
         cut = (k - stride) // 2
         self.taps, first, last = sub_pixel_taps(k, stride, cut)
         self.buffer, self.inside = padded(images, height, width, i, before=last, after=-first)

@@ -1,15 +1,85 @@
-"""Layers with hand-written gradients. Images are [B, H, W, C], contiguous, so that flattening them copies nothing."""
+"""Layers and activations with hand-written gradients, in as few passes over memory as torch's operators allow.
+
+Images are [B, H, W, C], contiguous, so that flattening them copies nothing.
+"""
 
 from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from repro.engine.fast.activations import activation
 from repro.engine.fast.products import Mkl
+from repro.engine.step import Unsupported
 
 Weights = tuple[Tensor, Tensor]
 """Weight and bias of a layer, or their gradients."""
+
+
+class Identity:
+    """The base class. The product of the layer before applies the activation called `fused` itself.
+
+    `forward` does what is left to do after the product, and may overwrite `y`. `backward` writes the gradient by the
+    activation's input to `out`, which may be `grad` itself; `grad` may have any shape in which the memory of `out` can
+    be viewed.
+    """
+
+    fused = "none"
+    y: Tensor
+
+    def forward(self, y: Tensor) -> Tensor:
+        self.y = y
+        return y
+
+    def backward(self, grad: Tensor, out: Tensor) -> Tensor:
+        return grad if out is grad else out.copy_(grad)
+
+
+class Fused(Identity):
+    """An activation that torch applies inside of a product, and whose gradient follows from its output."""
+
+    def __init__(self, name: str, input_gradient: Any) -> None:
+        self.fused, self.input_gradient = name, input_gradient
+
+    def backward(self, grad: Tensor, out: Tensor) -> Tensor:
+        self.input_gradient(grad, self.y.view(grad.shape), grad_input=out)
+        return out
+
+
+class Softplus(Identity):
+    """log(1 + exp(a)) computed as -log t with t = sigmoid(-a), and its derivative sigmoid(a) as 1 - t.
+
+    `torch.log1p`, and with it `F.softplus`, takes ten times as long as `sigmoid` and `log` together. -log t loses no
+    absolute precision: t is near 1 where the result is near 0. Below t = exp(-80) the result is a itself.
+    """
+
+    LARGEST = 80.0  # exp(-80) is still a normal float32
+    t: Tensor
+
+    def forward(self, y: Tensor) -> Tensor:
+        self.t = torch.neg(y).clamp_(min=-self.LARGEST).sigmoid_()
+        return torch.maximum(torch.log(self.t).neg_(), y, out=y)
+
+    def backward(self, grad: Tensor, out: Tensor) -> Tensor:
+        return torch.addcmul(grad, grad, self.t.view(grad.shape), value=-1, out=out)
+
+
+def activation(name: str) -> Identity:
+    """Return the activation of one layer by its name in the spec. Raises Unsupported."""
+    match name:
+        case "identity":
+            return Identity()
+        case "relu":
+            return Fused(name, partial(torch.ops.aten.threshold_backward.grad_input, threshold=0))
+        case "tanh":
+            return Fused(name, torch.ops.aten.tanh_backward.grad_input)
+        case "sigmoid":
+            return Fused(name, torch.ops.aten.sigmoid_backward.grad_input)
+        case "softplus":
+            return Softplus()
+        case _:
+            raise Unsupported(f"activation {name}")
 
 
 class Layer(ABC):
@@ -23,13 +93,14 @@ class Layer(ABC):
     def backward(self, grad: Tensor) -> Tensor | None:
         """Return the gradient by the input, given the gradient by the output. A contiguous `grad` may be overwritten.
 
-        Returns None if the layer was made without `needs_input_gradient`.
+        Returns None from a layer without `needs_input_gradient`.
         """
 
 
 class Trained(Layer):
     """A layer with weights. `backward` sets `gradients`, summed over the batch."""
 
+    needs_input_gradient = True
     weight: Tensor
     bias: Tensor
     gradients: Weights
@@ -40,10 +111,9 @@ class Dense(Trained):
 
     x: Tensor
 
-    def __init__(self, weights: Weights, act: str, products: Mkl, needs_input_gradient: bool = True) -> None:
+    def __init__(self, weights: Weights, act: str, products: Mkl) -> None:
         self.weight, self.bias = weights
-        self.products = products
-        self.activation, self.needs_input_gradient = activation(act), needs_input_gradient
+        self.products, self.activation = products, activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = x.view(x.shape[0], -1)
@@ -83,9 +153,7 @@ class MeanPool(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.shape = x.shape
-        stride, groups = [self.size, self.size], self.weight.shape[0]
-        pool = torch.ops.mkldnn._convolution_pointwise
-        return nhwc(pool(nchw(x), self.weight, None, [0, 0], stride, [1, 1], groups, "none", [], ""))
+        return convolve(x, self.weight, None, [0, 0], [self.size, self.size], groups=self.weight.shape[0])
 
     def backward(self, grad: Tensor) -> Tensor:
         """Return [B, H/n, n, W, C]: each row n times as a view without a copy, which the layer before can read."""
@@ -99,8 +167,13 @@ def nchw(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def nhwc(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1)
+def convolve(
+    x: Tensor, w: Tensor, b: Tensor | None, padding: list[int], stride: list[int], act: str = "none", groups: int = 1
+) -> Tensor:
+    """[B, H, W, I] with weight [O, I / groups, h, w] -> [B, H', W', O]."""
+    product = torch.ops.mkldnn._convolution_pointwise
+    y: Tensor = product(nchw(x), w, b, padding, stride, [1, 1], groups, act, [], "")
+    return y.permute(0, 2, 3, 1)
 
 
 def sum_pixels(grad: Tensor) -> Tensor:

@@ -17,27 +17,25 @@ Update = Callable[[Trained], None]
 HALVINGS = 3  # products of eight sigmoids are at least 2**-8, far from underflow
 
 
-class BernoulliFromLogits:
-    """Cross-entropy of pixels x under logits l, softplus(l) - x l, and its gradient sigmoid(l) - x.
+def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
+    """Return the Bernoulli cross-entropy, softplus(l) - x l, summed over batch and pixels, nats. [B, P], [B, P] -> [].
 
     softplus(l) - x l = (max(l, 0) - x l) - log sigmoid(|l|). Neither term is ever negative, so that their sums do not
     cancel. Sigmoids of |l| are in [1/2, 1]: products of a few of them are exact enough to take one logarithm, the
     expensive operation, of each product.
     """
+    flat = logits.view(-1)
+    t = flat.abs().sigmoid_()
+    for _ in range(HALVINGS):
+        if len(t) % 2 == 0:
+            half = len(t) // 2
+            t = t[:half].mul_(t[half:])
+    return flat.clamp_min(0).addcmul_(flat, x.view(-1), value=-1).sum() - t.log_().sum()
 
-    def forward(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Return the sum over batch and pixels, nats. [B, P], [B, P] -> []."""
-        flat = logits.view(-1)
-        t = flat.abs().sigmoid_()
-        for _ in range(HALVINGS):
-            if len(t) % 2 == 0:
-                half = len(t) // 2
-                t = t[:half].mul_(t[half:])
-        return flat.clamp_min(0).addcmul_(flat, x.view(-1), value=-1).sum() - t.log_().sum()
 
-    def backward(self, logits: Tensor, x: Tensor, scale: float) -> Tensor:
-        """Overwrite the logits with the gradient times `scale`. [B, P], [B, P] -> [B, P]."""
-        return torch.sigmoid_(logits).sub_(x).mul_(scale)
+def cross_entropy_gradient(logits: Tensor, x: Tensor, scale: float) -> Tensor:
+    """Overwrite the logits with the gradient, sigmoid(l) - x, times `scale`. [B, P], [B, P] -> [B, P]."""
+    return torch.sigmoid_(logits).sub_(x).mul_(scale)
 
 
 class Latent:
@@ -84,14 +82,12 @@ class Network:
         if len(model.outputs) > 1 or training.samples > 1 or training.estimator != "pathwise":
             raise Unsupported("the fast step has only the pathwise estimator, one sample and the Bernoulli likelihood")
         images = torch.zeros(training.batch_size, *model.image)
-        self.encoder = _layers(model.encoder, images, products, first=True)
-        trained = any(isinstance(layer, Trained) for layer in self.encoder)
-        heads = _merged(model.mean_head, model.log_variance_head)
-        self.heads = Dense(heads, "identity", products, needs_input_gradient=trained)
+        self.encoder = _layers(model.encoder, images, products)
+        self.heads = Dense(_merged(model.mean_head, model.log_variance_head), "identity", products)
         z = torch.zeros(training.batch_size, model.latent)
         self.decoder = _layers([*model.decoder, *model.outputs[0].children()], z, products)
+        self.trained[0].needs_input_gradient = False  # its input are the images
         self.latent = Latent(kl_as_printed=training.kl == "as_printed")
-        self.likelihood = BernoulliFromLogits()
 
     @property
     def trained(self) -> list[Trained]:
@@ -105,8 +101,8 @@ class Network:
         processor's cache. The gradients are those of the costs times `scale`.
         """
         pixels, logits, kl = self._forward(images, noise)
-        reconstruction = self.likelihood.forward(logits, pixels)
-        by_z = _back(self.decoder, self.likelihood.backward(logits, pixels, scale), update)
+        reconstruction = cross_entropy(logits, pixels)
+        by_z = _back(self.decoder, cross_entropy_gradient(logits, pixels, scale), update)
         assert by_z is not None  # the decoder's layers all need their input's gradient
         _back([*self.encoder, self.heads], self.latent.backward(by_z, scale), update)
         return reconstruction, kl
@@ -114,7 +110,7 @@ class Network:
     def costs(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same costs without training."""
         pixels, logits, kl = self._forward(images, noise)
-        return self.likelihood.forward(logits, pixels), kl
+        return cross_entropy(logits, pixels), kl
 
     def _forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return pixels [B, P], their logits [B, P], and the KL summed over the batch, nats."""
@@ -129,25 +125,23 @@ class Network:
 
 
 @torch.no_grad()
-def _layers(modules: Iterable[nn.Module], x: Tensor, products: Mkl, first: bool = False) -> list[Layer]:
+def _layers(modules: Iterable[nn.Module], x: Tensor, products: Mkl) -> list[Layer]:
     """Return a layer for each module, an activation as part of the module before it.
 
-    `x`, a batch of the modules' input, passes through them and so gives every layer its size. With `first` its
-    gradient is not needed.
+    `x`, a batch of the modules' input, passes through them and so gives every layer its size.
     """
     found: list[Layer] = []
     listed = list(modules)
     for module, following in zip(listed, [*listed[1:], None], strict=True):
         act = following.name if isinstance(following, Activate) else "identity"
         size = (len(x), *x.shape[2:])
-        needs_input_gradient = not first or any(isinstance(layer, Trained) for layer in found)
         match module:
             case nn.Linear():
-                found.append(Dense(_weights(module), act, products, needs_input_gradient))
+                found.append(Dense(_weights(module), act, products))
             case SameConv():
-                found.append(Conv(_weights(module), act, size, needs_input_gradient))
+                found.append(Conv(_weights(module), act, size))
             case SameTConv():
-                found.append(TConv(_weights(module), act, size, module.stride[0], needs_input_gradient))
+                found.append(TConv(_weights(module), act, size, module.stride[0]))
             case nn.AvgPool2d(kernel_size=int() as window):
                 found.append(MeanPool(window, x.shape[1]))
             case Unflatten():

@@ -4,10 +4,6 @@ The two round differently. A run therefore records which one it used, and asks f
 `Bfloat16` is for mixed precision only.
 """
 
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -75,42 +71,15 @@ class Bfloat16(OneDnn):
         return super()._product(x.bfloat16(), w.bfloat16(), bias, activation).float()
 
 
+USUAL: dict[Precision, str] = {"float32": "onednn", "mixed": "bfloat16"}
+"""oneDNN is up to twice as fast as MKL on some processors and equally fast on the others. Speed is not measured: the
+two round differently, and a choice by time can differ between two runs on a busy machine."""
 _PRODUCTS = {"mkl": Mkl, "onednn": OneDnn, "bfloat16": Bfloat16}
 
 
 def products_for(name: str, precision: Precision) -> Mkl:
-    """Return the products called `name`, or the default for `precision`. Raises Unsupported for an unknown name."""
-    if not name:
-        return Bfloat16() if precision == "mixed" else default()
+    """Return the products called `name`, or the usual ones of a precision. Raises Unsupported for an unknown name."""
+    name = name or USUAL[precision]
     if name not in _PRODUCTS or (name == "bfloat16") != (precision == "mixed"):
         raise Unsupported(f"products {name} for {precision}")
     return _PRODUCTS[name]()
-
-
-@functools.cache
-def default() -> Mkl:
-    """Return oneDNN if its operator exists and agrees with MKL, otherwise MKL.
-
-    Speed is not measured: the two round differently, and a choice by time can differ between two runs on a busy
-    machine. oneDNN is up to twice as fast as MKL on some processors and equally fast on the others.
-    """
-    mkl, generator = Mkl(), torch.Generator().manual_seed(0)
-    x, w, b = (torch.rand(shape, generator=generator) for shape in ((100, 500), (500, 500), (500,)))
-    try:
-        with one_thread():
-            onednn = OneDnn()
-            agree = torch.allclose(onednn.forward(x, w, b, "relu"), mkl.forward(x, w, b, "relu"), rtol=1e-4)
-    except (AttributeError, RuntimeError):
-        return mkl
-    return onednn if agree else mkl
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread in the block, so that its result does not depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
