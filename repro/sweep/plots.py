@@ -25,12 +25,12 @@ def plots(study: optuna.Study) -> dict[str, bytes]:
             warnings.simplefilter("ignore")
             try:
                 drawn = getattr(visualization, f"plot_{name}")(study)
-                figure = np.ravel(drawn)[0].figure  # of axes, or of an array of axes
                 out = io.BytesIO()
-                figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
+                np.ravel(drawn)[0].figure.savefig(
+                    out, format="png", dpi=110, bbox_inches="tight"
+                )  # of one or more axes
+                found[f"{name}.png"] = out.getvalue()
             except (ValueError, RuntimeError) as error:  # too few trials, or all alike
                 log.info("%s: %s", name, error)
-            else:
-                found[f"{name}.png"] = out.getvalue()
         plt.close("all")
     return found

@@ -7,7 +7,7 @@ training its settings again with other seeds shows how much of it was luck.
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout
 from statistics import fmean, stdev
 from typing import Any
 
@@ -22,8 +22,7 @@ from repro.runs.result import RunResult
 from repro.sweep import space as spaces
 from repro.sweep.objective import with_values
 from repro.sweep.run import load_data, survive_store
-from repro.sweep.storage import existing
-from repro.sweep.study import Study
+from repro.sweep.study import Study, find
 from repro.terminal import say, table
 from repro.tracking import artifacts, reader, sweep_parent
 
@@ -41,7 +40,7 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
     experiment's own. Raises UsageError if there is no such study, if it is of another experiment, spec or data, or if
     it has no complete trial.
     """
-    study = _load(name, url)
+    study = find(url, name)
     config, dataset = load_data(config)
     _require_same(study, config, dataset)
     first = study.terms.seed + study.terms.seeds_per_trial
@@ -64,14 +63,6 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
     if code >= 128:
         say("go on: the same command again", error=as_json)
     return code
-
-
-def _load(name: str, url: str) -> Study:
-    storage = existing(url)
-    with suppress(KeyError):
-        if storage:
-            return Study(storage, name)
-    raise UsageError(f"no study {name!r} to retrain; python -m repro sweep status lists them")
 
 
 def _require_same(study: Study, config: RunConfig, dataset: Dataset) -> None:

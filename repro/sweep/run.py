@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from repro import names
@@ -21,10 +20,10 @@ from repro.runs.parallel import Channel, run_all
 from repro.signals import Interrupted, interruptible
 from repro.spec import Data, Space
 from repro.sweep import space as spaces
-from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, runs_of, with_assignments
+from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, with_values
 from repro.sweep.plots import plots
 from repro.sweep.storage import Storage
-from repro.sweep.study import REASON, Study, Sweep, join
+from repro.sweep.study import REASON, Study, Sweep, join, runs_of
 from repro.terminal import say
 from repro.text import plural
 from repro.tracking import artifacts, sweep_parent
@@ -46,7 +45,7 @@ def run(sweep: Sweep, jobs: int) -> int:
     if sweep.terms.sampler == "cmaes" and find_spec("cmaes") is None:  # Optuna looks for it at the second trial
         raise UsageError("--sampler cmaes: needs the package cmaes; pip install cmaes")
     config, dataset = load_data(sweep.config)
-    config = replace(with_assignments(config, f"training.epochs={sweep.terms.epochs}"), trial=True)
+    config = replace(with_values(config, {"training.epochs": sweep.terms.epochs}), trial=True)
     sweep = replace(sweep, config=config, terms=replace(sweep.terms, fingerprint=dataset.fingerprint))
     study = join(Storage(sweep.storage, sweep.terms.heartbeat), sweep.study, sweep.terms, partial(_start_parent, sweep))
     if sweep.terms.sampler == "grid":
@@ -69,7 +68,7 @@ def load_data(config: RunConfig) -> tuple[RunConfig, Dataset]:
     The configuration that is returned looks no further for the data if only a stand-in was found.
     """
     if not config.spec.data.holdout:
-        config = with_assignments(config, f"data.holdout={HOLDOUT}")
+        config = with_values(config, {"data.holdout": HOLDOUT})
     dataset = config.load_data()
     return replace(config, data="stand-in") if dataset.status == "stand-in" else config, dataset
 
@@ -87,9 +86,8 @@ def work(sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], N
         try:
             begun = study.storage.patiently(lambda: _run_trial(study, objective, sweep.trials))
         except StopOptimizeError as stop:
-            if not isinstance(stop.error, UpdateFinishedTrialError):
+            if stop.error:
                 raise stop.error from None
-            say(f"note: {stop.error}", error=True)
             continue
         if objective.failures == FAILURES_IN_A_ROW:
             say(f"{FAILURES_IN_A_ROW} trials in a row have failed; this worker stops", error=True)
@@ -109,13 +107,10 @@ def work(sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], N
 
 def _run_trial(study: Study, objective: Objective, count: int) -> bool:
     """Run the next trial; return False if there is none to begin."""
-    lock = study.claim(count)
-    if lock is None:
-        return False
-    with lock:
-        objective.claim = lock
-        study.optuna.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[objective.ended])
-    return True
+    with study.claim(count) as free:
+        if free:
+            study.optuna.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[objective.ended])
+    return free
 
 
 def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:

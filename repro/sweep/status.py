@@ -2,33 +2,20 @@
 
 import json
 
-import optuna
-
-from repro.errors import UsageError
 from repro.sweep import space as spaces
-from repro.sweep.objective import runs_of
-from repro.sweep.storage import Storage, existing
-from repro.sweep.study import OWNER, REASON, RETRIED, STATES, TERMS, Study
-from repro.text import did_you_mean
+from repro.sweep.study import OWNER, REASON, RETRIED, STATES, Study, all_studies, find, runs_of
 
 Row = dict[str, str | int | float | None]
 
 
 def studies(url: str, experiment: str = "") -> list[Row]:
     """Return a row for each study of the store, of one experiment if it is named."""
-    storage = existing(url)
-    found = [Study(storage, name) for name in _names(storage)] if storage else []
-    return [_study_row(study) for study in found if experiment in ("", study.terms.experiment)]
+    return [_study_row(study) for study in all_studies(url).values() if experiment in ("", study.terms.experiment)]
 
 
 def trials(url: str, name: str) -> list[Row]:
     """Return a row for each trial of a study. Raises UsageError if there is no study of that name."""
-    storage = existing(url)
-    known = _names(storage) if storage else []
-    if storage is None or name not in known:
-        there = ", ".join(known) or "none yet"
-        raise UsageError(f"no study {name!r}{did_you_mean(name, known)}; there are: {there}")
-    study = Study(storage, name)
+    study = find(url, name)
     return [
         {
             "trial": trial.number,
@@ -43,12 +30,6 @@ def trials(url: str, name: str) -> list[Row]:
         }
         for trial, state in zip(study.trials(), study.states(), strict=True)
     ]
-
-
-def _names(storage: Storage) -> list[str]:
-    """Return the names of the studies that `sweep` made."""
-    found = optuna.get_all_study_summaries(storage.rdb, include_best_trial=False)
-    return [each.study_name for each in found if TERMS in each.user_attrs]
 
 
 def _study_row(study: Study) -> Row:
