@@ -67,7 +67,7 @@ def run(
         chosen = (seed or 0,) if seeds is None else options.seeds(faults, seeds)
         spec = options.overridden(faults, entry.spec, assignments)
 
-    from repro.runs import resume as resuming
+    from repro.runs import run_dir
     from repro.runs.config import RunConfig, pick_device, reference
 
     config = RunConfig(
@@ -81,7 +81,7 @@ def run(
         threads=max(1, (threads or provenance.cores()) // (jobs or 1)),
     )
     if resume and seeds is None:
-        run_id = resuming.newest(config.experiment, spec, config.seed)
+        run_id = run_dir.newest(config.experiment, spec, config.seed)
         if run_id:
             return _resume(run_id, data_dir, summary)
     dataset = config.load_data()  # before the slow imports, so that a fault of the data is reported at once
@@ -118,10 +118,10 @@ def verify_(
     The verdict is bit-identical, equal within float tolerance, or different (exit 1). With another number of threads
     the bits may differ.
     """
-    from repro.runs import resume, run_dir, verify
+    from repro.runs import run_dir, verify
 
     found = run_dir.find(run_id)
-    before, dataset = resume.recorded(found, data_dir)
+    before, dataset = run_dir.recorded(found, data_dir)
     config = replace(before, threads=threads or before.threads)
     verdict = verify.verify(found, config, dataset, epochs, partial(print, flush=True))
     print(f"run {found}, {verdict.epochs} of {verdict.recorded} epochs: {verdict.agreement}")
@@ -150,14 +150,14 @@ def sync(
 
 
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
-    from repro.runs import resume, run_dir
+    from repro.runs import run_dir
 
     finished = run_dir.load_result(run_id)
     if finished is not None:
         print(f"run {run_id} is finished already: training cost {finished.cost:.4f} nats per image")
         _write_summary(summary, finished.to_json())
         return sync(run_id)
-    return _train(run_id, *resume.recorded(run_id, data_dir), summary)
+    return _train(run_id, *run_dir.recorded(run_id, data_dir), summary)
 
 
 def _train(run_id: str, config: "RunConfig", dataset: "Dataset", summary: Path | None) -> int:

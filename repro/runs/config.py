@@ -1,9 +1,10 @@
 """RunConfig: everything that decides what one run computes, and where its data are read from."""
 
 import logging
+import sys
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from logging.handlers import MemoryHandler
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,18 +88,15 @@ def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Datase
     If it is a stand-in, print on stderr where the real data were looked for. Raises UsageError and DataError.
     """
     model.check(spec.model, spec.data.shape)
-    log, printed = logging.getLogger("repro.data"), logging.StreamHandler()
-    printed.setFormatter(logging.Formatter("not found: %(message)s"))
-    collected = MemoryHandler(capacity=100, flushLevel=logging.CRITICAL, target=printed, flushOnClose=False)
-    log.addHandler(collected)
+    log, searched = logging.getLogger("repro.data"), BufferingHandler(capacity=100)
+    log.addHandler(searched)
     log.setLevel(logging.INFO)
     try:
         dataset = data.load(spec.data, choice, data_dir)
-        if dataset.status == "stand-in":
-            collected.flush()
     finally:
-        log.removeHandler(collected)
-        collected.close()
+        log.removeHandler(searched)
+    for record in searched.buffer if dataset.status == "stand-in" else ():
+        print(f"not found: {record.getMessage()}", file=sys.stderr)
     batch, images = spec.training.batch_size, len(dataset.train)
     if batch > images:
         raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from repro import names
 from repro.data import Dataset
@@ -14,28 +13,27 @@ from repro.runs.config import RunConfig
 from repro.runs.log import RunLog
 from repro.runs.result import UNFINISHED, Cause, DataSource, PrunedError, RunResult, beside_reported
 from repro.signals import Interrupted, interruptible
-from repro.tracking import writer
-from repro.tracking.writer import LAST_ATTEMPTS, NewRun, start_run
+from repro.tracking.outbox import Outbox
+from repro.tracking.writer import LAST_ATTEMPTS, NewRun, RunWriter, start_run
 from repro.training import checkpoint
 from repro.training.loop import NotFiniteError
 from repro.training.trainer import Trainer
 
 
-class Reporter(Protocol):
-    """Is told how a run goes. Any of its methods but `tell` may raise PrunedError or Interrupted to end the run.
+class Reporter:
+    """Is told how a run goes. Any of its methods but `tell` may raise PrunedError or Interrupted to end the run."""
 
-    `started` is called before the first of the `steps` steps that the run has in all, of which `done` were trained
-    before; `step` after `count` steps were trained; `epoch` after an epoch was trained and logged; `tell` with a
-    sentence that the user should read.
-    """
+    def started(self, run_id: str, steps: int, done: int) -> None:
+        """Called before the first of the `steps` steps of the run, of which `done` were trained before."""
 
-    def started(self, run_id: str, steps: int, done: int) -> None: ...
+    def step(self, count: int = 1) -> None:
+        """Called after `count` steps were trained."""
 
-    def step(self, count: int = 1) -> None: ...
+    def epoch(self, number: int, row: dict[str, float]) -> None:
+        """Called after an epoch was trained and logged."""
 
-    def epoch(self, number: int, row: dict[str, float]) -> None: ...
-
-    def tell(self, text: str) -> None: ...
+    def tell(self, text: str) -> None:
+        """Called with a sentence that the user should read."""
 
 
 def begin(config: RunConfig, dataset: Dataset, new: NewRun | None = None) -> str:
@@ -63,7 +61,7 @@ def run(run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) ->
     with run_dir.locked(run_id):
         trainer = Trainer(config.spec, config.seed, dataset, config.settings)
         log = RunLog(run_id, config, dataset, trainer, reporter.tell)
-        end = _End("FINISHED")
+        error: BaseException | None = None
         try:
             with interruptible() as check_interrupt:
                 _open(log, reporter)
@@ -71,17 +69,12 @@ def run(run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) ->
                 log.weights()
                 if not config.trial:
                     log.test()
-        except Interrupted as stop:
-            end = _End("KILLED", "interrupted", f"interrupted by {stop}", exit_code=stop.exit_code)
-        except PrunedError as stop:
-            end = _End("KILLED", "pruned", str(stop), tag=type(stop).__name__)
-        except (ReproError, OSError) as error:
-            cause: Cause = "not finite" if isinstance(error, NotFiniteError) else "error"
-            end = _End("FAILED", cause, str(error), tag=type(error).__name__, exit_code=1)
-        except BaseException as error:
-            _close(log, _End("FAILED", "error", repr(error), exit_code=1), time.perf_counter() - began)
+        except (Interrupted, PrunedError, ReproError, OSError) as stop:
+            error = stop
+        except BaseException as unexpected:
+            _close(log, unexpected, time.perf_counter() - began)
             raise
-        return _close(log, end, time.perf_counter() - began)
+        return _close(log, error, time.perf_counter() - began)
 
 
 def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
@@ -90,18 +83,31 @@ def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
     Raises BusyError if another process works on the run; that process delivers for itself.
     """
     with run_dir.locked(run_id):
-        return writer.sync(run_id, run_dir.path(run_id), tell)
+        outbox = Outbox(run_dir.path(run_id))
+        left = len(outbox.pending())
+        if not left:
+            return True
+        writer = RunWriter(run_id, outbox)
+        done = writer.deliver(LAST_ATTEMPTS)
+        tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
+        return done
 
 
-@dataclass(frozen=True)
-class _End:
-    """How a run ended. `tag` is the value of its MLflow tag names.CAUSE."""
-
-    status: names.Status
-    cause: Cause = ""
-    error: str | None = None
-    tag: str = "-"
-    exit_code: int = 0
+def _how_it_ended(error: BaseException | None) -> tuple[names.Status, Cause, str | None, int]:
+    """Return status, cause, message and exit code of a run that this error has ended, or None."""
+    match error:
+        case None:
+            return "FINISHED", "", None, 0
+        case Interrupted():
+            return "KILLED", "interrupted", f"interrupted by {error}", error.exit_code
+        case PrunedError():
+            return "KILLED", "pruned", str(error), 0
+        case NotFiniteError():
+            return "FAILED", "not finite", str(error), 1
+        case ReproError() | OSError():
+            return "FAILED", "error", str(error), 1
+        case _:
+            return "FAILED", "error", repr(error), 1
 
 
 def _open(log: RunLog, reporter: Reporter) -> None:
@@ -147,19 +153,20 @@ def _train(log: RunLog, reporter: Reporter, check_interrupt: Callable[[], None])
         check_interrupt()
 
 
-def _close(log: RunLog, end: _End, seconds: float) -> RunResult:
+def _close(log: RunLog, error: BaseException | None, seconds: float) -> RunResult:
     """Log the end, deliver what is left, and save the result."""
-    reasons = log.reasons if end.status == "FINISHED" else (*log.reasons, UNFINISHED)
-    log.end(end.status, reasons, {names.ERROR: end.error, names.CAUSE: end.tag} if end.error else {})
-    error, exit_code = end.error, end.exit_code
+    status, cause, message, exit_code = _how_it_ended(error)
+    reasons = log.reasons if status == "FINISHED" else (*log.reasons, UNFINISHED)
+    kind = type(error).__name__ if isinstance(error, (PrunedError, ReproError, OSError)) else "-"
+    log.end(status, reasons, {names.ERROR: message, names.CAUSE: kind} if message else {})
     if not log.writer.deliver(LAST_ATTEMPTS):
-        error = f"{error + '; ' if error else ''}{log.writer.undelivered()}"
+        message = f"{message + '; ' if message else ''}{log.writer.undelivered()}"
         exit_code = exit_code or 1
     history = log.trainer.history
     last = history[-1] if history else {}
     result = RunResult(
         run_id=log.run_id,
-        status=end.status,
+        status=status,
         experiment=log.config.entry.name,
         seed=log.config.seed,
         epochs=len(history),
@@ -170,8 +177,8 @@ def _close(log: RunLog, end: _End, seconds: float) -> RunResult:
         data=DataSource.of(log.dataset),
         reasons=reasons,
         reported=beside_reported(log.config.spec, [row[names.COST] for row in history]),
-        error=error,
-        cause=end.cause,
+        error=message,
+        cause=cause,
         exit_code=exit_code,
     )
     with log.survive_disk_errors("the summary cannot be kept"):

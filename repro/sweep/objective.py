@@ -178,16 +178,13 @@ class Objective:
                 sweep_parent.end(run_id, "abandoned", reason)
 
 
-class _Reporter:
+class _Reporter(runner.Reporter):
     """A Reporter that reports each epoch's held-out cost to the study, which may prune the trial."""
 
     def __init__(self, study: Study, trial: Trial, values: list[float], check_stop: Callable[[], None]) -> None:
         self.study, self.trial, self.values, self.check_stop = study, trial, values, check_stop
         self.reported = study.trials()[trial.number].last_step or 0  # also by earlier workers
         self._next_line, self._next_check = time.monotonic() + SAY_EVERY, 0.0
-
-    def started(self, run_id: str, steps: int, done: int) -> None:
-        pass
 
     def tell(self, text: str) -> None:
         say(f"trial {self.trial.number}: note: {text}")

@@ -121,8 +121,16 @@ def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
                 return work(sweep, datasets, check_interrupt)
         except Interrupted as stop:
             return stop.exit_code
-    workers = _Workers()
-    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, workers) or workers.exit_code
+    worst = 0
+
+    def on_end(number: int, exit_code: int | None, _stopped: bool) -> None:
+        nonlocal worst
+        if exit_code is not None and exit_code < 0:
+            say(f"worker {number} was ended by signal {-exit_code}; the others go on with its trial", error=True)
+            exit_code = 1
+        worst = max(worst, exit_code or 0)
+
+    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, on_end) or worst
 
 
 def _work_in_child(sweep: Sweep, _: int, channel: Channel[None]) -> None:
@@ -132,21 +140,6 @@ def _work_in_child(sweep: Sweep, _: int, channel: Channel[None]) -> None:
         say(*(f"error: {line}" for line in str(error).splitlines()), error=True)
         code = error.exit_code
     sys.exit(code)
-
-
-class _Workers:
-    """Keeps the worst exit code of the worker processes, by number."""
-
-    exit_code = 0
-
-    def message(self, number: int, message: None) -> None:
-        pass
-
-    def ended(self, number: int, exit_code: int | None, stopped: bool) -> None:
-        if exit_code is not None and exit_code < 0:
-            say(f"worker {number} was ended by signal {-exit_code}; the others go on with its trial", error=True)
-            exit_code = 1
-        self.exit_code = max(self.exit_code, exit_code or 0)
 
 
 def _conclude(study: Study, sweep: Sweep, code: int) -> int:

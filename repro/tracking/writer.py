@@ -212,18 +212,6 @@ def comparability(reasons: Sequence[str]) -> dict[str, str]:
     return {names.COMPARABLE: str(not reasons).lower(), names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-"}
 
 
-def sync(run_id: str, folder: Path, tell: Tell) -> bool:
-    """Deliver what is left in a run's outbox; return whether the store has everything now."""
-    outbox = Outbox(folder)
-    left = len(outbox.pending())
-    if not left:
-        return True
-    writer = RunWriter(run_id, outbox)
-    done = writer.deliver(LAST_ATTEMPTS)
-    tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
-    return done
-
-
 @dataclass(frozen=True)
 class Note:
     """Markdown for a run's description in the MLflow UI, and tags beside it."""

@@ -20,8 +20,9 @@ from repro import cli, data, names, registry
 from repro.cli import options
 from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
-from repro.runs.parallel import Channel, Handler
+from repro.runs.parallel import Channel
 from repro.runs.progress import SeedsDisplay
+from repro.runs.result import DataSource, RunResult
 from repro.spec import Experiment
 from repro.spec.overrides import apply
 from repro.text import seed_list
@@ -138,14 +139,14 @@ class Wire(Channel[Any]):
         pass
 
 
-def run_here(function: Any, tasks: list[Any], _at_once: int, handler: Handler[Any, Any]) -> int:
+def run_here(function: Any, tasks: list[Any], _at_once: int, on_end: Any, on_message: Any) -> int:
     """Do what `run_all` does, one task after the other in this process."""
     for task in tasks:
         wire = Wire()
         function(task, wire)
         for message in wire.sent:
-            handler.message(task, pickle.loads(message))
-        handler.ended(task, 0, False)
+            on_message(task, pickle.loads(message))
+        on_end(task, 0, False)
     return 0
 
 
@@ -260,12 +261,12 @@ def test_a_terminal_shows_a_row_for_each_seed_and_one_for_all(small: Experiment)
     screen = Console(file=io.StringIO(), force_terminal=True, width=120)
     progress = Progress(TextColumn("{task.description}"), console=screen)
     display = SeedsDisplay(small, seeds=2, steps=20, progress=progress)
-    first, second = display.row(4), display.row(9)
-    first.started("r4", 20, 10)
-    second.started("r9", 20, 0)
-    second.step(3)
-    second.epoch(1, {names.COST: 1.0, names.IMAGES_PER_SECOND: 1.0})
+    display.pass_on(4, lambda row: row.started("r4", 20, 10))
+    display.pass_on(9, lambda row: row.started("r9", 20, 0))
+    display.pass_on(9, lambda row: row.step(3))
+    display.pass_on(9, lambda row: row.epoch(1, {names.COST: 1.0, names.IMAGES_PER_SECOND: 1.0}))
     shown = {task.description: (task.completed, task.total) for task in progress.tasks}
     assert shown == {"0 of 2 seeds": (13, 40), "seed 4  epoch 2/2": (10, 20), "seed 9  epoch 2/2": (3, 20)}
-    second.close()
+    failed = DataSource("", False, "")
+    display.end(RunResult(run_id="r9", status="FAILED", experiment="small", seed=9, epochs=1, data=failed))
     assert [task.completed for task in progress.tasks] == [30, 10], "a seed that has ended has no steps left"
