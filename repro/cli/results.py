@@ -1,4 +1,4 @@
-"""Commands that evaluate runs, compare them with the reported results, and write the report."""
+"""Commands that evaluate runs, compare them with the reported results, write the report, and open the UI."""
 
 import json
 import sys
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repro.cli.app import app
-from repro.cli.options import AsJson, DataDir, RunId, Threads
+from repro.cli.options import AsJson, DataDir, Names, RunId, Threads, app, number
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -24,7 +23,7 @@ Results = Annotated[Path | None, typer.Option(metavar="DIR", help="Read the tabl
 
 @app.command()
 def compare(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Experiments; all if not given.")] = None,
+    names: Names = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     results: Results = None,
@@ -93,7 +92,7 @@ def evaluate(
     run_id: RunId,
     samples: Annotated[int, typer.Option(min=2, metavar="K", help="Draws of z for each image of log p(x).")] = 5000,
     draws: Annotated[int, typer.Option(min=2, metavar="L", help="Draws of z for each test image of the ELBO.")] = 100,
-    images: Annotated[int, typer.Option(min=2, metavar="N", help="Number of test images for log p(x).")] = 500,
+    images: Annotated[int, number("Number of test images for log p(x).", 2)] = 500,
     only: Annotated[
         str, typer.Option(metavar="RANGES", help="Training images, 0-1016,5000, to compare with the others.")
     ] = "",
@@ -172,6 +171,14 @@ def report(
     for path in write.write(page, files):
         print(f"wrote {path}")
     return 0
+
+
+@app.command("ui")
+def ui_(port: Annotated[int, number("Port on 127.0.0.1.", most=65535)] = 5000) -> int:
+    """Open the MLflow UI on the tracked runs, for this machine only."""
+    from repro.tracking import ui
+
+    return ui.serve(port)
 
 
 def _note(*lines: str) -> None:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repro import provenance
 from repro.cli import options
-from repro.cli.app import app
-from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads
-from repro.errors import ReproError
-from repro.spec import registry
+from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads, app, number
+from repro.errors import ReproError, UsageError
+from repro.spec import overrides, registry
 
 if TYPE_CHECKING:
     from repro.data import Dataset
@@ -23,19 +21,12 @@ if TYPE_CHECKING:
 @app.command()
 def run(
     name: Name,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=options.LARGEST_SEED, metavar="N", help="Random seed; 0 if not given.")
-    ] = None,
+    seed: Annotated[int | None, number("Random seed; 0 if not given.", 0, options.LARGEST_SEED)] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="LIST", help="Several seeds, such as 0-4 or 0,2,7-9; skips finished runs.")
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, metavar="N", help="Runs at a time, sharing the threads; 1 if not given."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Same as --set training.epochs=N.")
-    ] = None,
+    jobs: Annotated[int | None, number("Runs at a time, sharing the threads; 1 if not given.", most=64)] = None,
+    epochs: Annotated[int | None, number("Same as --set training.epochs=N.", most=options.MOST_EPOCHS)] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as optim.lr=3e-4; may be repeated."),
@@ -53,33 +44,26 @@ def run(
 
     Exit codes: 0 done, 1 failed, 2 wrong use, 3 no data, 130 or 143 interrupted.
     """
-    entry = registry.get(name)
-    assignments = assignments or []
+    spec, asked, faults = registry.get(name).spec, assignments or [], []
     if epochs is not None:
-        assignments = [*assignments, f"training.epochs={epochs}"]
-    with options.all_faults() as faults:
-        if seed is not None and seeds is not None:
-            faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
-        if jobs is not None and seeds is None:
-            faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
-        if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
-            faults.append(f"--summary {summary}: should be a file in a directory that exists")
-        chosen = (seed or 0,) if seeds is None else options.seeds(faults, seeds)
-        spec = options.overridden(faults, entry.spec, assignments)
+        asked = [*asked, f"training.epochs={epochs}"]
+    if seed is not None and seeds is not None:
+        faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
+    if jobs is not None and seeds is None:
+        faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
+    if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
+        faults.append(f"--summary {summary}: should be a file in a directory that exists")
+    with options.collected(faults):
+        chosen = (seed or 0,) if seeds is None else options.seeds(seeds)
+    with options.collected(faults):
+        spec = overrides.apply(spec, asked)
+    if faults:
+        raise UsageError(*faults)
 
     from repro.runs import run_dir
-    from repro.runs.config import RunConfig, pick_device, reference
 
-    config = RunConfig(
-        experiment=reference(name),
-        spec=spec,
-        seed=chosen[0],
-        assignments=tuple(assignments),
-        data=data,
-        data_dir=data_dir.resolve() if data_dir else None,
-        device=pick_device(device),
-        threads=max(1, (threads or provenance.cores()) // (jobs or 1)),
-    )
+    config = options.config(name, device, threads, jobs or 1, data, data_dir)
+    config = replace(config, spec=spec, seed=chosen[0], assignments=tuple(asked))
     if resume and seeds is None:
         run_id = run_dir.newest(config.experiment, spec, config.seed)
         if run_id:
@@ -107,10 +91,8 @@ def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None
 @app.command("verify")
 def verify_(
     run_id: RunId,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N epochs.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; those of the run if not given.")
-    ] = None,
+    epochs: Annotated[int | None, number("Only the first N epochs.")] = None,
+    threads: Annotated[int | None, number("CPU threads; those of the run if not given.", most=1024)] = None,
     data_dir: DataDir = None,
 ) -> int:
     """Train a run again and compare it with its record.
@@ -134,9 +116,7 @@ def verify_(
 
 
 @app.command()
-def sync(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "",
-) -> int:
+def sync(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "") -> int:
     """Deliver to the tracking store what it has not received yet."""
     from repro.runs import run_dir, runner
 

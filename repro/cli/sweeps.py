@@ -3,21 +3,26 @@
 import json
 import re
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from repro.cli.app import app
-from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads
+from repro.cli.options import (
+    MOST_EPOCHS,
+    AsJson,
+    DataChoice,
+    DataDir,
+    Device,
+    Name,
+    Threads,
+    app,
+    config,
+    number,
+)  # fmt: skip
 from repro.errors import UsageError
 from repro.spec import registry
 from repro.terminal import table
-
-if TYPE_CHECKING:
-    from repro.data import Choice
-    from repro.runs.config import RunConfig
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it becomes part of the names of files
 RENAMED = {"--finish": "sweep retrain NAME", "--status": "sweep status [STUDY]"}
@@ -74,7 +79,7 @@ Storage = Annotated[
 @sweeps.command()
 def run(
     name: Name,
-    trials: Annotated[int, typer.Option(metavar="N", help="How many there are to be in all.", min=1, max=100_000)] = 20,
+    trials: Annotated[int, number("How many there are to be in all.", most=100_000)] = 20,
     study: StudyName = "",
     space: Annotated[
         list[str] | None,
@@ -84,19 +89,12 @@ def run(
             "int:LOW:HIGH, or VALUE,VALUE,...; one value fixes the key; may be repeated.",
         ),
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(metavar="N", help="Trials side by side, sharing the threads.", min=1, max=64)
-    ] = 1,
+    jobs: Annotated[int, number("Trials side by side, sharing the threads.", most=64)] = 1,
     epochs: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Of a trial; a fifth of the experiment's if not given.", min=1, max=1_000_000),
+        int | None, number("Of a trial; a fifth of the experiment's if not given.", most=MOST_EPOCHS)
     ] = None,
-    seeds_per_trial: Annotated[
-        int, typer.Option(metavar="N", help="A trial's value is the mean over them.", min=1, max=100)
-    ] = 1,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="The first of a trial's seeds; the sampler's too.", min=0, max=2**31)
-    ] = 0,
+    seeds_per_trial: Annotated[int, number("A trial's value is the mean over them.", most=100)] = 1,
+    seed: Annotated[int, number("The first of a trial's seeds; the sampler's too.", 0, 2**31)] = 0,
     sampler: Annotated[
         Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"], typer.Option(help="How values are chosen.")
     ] = "tpe",
@@ -108,10 +106,7 @@ def run(
     ] = None,
     storage: Storage = "",
     heartbeat: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Seconds between a worker's signs of life; after four without, another takes over.", min=1
-        ),
+        int, number("Seconds between a worker's signs of life; after four without, another takes over.")
     ] = 15,
     device: Device = "auto",
     threads: Threads = None,
@@ -141,20 +136,18 @@ def run(
         pruner=pruner,
         heartbeat=heartbeat,
     )
-    config = _config(name, device, threads, jobs, data, data_dir)
+    own = config(name, device, threads, jobs, data, data_dir)
     until = time.time() + timeout if timeout is not None else None
-    return running.run(Sweep(study or entry.name, storage, terms, config, searched, trials, until), jobs)
+    return running.run(Sweep(study or entry.name, storage, terms, own, searched, trials, until), jobs)
 
 
 @sweeps.command()
 def retrain(
     name: Name,
     study: StudyName = "",
-    best: Annotated[
-        int, typer.Option(metavar="N", help="How many of the best settings to retrain.", min=1, max=100)
-    ] = 3,
-    seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds each of them gets.", min=1, max=100)] = 3,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Seeds side by side, sharing the threads.", min=1, max=64)] = 1,
+    best: Annotated[int, number("How many of the best settings to retrain.", most=100)] = 3,
+    seeds: Annotated[int, number("How many seeds each of them gets.", most=100)] = 3,
+    jobs: Annotated[int, number("Seeds side by side, sharing the threads.", most=64)] = 1,
     storage: Storage = "",
     as_json: AsJson = False,
     device: Device = "auto",
@@ -168,8 +161,8 @@ def retrain(
     """
     from repro.sweep import retrain as retraining
 
-    config = _config(name, device, threads, jobs, data, data_dir)
-    return retraining.retrain(study or config.entry.name, storage, config, best, seeds, jobs, as_json)
+    own = config(name, device, threads, jobs, data, data_dir)
+    return retraining.retrain(study or own.entry.name, storage, own, best, seeds, jobs, as_json)
 
 
 @sweeps.command()
@@ -193,20 +186,3 @@ def status(
     else:
         shown = address(storage).render_as_string()
         print(f"no studies in {shown} yet; start with: python -m repro sweep run mnist_fc")
-
-
-def _config(
-    name: str, device: str, threads: int | None, jobs: int, data: "Choice", data_dir: Path | None
-) -> "RunConfig":
-    """Return the configuration of an experiment as it is."""
-    from repro import provenance
-    from repro.runs.config import RunConfig, pick_device, reference
-
-    return RunConfig(
-        experiment=reference(name),
-        spec=registry.get(name).spec,
-        data=data,
-        data_dir=data_dir.resolve() if data_dir else None,
-        device=pick_device(device),
-        threads=max(1, (threads or provenance.cores()) // jobs),
-    )

@@ -21,7 +21,7 @@ from repro.runs.result import UNFINISHED, DataSource, RunResult, not_comparable
 from repro.signals import Interrupted
 from repro.terminal import say
 from repro.text import seed_list
-from repro.tracking.seeds_parent import SeedsParent
+from repro.tracking.parents import SeedsParent
 
 
 @dataclass(frozen=True)

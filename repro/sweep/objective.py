@@ -27,7 +27,7 @@ from repro.sweep import space as spaces
 from repro.sweep.storage import StorageError, patiently
 from repro.sweep.study import REASON, RUN, STATES, Study, Sweep, runs_of
 from repro.terminal import duration, say
-from repro.tracking import sweep_parent
+from repro.tracking import parents
 from repro.tracking.outbox import Outbox
 from repro.tracking.store import StoreError
 from repro.tracking.writer import LAST_ATTEMPTS, RunWriter
@@ -158,8 +158,8 @@ class Objective:
         study, seed = self.study, config.seed
         earlier = RetryHeartbeatStaleTrialCallback.retry_history(study.trials()[trial.number])
         if earlier:
-            patiently(lambda: sweep_parent.abandon(study.terms.experiment, study.name, earlier, seed), (StoreError,))
-        where = sweep_parent.where(
+            patiently(lambda: parents.abandon(study.terms.experiment, study.name, earlier, seed), (StoreError,))
+        where = parents.trial_run(
             study.terms.experiment, study.name, study.parent, trial.number, self._run_name(trial, seed)
         )
         run_id = patiently(lambda: runner.begin(config, dataset, where), (StoreError,))
@@ -175,7 +175,7 @@ class Objective:
         say(f"note: {reason}", error=True)
         for run_id in here(trial):
             with suppress(run_dir.BusyError, StoreError), run_dir.locked(run_id):
-                sweep_parent.end(run_id, "abandoned", reason)
+                parents.end(run_id, "abandoned", reason)
 
 
 class _Reporter(runner.Reporter):

@@ -24,7 +24,7 @@ from repro.sweep.objective import with_values
 from repro.sweep.run import load_data, survive_store
 from repro.sweep.study import Study, find
 from repro.terminal import say, table
-from repro.tracking import artifacts, reader, sweep_parent
+from repro.tracking import artifacts, parents, reader
 
 OWN = "the experiment's own"
 
@@ -57,7 +57,7 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
             result = seeds.run(setting, dataset, numbers, jobs)
             code = result.exit_code or code
             if result.parent_run_id:
-                sweep_parent.add_child(study.parent, result.parent_run_id, study.name)
+                parents.add_child(study.parent, result.parent_run_id, study.name)
             found.append(_row(study, trial, result.runs))
     _conclude(study, found, as_json)
     if code >= 128:

@@ -26,7 +26,7 @@ from repro.sweep.storage import Storage
 from repro.sweep.study import REASON, Study, Sweep, join, runs_of
 from repro.terminal import say
 from repro.text import plural
-from repro.tracking import artifacts, sweep_parent
+from repro.tracking import artifacts, parents
 from repro.tracking.store import StoreError
 
 HOLDOUT = 5000  # images that are taken out of training if the experiment holds out none
@@ -178,7 +178,7 @@ def _start_parent(sweep: Sweep) -> str:
     params = {f"space.{key}": str(each) for key, each in sweep.space.items()}
     for key in ("experiment", "epochs", "seeds_per_trial", "sampler", "pruner", names.SEED):
         params[key] = str(getattr(sweep.terms, key))
-    return sweep_parent.start_parent(sweep.terms.experiment, sweep.study, params)
+    return parents.start_sweep(sweep.terms.experiment, sweep.study, params)
 
 
 def _announce(study: Study, space: Space, dataset: Dataset) -> None:
@@ -200,7 +200,7 @@ def _show(study: Study, status: str) -> None:
     values = {"trial": best[0].number, "value": best[0].value} | best[0].params if best else {}
     tags = {f"{names.BEST}{key}": str(value) for key, value in values.items()}
     with survive_store():
-        sweep_parent.show(study.parent, status, tags, best[0].value if best else None, len(best))
+        parents.show_best(study.parent, status, tags, best[0].value if best else None, len(best))
 
 
 def _deliver(study: Study) -> None:
@@ -212,7 +212,7 @@ def _deliver(study: Study) -> None:
                     runner.deliver(run_id, say)
             if state == "failed" and REASON not in trial.user_attrs:
                 with survive_store():
-                    sweep_parent.end(run_id, "failed", "its workers died")
+                    parents.end(run_id, "failed", "its workers died")
 
 
 @contextmanager

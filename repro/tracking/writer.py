@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line
 from repro.tracking.outbox import Outbox, Record
-from repro.tracking.store import StoreError, StoreErrors, experiment_id, open_client, shown_uri
+from repro.tracking.store import Client, StoreError, experiment_id, open_client, shown_uri
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
 LAST_ATTEMPTS = 3  # when the run has ended
@@ -45,8 +45,7 @@ class NewRun:
 
 def start_run(new: NewRun) -> str:
     """Create a run and return its id. Raises StoreError."""
-    client = open_client()
-    with StoreErrors(f"no run can be started in {shown_uri()}"):
+    with Client(f"no run can be started in {shown_uri()}") as client:
         run = client.create_run(experiment_id(client, new.experiment), tags=new.tags, run_name=new.run_name)
         return str(run.info.run_id)
 
@@ -147,7 +146,7 @@ class RunWriter:
             pixels, key, step = self._images[0]
             name = f"{key}-{step:06d}.png"
             try:
-                Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(self.outbox.files / name)
+                as_image(pixels).save(self.outbox.files / name)
             except OSError:
                 return
             self._images.pop(0)
@@ -207,6 +206,11 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
                 client.set_terminated(run_id, record["status"], record["time"])
 
 
+def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return an image of Pillow's. uint8 [H, W, 1 or 3]."""
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+
+
 def comparability(reasons: Sequence[str]) -> dict[str, str]:
     """Return the tags that say whether a cost may be compared with the reported one; `reasons` say why not."""
     return {names.COMPARABLE: str(not reasons).lower(), names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-"}
@@ -222,13 +226,16 @@ class Note:
 
 def annotate(notes: dict[str, Note]) -> int:
     """Give runs, by id, their notes; return how many of them were changed by it. Raises StoreError."""
-    client, changed = open_client(), 0
-    with StoreErrors("runs cannot be given their notes"):
+    changed = 0
+    with Client("runs cannot be given their notes") as client:
         for run_id, note in notes.items():
-            before = client.get_run(run_id).data.tags
-            wanted = note.tags | {MLFLOW_RUN_NOTE: note.text}
-            tags = [RunTag(key, value) for key, value in wanted.items() if before.get(key) != value]
+            tags = changed_tags(client.get_run(run_id), note.tags | {MLFLOW_RUN_NOTE: note.text})
             if tags:
                 client.log_batch(run_id, tags=tags)
                 changed += 1
     return changed
+
+
+def changed_tags(run: Run, wanted: dict[str, str]) -> list[RunTag]:
+    """Return those of the wanted tags that the run does not have yet."""
+    return [RunTag(key, value) for key, value in wanted.items() if run.data.tags.get(key) != value]

@@ -18,6 +18,7 @@ from support.process import client, repro, started, wait_for
 
 from repro import cli, data, names, registry
 from repro.cli import options
+from repro.errors import UsageError
 from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
 from repro.runs.parallel import Channel
@@ -39,10 +40,8 @@ CURVES = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
     [("0-4", (0, 1, 2, 3, 4)), ("5,0, 2", (0, 2, 5)), ("0-2,7", (0, 1, 2, 7)), (str(2**63 - 1), (2**63 - 1,))],
 )
 def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
-    faults: list[str] = []
-    assert options.seeds(faults, text) == seeds
-    assert not faults
-    assert options.seeds(faults, seed_list(seeds)) == seeds
+    assert options.seeds(text) == seeds
+    assert options.seeds(seed_list(seeds)) == seeds
 
 
 @pytest.mark.parametrize(
@@ -60,11 +59,11 @@ def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
     ],
 )
 def test_a_fault_in_seeds_is_named(text: str, said: str) -> None:
-    faults: list[str] = []
-    options.seeds(faults, text)
-    assert len(faults) == 1
-    assert faults[0].startswith(f"--seeds {text}: ")
-    assert said in faults[0]
+    with pytest.raises(UsageError) as caught:
+        options.seeds(text)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"--seeds {text}: ")
+    assert said in fault
 
 
 def test_faults_of_the_options_come_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
