@@ -8,18 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from repro.cli.options import (
-    MOST_EPOCHS,
-    AsJson,
-    DataChoice,
-    DataDir,
-    Device,
-    Name,
-    Threads,
-    app,
-    config,
-    number,
-)  # fmt: skip
+from repro.cli import options
+from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads, app, number
 from repro.errors import UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -91,7 +81,7 @@ def run(
     ] = None,
     jobs: Annotated[int, number("Trials side by side, sharing the threads.", most=64)] = 1,
     epochs: Annotated[
-        int | None, number("Of a trial; a fifth of the experiment's if not given.", most=MOST_EPOCHS)
+        int | None, number("Of a trial; a fifth of the experiment's if not given.", most=options.MOST_EPOCHS)
     ] = None,
     seeds_per_trial: Annotated[int, number("A trial's value is the mean over them.", most=100)] = 1,
     seed: Annotated[int, number("The first of a trial's seeds; the sampler's too.", 0, 2**31)] = 0,
@@ -136,9 +126,9 @@ def run(
         pruner=pruner,
         heartbeat=heartbeat,
     )
-    own = config(name, device, threads, jobs, data, data_dir)
+    config = options.config(name, device, threads, jobs, data, data_dir)
     until = time.time() + timeout if timeout is not None else None
-    return running.run(Sweep(study or entry.name, storage, terms, own, searched, trials, until), jobs)
+    return running.run(Sweep(study or entry.name, storage, terms, config, searched, trials, until), jobs)
 
 
 @sweeps.command()
@@ -161,8 +151,8 @@ def retrain(
     """
     from repro.sweep import retrain as retraining
 
-    own = config(name, device, threads, jobs, data, data_dir)
-    return retraining.retrain(study or own.entry.name, storage, own, best, seeds, jobs, as_json)
+    config = options.config(name, device, threads, jobs, data, data_dir)
+    return retraining.retrain(study or config.entry.name, storage, config, best, seeds, jobs, as_json)
 
 
 @sweeps.command()
@@ -173,10 +163,13 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the studies, or the trials of one."""
-    from repro.sweep import status as stands
     from repro.sweep.storage import address
+    from repro.sweep.study import all_studies, find
 
-    rows = stands.trials(storage, study) if study else stands.studies(storage, experiment)
+    if study:
+        rows = find(storage, study).trial_rows()
+    else:
+        rows = [each.row() for each in all_studies(storage).values() if experiment in ("", each.terms.experiment)]
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:

@@ -1,15 +1,23 @@
 """`sweep run`: makes the study and its parent run, starts workers, and prints the best settings."""
 
+import io
+import logging
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
+import numpy as np
+import optuna
+from matplotlib import pyplot as plt
+from matplotlib import rc_context
 from optuna.trial import TrialState
+from optuna.visualization import matplotlib as visualization
 
 from repro import names
 from repro.data import Dataset
@@ -21,7 +29,6 @@ from repro.signals import Interrupted, interruptible
 from repro.spec import Data, Space
 from repro.sweep import space as spaces
 from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, with_values
-from repro.sweep.plots import plots
 from repro.sweep.storage import Storage
 from repro.sweep.study import REASON, Study, Sweep, join, runs_of
 from repro.terminal import say
@@ -32,6 +39,10 @@ from repro.tracking.store import StoreError
 HOLDOUT = 5000  # images that are taken out of training if the experiment holds out none
 FAILURES_IN_A_ROW = 3  # trials, after which a worker stops
 PAUSE = 1.0  # seconds between two looks for a trial to begin
+PLOTS = ("optimization_history", "param_importances", "slice", "contour", "parallel_coordinate", "edf",
+         "intermediate_values")  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 def run(sweep: Sweep, jobs: int) -> int:
@@ -162,6 +173,26 @@ def _conclude(study: Study, sweep: Sweep, code: int) -> int:
     if code >= 128 or not done:
         say("go on: the same command again")
     return code or int(failed)
+
+
+def plots(study: optuna.Study) -> dict[str, bytes]:
+    """Return the plots that the study has enough trials for, by file name."""
+    plt.switch_backend("agg")
+    found = {}
+    for name in PLOTS:
+        with warnings.catch_warnings(), rc_context():  # Optuna sets a style for the whole process
+            warnings.simplefilter("ignore")
+            try:
+                drawn = getattr(visualization, f"plot_{name}")(study)
+                out = io.BytesIO()
+                np.ravel(drawn)[0].figure.savefig(
+                    out, format="png", dpi=110, bbox_inches="tight"
+                )  # of one or more axes
+                found[f"{name}.png"] = out.getvalue()
+            except (ValueError, RuntimeError) as error:  # too few trials, or all alike
+                log.info("%s: %s", name, error)
+        plt.close("all")
+    return found
 
 
 def _retrain_command(study: Study, sweep: Sweep) -> str:

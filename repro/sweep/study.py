@@ -1,5 +1,6 @@
-"""One study that any number of workers share: what it is of, which trials it has, and who may begin the next."""
+"""A study that any number of workers share: what it is of, which trials it has, and who may begin the next."""
 
+import json
 import os
 import socket
 from collections import Counter
@@ -71,6 +72,9 @@ class Sweep:
     until: float | None  # time.time() after which no trial is begun
 
 
+Row = dict[str, str | int | float | None]
+
+
 class Study:
     """A study in a store. Its objective is the mean held-out negative ELBO of a trial's seeds, nats per image."""
 
@@ -104,6 +108,37 @@ class Study:
         """Return how many trials there are in each state, in words."""
         counted = Counter(self.states())
         return ", ".join(f"{counted[word]} {word}" for word in (*STATES.values(), RETRIED) if counted[word])
+
+    def row(self) -> Row:
+        """Return the study as a row of a table."""
+        best, counted = self.best(), Counter(self.states())
+        return {
+            "study": self.name,
+            "experiment": self.terms.experiment,
+            **{word: counted[word] for word in (*STATES.values(), RETRIED)},
+            "best": best[0].value if best else None,
+            "trial": best[0].number if best else None,
+            "settings": spaces.shown(best[0].params) if best else None,
+            "epochs": self.terms.epochs,
+            "mlflow_run": self.parent,
+        }
+
+    def trial_rows(self) -> list[Row]:
+        """Return each trial as a row of a table."""
+        return [
+            {
+                "trial": trial.number,
+                "state": state,
+                "value": trial.value,
+                **{key: trial.params.get(key) for key in json.loads(self.terms.space)},
+                "epochs": len(trial.intermediate_values),
+                "seconds": trial.duration.total_seconds() if trial.duration else None,
+                "reason": trial.user_attrs.get(REASON),
+                "worker": trial.user_attrs.get(OWNER),
+                "runs": ", ".join(runs_of(trial)) or None,
+            }
+            for trial, state in zip(self.trials(), self.states(), strict=True)
+        ]
 
     def is_done(self, count: int) -> bool:
         """Whether `count` trials, or all of a grid, are complete or pruned."""

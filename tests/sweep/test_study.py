@@ -18,7 +18,7 @@ from support.sweeping import SPACE, sweep
 from repro import provenance
 from repro.spec import Choice, Space
 from repro.sweep import study as studies
-from repro.sweep.plots import plots
+from repro.sweep.run import plots
 from repro.sweep.storage import MOST_RETRIES, Storage
 from repro.sweep.study import Study, Terms
 from repro.tracking.store import open_client

@@ -38,9 +38,8 @@ from repro import cli, names, registry
 from repro.data import load
 from repro.runs import run_dir, seeds
 from repro.sweep import space as spaces
-from repro.sweep import status
 from repro.sweep.storage import Storage
-from repro.sweep.study import Study
+from repro.sweep.study import Study, all_studies
 from repro.tracking import parents, reader
 from repro.training.trainer import Trainer
 
@@ -70,7 +69,7 @@ def interrupt() -> None:
 
 
 def parent_of(folder: Path) -> Any:
-    return client(folder).get_run(str(status.studies("")[0]["mlflow_run"]))
+    return client(folder).get_run(Study(Storage(""), "small").parent)
 
 
 SHORT = ["--trials", "2", "--epochs", "3", "--pruner", "none"]
@@ -167,7 +166,7 @@ def test_a_study_grows_and_keeps_its_terms(capsys: pytest.CaptureFixture[str]) -
     optuna.create_study(study_name="plain", storage=f"sqlite:///{Path('mlruns/optuna.db').resolve()}").ask()
     assert sweep("--study", "plain") == 2
     assert "study 'plain' in sqlite:///" in capsys.readouterr().err
-    assert [row["study"] for row in status.studies("")] == ["small"]
+    assert list(all_studies("")) == ["small"]
 
 
 def worker_of(row: dict[str, Any]) -> int:
