@@ -30,8 +30,7 @@ from repro.runs.result import (
     not_comparable,
 )  # fmt: skip
 from repro.signals import Interrupted, interruptible
-from repro.tracking.outbox import Outbox
-from repro.tracking.writer import LAST_ATTEMPTS, NewRun, RunWriter, comparability, start_run
+from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, comparability, start_run
 from repro.training import checkpoint
 from repro.training.loop import NotFiniteError
 from repro.training.trainer import Trainer
@@ -55,14 +54,15 @@ class Reporter:
     def tell(self, text: str) -> None: ...
 
 
-def begin(config: RunConfig, dataset: Dataset, new: NewRun | None = None) -> str:
-    """Create a run in the tracking store, by default in the experiment's name; write `run.json`; return the run's id.
+def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[str, str] | None = None) -> str:
+    """Create a run in the tracking store, write `run.json`, and return the run's id.
 
-    Raises UsageError for a model that cannot be built and StoreError when the store does not answer.
+    The MLflow experiment and the run's name, which is a tag, are by default those of the experiment. Raises UsageError
+    for a model that cannot be built and StoreError when the store does not answer.
     """
     check(config.spec.model, config.spec.data.shape)
     name = config.entry.name
-    run_id = start_run(new or NewRun(name, f"{name} seed {config.seed}"))
+    run_id = start_run(experiment or name, {names.RUN_NAME: f"{name} seed {config.seed}"} | (tags or {}))
     run_dir.save_config(run_id, replace(config.resolved(), fingerprint=dataset.fingerprint))
     return run_id
 
@@ -99,32 +99,30 @@ def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
     Raises BusyError if another process works on the run; that process delivers for itself.
     """
     with run_dir.locked(run_id):
-        outbox = Outbox(run_dir.path(run_id))
-        left = len(outbox.pending())
+        writer = RunWriter(run_id, run_dir.path(run_id))
+        left = len(writer.outbox.pending())
         if not left:
             return True
-        writer = RunWriter(run_id, outbox)
         done = writer.deliver(LAST_ATTEMPTS)
         tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
         return done
 
 
 class _Run:
-    """One run: its trainer, and its log. Nothing is logged twice to the outbox; `writer` sends it on to the store."""
+    """One run: its trainer, and its log. `writer` sends it to the tracking store."""
 
     def __init__(self, run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) -> None:
         self.run_id, self.config, self.dataset, self.reporter = run_id, config, dataset, reporter
         self.trainer = Trainer(config.spec, config.seed, dataset, config.settings)
         self.reasons = not_comparable(config.entry, config.spec, dataset, config.precision)
         self.test_neg_elbo: float | None = None
-        self.outbox = Outbox(run_dir.path(run_id))
-        self.writer = RunWriter(run_id, self.outbox, reporter.tell)
+        self.writer = RunWriter(run_id, run_dir.path(run_id), reporter.tell)
         self._faults: set[str] = set()  # faults of the disk that were reported
 
     def open(self) -> None:
         """Describe a new run, or restore the newest sound checkpoint; without any the run starts again."""
         trainer, config = self.trainer, self.config
-        if self.outbox.has("about"):
+        if self.writer.outbox.has("about"):
             self._restore()
             now, before = trainer.step.settings, config.settings
             if now != before:
@@ -164,7 +162,7 @@ class _Run:
         """
         spec, trainer = self.config.spec, self.trainer
         self.writer.tags({names.WEIGHTS_SHA256: trainer.digest()})
-        weights = self.outbox.files / names.WEIGHTS_FILE
+        weights = self.writer.outbox.files / names.WEIGHTS_FILE
         checkpoint.write_tensors(weights, trainer.model.state_dict(), {"signature": spec.signature})
         self.writer.file(names.WEIGHTS_FILE)
         if self.config.trial:
@@ -177,8 +175,7 @@ class _Run:
             names.TEST_KL: costs.kl,
             names.ENTROPY_FLOOR: entropy_floor(trainer.train_images),
         }
-        if not self.outbox.has("metrics", group="test"):
-            self.writer.metrics(metrics, spec.training.epochs, "test")
+        self.writer.metrics(metrics, spec.training.epochs, "test")
         self._cost_curve("cost_curve.png")
         example = np.zeros((2, spec.model.latent), np.float32)
         self.writer.model(Generator(trainer.model).cpu(), example, "generator")
@@ -190,7 +187,7 @@ class _Run:
         if checkpoints and not self.config.trial:
             newest = checkpoints[-1]
             with self._survive_disk_errors(f"the checkpoint {newest} cannot be logged"):
-                copy2(newest, self.outbox.files / newest.name)
+                copy2(newest, self.writer.outbox.files / newest.name)
                 self.writer.file(newest.name, "checkpoints")
         reasons = self.reasons if status == "FINISHED" else (*self.reasons, UNFINISHED)
         kind = type(error).__name__ if isinstance(error, (PrunedError, ReproError, OSError)) else "-"
@@ -228,9 +225,9 @@ class _Run:
             self.reporter.tell(f"{fault}; an older one is used")
         if state is not None:
             self.trainer.restore(state)
-            for epoch in range(1, len(state.history)):
-                self._log_metrics(epoch)
-        elif self.outbox.has("metrics"):
+            for epoch, row in enumerate(state.history[:-1], start=1):  # `train` logs the last one
+                self.writer.metrics(row, epoch, "epoch")
+        elif self.writer.outbox.has("metrics"):
             raise checkpoint.CheckpointError(f"run {self.run_id} has no checkpoint left that can be used")
 
     def _describe(self) -> None:
@@ -267,14 +264,10 @@ class _Run:
     def _log_epoch(self, epoch: int) -> None:
         """Log the metrics of the epoch that was just trained, 0 before the first, and pictures of some epochs."""
         if epoch:
-            self._log_metrics(epoch)
+            self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
         drawn = epoch in (0, 1, self.config.spec.training.epochs) or epoch % PICTURE_EVERY == 0
         if drawn and not self.config.trial:
             self._log_pictures(epoch)
-
-    def _log_metrics(self, epoch: int) -> None:
-        if not self.outbox.has("metrics", step=epoch, group="epoch"):
-            self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
 
     @torch.no_grad()
     def _log_pictures(self, epoch: int) -> None:
@@ -287,8 +280,7 @@ class _Run:
             "reconstructions": images.pairs(_numpy(originals), _numpy(copies), columns=10),
         }
         for key, picture in pictures.items():
-            if not self.outbox.has("image", key=key, step=epoch):
-                self.writer.image(picture, key, epoch)
+            self.writer.image(picture, key, epoch)
 
     def _cost_curve(self, file: str) -> None:
         config, dataset = self.config, self.dataset
@@ -297,7 +289,7 @@ class _Run:
             curve = images.reported_curve(config.entry.file, config.spec.reported[-1])
         costs = {epoch: row[names.COST] for epoch, row in enumerate(self.trainer.history, start=1)}
         title = f"{config.entry.name}, seed {config.seed}, {dataset.name} ({dataset.status})"
-        images.cost_curve(title, {"this run": costs}, curve).savefig(self.outbox.files / file)
+        images.cost_curve(title, {"this run": costs}, curve).savefig(self.writer.outbox.files / file)
         self.writer.file(file)
 
 

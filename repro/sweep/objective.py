@@ -28,7 +28,6 @@ from repro.sweep.storage import StorageError, patiently
 from repro.sweep.study import REASON, RUN, STATES, Study, Sweep, runs_of
 from repro.terminal import duration, say
 from repro.tracking import parents
-from repro.tracking.outbox import Outbox
 from repro.tracking.store import StoreError
 from repro.tracking.writer import LAST_ATTEMPTS, RunWriter
 
@@ -159,10 +158,14 @@ class Objective:
         earlier = RetryHeartbeatStaleTrialCallback.retry_history(study.trials()[trial.number])
         if earlier:
             patiently(lambda: parents.abandon(study.terms.experiment, study.name, earlier, seed), (StoreError,))
-        where = parents.trial_run(
-            study.terms.experiment, study.name, study.parent, trial.number, self._run_name(trial, seed)
-        )
-        run_id = patiently(lambda: runner.begin(config, dataset, where), (StoreError,))
+        tags = {names.PARENT: study.parent, names.SWEEP: study.name}
+        tags |= {
+            names.TRIAL: str(trial.number),
+            names.TRIAL_STATE: "running",
+            names.RUN_NAME: self._run_name(trial, seed),
+        }
+        experiment = parents.mlflow_experiment(study.terms.experiment)
+        run_id = patiently(lambda: runner.begin(config, dataset, experiment, tags), (StoreError,))
         study.storage.patiently(lambda: trial.set_user_attr(f"{RUN}{seed}", run_id))
         return run_id
 
@@ -226,6 +229,6 @@ def here(trial: Trial | FrozenTrial) -> list[str]:
 
 def tag(run_id: str, tags: dict[str, str]) -> None:
     """Set tags of a run; a tracking store that does not answer is given them by a later `sync`."""
-    writer = RunWriter(run_id, Outbox(run_dir.path(run_id)))
+    writer = RunWriter(run_id, run_dir.path(run_id))
     writer.tags(tags)
     writer.deliver(LAST_ATTEMPTS)

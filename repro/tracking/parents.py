@@ -23,7 +23,7 @@ from repro.spec import Experiment
 from repro.text import first_line, seed_list
 from repro.tracking import reader
 from repro.tracking.store import Client, StoreError, experiment_id, open_client
-from repro.tracking.writer import NewRun, changed_tags, comparability
+from repro.tracking.writer import changed_tags, comparability
 
 BATCH = 1000  # metrics that the store takes in one call
 LONGEST_NAME = 250  # of a run, in the store's column
@@ -203,12 +203,6 @@ def start_sweep(experiment: str, study: str, params: dict[str, str]) -> str:
         )
         client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
     return str(run.info.run_id)
-
-
-def trial_run(experiment: str, study: str, parent: str, trial: int, run_name: str) -> NewRun:
-    """Return how the run of a trial is created, with its first tags."""
-    tags = {names.PARENT: parent, names.SWEEP: study, names.TRIAL: str(trial), names.TRIAL_STATE: "running"}
-    return NewRun(mlflow_experiment(experiment), run_name, tags)
 
 
 def abandon(experiment: str, study: str, trials: Collection[int], seed: int) -> None:

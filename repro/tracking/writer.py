@@ -6,7 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,30 +34,24 @@ LAST_ATTEMPTS = 3  # when the run has ended
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class NewRun:
-    """How a run is created in the store: the MLflow experiment, the run's name, and its first tags."""
-
-    experiment: str
-    run_name: str
-    tags: dict[str, str] = field(default_factory=dict)
-
-
-def start_run(new: NewRun) -> str:
-    """Create a run and return its id. Raises StoreError."""
+def start_run(experiment: str, tags: dict[str, str]) -> str:
+    """Create a run in an MLflow experiment; its name is one of the tags. Returns its id. Raises StoreError."""
     with Client(f"no run can be started in {shown_uri()}") as client:
-        run = client.create_run(experiment_id(client, new.experiment), tags=new.tags, run_name=new.run_name)
+        run = client.create_run(experiment_id(client, experiment), tags=tags)
         return str(run.info.run_id)
 
 
 class RunWriter:
     """One run. Each record is in its outbox at once; sending is tried again while the store does not answer."""
 
-    def __init__(self, run_id: str, outbox: Outbox, tell: Tell = lambda _: None) -> None:
-        """Write to a run that exists. `tell` is given a sentence when the store goes away and when it comes back."""
-        self.run_id, self.outbox, self._tell = run_id, outbox, tell
+    def __init__(self, run_id: str, folder: Path, tell: Tell = lambda _: None) -> None:
+        """Write to a run that exists, with the outbox in its directory.
+
+        `tell` is given a sentence when the store goes away and when it comes back.
+        """
+        self.run_id, self.outbox, self._tell = run_id, Outbox(folder), tell
         self._client: MlflowClient | None = None
-        self._in_doubt = bool(outbox.pending())  # the store may have the next record, though it is not marked so
+        self._in_doubt = bool(self.outbox.pending())  # the store may have the next record, though it is not marked so
         self._images: list[tuple[NDArray[np.uint8], str, int]] = []  # what the disk has not taken yet
         self._pause, self._next_try, self._away = FIRST_PAUSE, 0.0, ""
 
@@ -74,8 +68,10 @@ class RunWriter:
         self.file(names.SPEC_FILE)
 
     def metrics(self, values: dict[str, float], step: int, group: str) -> None:
-        """Log metrics that belong together, which the store takes in one transaction."""
+        """Log metrics that belong together, which the store takes in one transaction, unless they are there already."""
         self._keep_images()
+        if self.outbox.has("metrics", step=step, group=group):
+            return
         now = int(time.time() * 1000)
         self._log({"kind": "metrics", "values": values, "step": step, "group": group, "time": now})
 
@@ -83,8 +79,12 @@ class RunWriter:
         self._log({"kind": "tags", "tags": values})
 
     def image(self, pixels: NDArray[np.uint8], key: str, step: int) -> None:
-        """Log one image of a stepped gallery. uint8 [H, W, 1 or 3]. It stays in memory while the disk refuses it."""
-        self._images.append((pixels, key, step))
+        """Log one image of a stepped gallery, unless it is there already. uint8 [H, W, 1 or 3].
+
+        It stays in memory while the disk refuses it.
+        """
+        if not self.outbox.has("image", key=key, step=step):
+            self._images.append((pixels, key, step))
         self._keep_images()
 
     def file(self, name: str, folder: str | None = None) -> None:

@@ -37,8 +37,8 @@ def trial(
 ) -> None:
     """Track one trial's run."""
     client = open_client()
-    place = tracked.trial_run("mnist_fc", "bowl", parent, number, f"trial {number}")
-    run = client.create_run(experiment_id(client, place.experiment), tags=place.tags, run_name=place.run_name)
+    tags = {names.PARENT: parent, names.SWEEP: "bowl", names.TRIAL: str(number)}
+    run = client.create_run(experiment_id(client, tracked.mlflow_experiment("mnist_fc")), tags=tags)
     metrics = {names.HELDOUT_NEG_ELBO: value, names.RECONSTRUCTION: value - 20, names.KL: 20.0, names.COST: value}
     client.log_batch(
         run.info.run_id,
