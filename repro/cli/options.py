@@ -35,6 +35,11 @@ def number(text: str, least: int = 1, most: int | None = None) -> Any:
     return typer.Option(metavar="N", min=least, max=most, help=text)
 
 
+def value(metavar: str, text: str) -> Any:
+    """Return an option for a value that the help calls `metavar`."""
+    return typer.Option(metavar=metavar, help=text)
+
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment (see `list`), or the path of your own file.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Experiments; all if not given.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="The id of a run, or its first characters.")]
@@ -43,12 +48,10 @@ DataChoice = Annotated[
     Literal["auto", "real", "stand-in"],
     typer.Option(help="`real` refuses the stand-in, `stand-in` takes nothing else."),
 ]
-DataDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Directory of the data; also read from REPRO_DATA_DIR.")
-]
+DataDir = Annotated[Path | None, value("DIR", "Directory of the data; also read from REPRO_DATA_DIR.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Threads = Annotated[int | None, number("CPU threads; all cores if not given.", most=1024)]
-SummaryFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result to FILE as JSON.")]
+SummaryFile = Annotated[Path | None, value("FILE", "Write the result to FILE as JSON.")]
 
 
 def config(
@@ -56,10 +59,10 @@ def config(
 ) -> "RunConfig":
     """Return the configuration of an experiment as it is, with the threads of one of `jobs` processes."""
     from repro import provenance
-    from repro.runs.config import RunConfig, pick_device, reference
+    from repro.runs.config import RunConfig, pick_device
 
     return RunConfig(
-        experiment=reference(name),
+        experiment=str(Path(name).resolve()) if Path(name).suffix == ".py" else name,
         spec=registry.get(name).spec,
         data=data,
         data_dir=data_dir.resolve() if data_dir else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repro.cli.options import AsJson, DataDir, Names, RunId, Threads, app, number
+from repro.cli.options import AsJson, DataDir, Names, RunId, Threads, app, number, value
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from repro.measurement import Measurement, Row
     from repro.runs.load import FinishedRun
 
-Results = Annotated[Path | None, typer.Option(metavar="DIR", help="Read the tables in DIR, not the tracking store.")]
+Results = Annotated[Path | None, value("DIR", "Read the tables in DIR, not the tracking store.")]
 
 
 @app.command()
@@ -27,9 +27,7 @@ def compare(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     results: Results = None,
-    figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also draw cost curves and samples into DIR.")
-    ] = None,
+    figures: Annotated[Path | None, value("DIR", "Also draw cost curves and samples into DIR.")] = None,
 ) -> None:
     """Decide which reported costs are reproduced.
 
@@ -49,12 +47,15 @@ def compare(
     elif as_csv:
         print(verdicts.as_csv(found), end="")
     else:
-        _print_tables(
+        for title, rows in (
             ("Verdicts; costs in nats per image", verdicts.rows(found)),
             ("Plans: seeds, commit and outcome", verdicts.plan_rows(found)),
             ("Rank of each published curve among ours", curves.rows(entries, tables)),
             ("Runs", run_rows(entries, tables)),
-        )
+        ):
+            if rows:
+                print(f"\n{title}")
+                table(rows)
         for word, meaning in verdicts.MEANINGS.items() if found else ():
             print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
@@ -93,12 +94,9 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=2, metavar="K", help="Draws of z for each image of log p(x).")] = 5000,
     draws: Annotated[int, typer.Option(min=2, metavar="L", help="Draws of z for each test image of the ELBO.")] = 100,
     images: Annotated[int, number("Number of test images for log p(x).", 2)] = 500,
-    only: Annotated[
-        str, typer.Option(metavar="RANGES", help="Training images, 0-1016,5000, to compare with the others.")
-    ] = "",
+    only: Annotated[str, value("RANGES", "Training images, 0-1016,5000, to compare with the others.")] = "",
     measure: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A measurement; may be repeated. `evaluation` if not given."),
+        list[str] | None, value("NAME", "A measurement; may be repeated. `evaluation` if not given.")
     ] = None,
     study: Annotated[list[str] | None, typer.Option(hidden=True, help="The former name of --measure.")] = None,
     data_dir: DataDir = None,
@@ -136,9 +134,7 @@ def evaluate(
 
 @app.command()
 def report(
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory of the tables; the report is written there.")
-    ] = Path("results"),
+    results: Annotated[Path, value("DIR", "Directory of the tables; the report is written there.")] = Path("results"),
     update: Annotated[
         bool, typer.Option("--update", help="First copy the runs of the tracking store into the tables.")
     ] = False,
@@ -247,10 +243,3 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
     found, faults = tables.from_store(entries)
     _note(*(f"note: {fault}" for fault in faults))
     return found
-
-
-def _print_tables(*tables: tuple[str, list[dict[str, Any]]]) -> None:
-    for title, rows in tables:
-        if rows:
-            print(f"\n{title}")
-            table(rows)

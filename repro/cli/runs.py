@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repro.cli import options
-from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads, app, number
+from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads, app, number, value
 from repro.errors import ReproError, UsageError
 from repro.spec import overrides, registry
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 def run(
     name: Name,
     seed: Annotated[int | None, number("Random seed; 0 if not given.", 0, options.LARGEST_SEED)] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Several seeds, such as 0-4 or 0,2,7-9; skips finished runs.")
-    ] = None,
+    seeds: Annotated[str | None, value("LIST", "Several seeds, such as 0-4 or 0,2,7-9; skips finished runs.")] = None,
     jobs: Annotated[int | None, number("Runs at a time, sharing the threads; 1 if not given.", most=64)] = None,
     epochs: Annotated[int | None, number("Same as --set training.epochs=N.", most=options.MOST_EPOCHS)] = None,
     assignments: Annotated[
@@ -100,19 +98,12 @@ def verify_(
     The verdict is bit-identical, equal within float tolerance, or different (exit 1). With another number of threads
     the bits may differ.
     """
-    from repro.runs import run_dir, verify
+    from repro.runs import load, run_dir
 
     found = run_dir.find(run_id)
     before, dataset = run_dir.recorded(found, data_dir)
-    config = replace(before, threads=threads or before.threads)
-    verdict = verify.verify(found, config, dataset, epochs, partial(print, flush=True))
-    print(f"run {found}, {verdict.epochs} of {verdict.recorded} epochs: {verdict.agreement}")
-    if verdict.epoch is not None:
-        print(f"first epoch that differs: {verdict.epoch}; largest relative difference of a cost {verdict.largest:.2g}")
-        same = config.threads == before.threads
-        changed = [] if same else [f"threads: was {before.threads}, is {config.threads}"]
-        print("what is not as it was:", *changed, *verdict.reasons, sep="\n  ")
-    return int(verdict.agreement == "different")
+    same = load.verify(found, before, dataset, epochs, threads or before.threads, partial(print, flush=True))
+    return int(not same)
 
 
 @app.command()

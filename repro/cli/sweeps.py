@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from repro.cli import options
-from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads, app, number
+from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads, app, number, value
 from repro.errors import UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -73,9 +73,9 @@ def run(
     study: StudyName = "",
     space: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=RANGE",
-            help="What to search beside or in place of the experiment's own: log:LOW:HIGH, uniform:LOW:HIGH, "
+        value(
+            "KEY=RANGE",
+            "What to search beside or in place of the experiment's own: log:LOW:HIGH, uniform:LOW:HIGH, "
             "int:LOW:HIGH, or VALUE,VALUE,...; one value fixes the key; may be repeated.",
         ),
     ] = None,
@@ -158,7 +158,7 @@ def retrain(
 @sweeps.command()
 def status(
     study: Annotated[str, typer.Argument(metavar="[STUDY]", help="List its trials; without it, the studies.")] = "",
-    experiment: Annotated[str, typer.Option(help="Only the studies of an experiment.", metavar="NAME")] = "",
+    experiment: Annotated[str, value("NAME", "Only the studies of an experiment.")] = "",
     storage: Storage = "",
     as_json: AsJson = False,
 ) -> None:

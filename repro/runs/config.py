@@ -48,7 +48,6 @@ class RunConfig:
 
     @property
     def settings(self) -> Settings:
-        """How the engine computes the steps."""
         return Settings(self.device, self.threads, self.precision, self.engine, self.products)
 
     def resolved(self) -> "RunConfig":
@@ -68,11 +67,6 @@ class RunConfig:
     def from_json(cls, values: Any) -> "RunConfig":
         """Read the value of `to_json`, of this or an earlier version. Raises UsageError with every fault."""
         return checked(lambda: TypeAdapter(cls).validate_python(values))
-
-
-def reference(name: str) -> str:
-    """Return an experiment's name as it is, and the path of a user's file as an absolute one."""
-    return str(Path(name).resolve()) if Path(name).suffix == ".py" else name
 
 
 def pick_device(name: str) -> Device:

@@ -124,12 +124,9 @@ def conclude(result: RunResult) -> None:
         return
     say(f"\nrun {result.run_id} FINISHED in {took}")
     say(f"  training cost, last epoch  {result.cost:10.4f} nats per image")
-    if result.comparable:
-        _say_reported([result])
+    _say_comparison([result], result.reasons)
     if result.test_neg_elbo is not None:
         say(f"  test negative ELBO         {result.test_neg_elbo:10.4f} nats per image")
-    if not result.comparable:
-        say(f"  NOT COMPARABLE with the reported cost: {'; '.join(result.reasons)}")
     if result.error:
         say(f"error: {result.error}", error=True)
     say(SEE_MORE)
@@ -158,15 +155,15 @@ def conclude_seeds(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
     if costs:
         deviation = f", standard deviation {stdev(costs):.4f}" if len(costs) > 1 else ""
         say(f"\n  training cost, mean of {len(costs):4d} {fmean(costs):10.4f} nats per image{deviation}")
-    if reasons:
-        say(f"  NOT COMPARABLE with the reported cost: {'; '.join(reasons)}")
-    else:
-        _say_reported(finished)
+    _say_comparison(finished, reasons)
     say(SEE_MORE)
 
 
-def _say_reported(runs: Sequence[RunResult]) -> None:
-    """Print each reported cost whose epoch all runs have reached, and how far their mean is from it."""
+def _say_comparison(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
+    """Print each reported cost whose epoch all runs have reached, and how far their mean is from it, or why not."""
+    if reasons:
+        say(f"  NOT COMPARABLE with the reported cost: {'; '.join(reasons)}")
+        return
     for each in zip(*(run.reported for run in runs), strict=False):
         difference = fmean(run.difference for run in each)
         say(f"  reported at epoch {each[0].epoch:<8d} {each[0].reported:10.4f}  difference {difference:+.4f}")

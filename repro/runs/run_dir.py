@@ -32,8 +32,7 @@ def path(run_id: str) -> Path:
 
 
 def exists(run_id: str) -> bool:
-    """Whether a run has a directory on this disk."""
-    return _config_file(run_id).exists()
+    return (path(run_id) / "run.json").exists()
 
 
 def checkpoints(run_id: str) -> Path:
@@ -67,12 +66,12 @@ def save_config(run_id: str, config: RunConfig) -> None:
     path(run_id).mkdir(parents=True, exist_ok=True)
     partial = path(run_id) / "run.json.part"
     partial.write_text(json.dumps({"run_id": run_id} | config.to_json(), indent=2), encoding="utf-8")
-    partial.replace(_config_file(run_id))
+    partial.replace(path(run_id) / "run.json")
 
 
 def load_config(run_id: str) -> RunConfig:
     """Read `run.json`. Raises UsageError if it is damaged, or of a version of this program with other settings."""
-    file = _config_file(run_id)
+    file = path(run_id) / "run.json"
     try:
         return RunConfig.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -158,7 +157,3 @@ def _require_same_spec(run_id: str, before: Experiment, now: Experiment) -> None
     changes = [f"  {key}: was {old}, is {new}" for key, (old, new) in before.differences(now).items()]
     if changes:
         raise UsageError(f"run {run_id} was of another spec, and cannot go on with this one:", *changes)
-
-
-def _config_file(run_id: str) -> Path:
-    return path(run_id) / "run.json"

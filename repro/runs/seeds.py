@@ -34,7 +34,6 @@ class SeedsResult:
     exit_code: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that `--summary` writes."""
         runs = [run.to_json() for run in self.runs]
         return {"experiment": self.experiment, "parent_run_id": self.parent_run_id, "runs": runs}
 

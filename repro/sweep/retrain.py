@@ -28,9 +28,7 @@ from repro.tracking import artifacts, parents, reader
 
 OWN = "the experiment's own"
 
-
-Row = dict[str, Any]
-"""The results of a setting: the keys are the ones of `_row`, and of the file that is logged."""
+Row = dict[str, Any]  # the results of a setting, as they are logged
 
 
 def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs: int, as_json: bool = False) -> int:

@@ -1,7 +1,6 @@
 """`sweep run`: makes the study and its parent run, starts workers, and prints the best settings."""
 
 import io
-import logging
 import shlex
 import sys
 import time
@@ -41,8 +40,6 @@ FAILURES_IN_A_ROW = 3  # trials, after which a worker stops
 PAUSE = 1.0  # seconds between two looks for a trial to begin
 PLOTS = ("optimization_history", "param_importances", "slice", "contour", "parallel_coordinate", "edf",
          "intermediate_values")  # fmt: skip
-
-log = logging.getLogger(__name__)
 
 
 def run(sweep: Sweep, jobs: int) -> int:
@@ -189,8 +186,8 @@ def plots(study: optuna.Study) -> dict[str, bytes]:
                     out, format="png", dpi=110, bbox_inches="tight"
                 )  # of one or more axes
                 found[f"{name}.png"] = out.getvalue()
-            except (ValueError, RuntimeError) as error:  # too few trials, or all alike
-                log.info("%s: %s", name, error)
+            except (ValueError, RuntimeError):
+                pass  # too few trials, or all alike
         plt.close("all")
     return found
 
@@ -226,7 +223,6 @@ def _announce(study: Study, space: Space, dataset: Dataset) -> None:
 
 
 def _show(study: Study, status: str) -> None:
-    """Update the study's parent run."""
     best = study.best()
     values = {"trial": best[0].number, "value": best[0].value} | best[0].params if best else {}
     tags = {f"{names.BEST}{key}": str(value) for key, value in values.items()}

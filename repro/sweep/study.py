@@ -99,7 +99,6 @@ class Study:
         return sorted(self.trials(TrialState.COMPLETE), key=lambda trial: (trial.values[0], trial.number))
 
     def states(self) -> list[str]:
-        """Return the state of each trial."""
         trials = self.trials()
         retried = {number for trial in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
         return [RETRIED if trial.number in retried else STATES[trial.state] for trial in trials]

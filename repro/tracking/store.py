@@ -69,7 +69,6 @@ def embedded() -> Path | None:
 
 
 def uri() -> str:
-    """Return the address of the tracking store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder() / 'mlflow.db'}"
 
 
