@@ -180,11 +180,8 @@ def plots(study: optuna.Study) -> dict[str, bytes]:
         with warnings.catch_warnings(), rc_context():  # Optuna sets a style for the whole process
             warnings.simplefilter("ignore")
             try:
-                drawn = getattr(visualization, f"plot_{name}")(study)
-                out = io.BytesIO()
-                np.ravel(drawn)[0].figure.savefig(
-                    out, format="png", dpi=110, bbox_inches="tight"
-                )  # of one or more axes
+                axes, out = np.ravel(getattr(visualization, f"plot_{name}")(study)), io.BytesIO()
+                axes[0].figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
                 found[f"{name}.png"] = out.getvalue()
             except (ValueError, RuntimeError):
                 pass  # too few trials, or all alike
