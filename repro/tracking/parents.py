@@ -140,10 +140,10 @@ class SeedsParent:
         name = f"{self.experiment} seeds {seeds}"[:LONGEST_NAME]
         if parent.info.run_name != name:
             self._client.update_run(parent.info.run_id, name=name)
-        _update(self._client, parent, status, tags, params)
+        _update_parent(self._client, parent, status, tags, params)
 
 
-def _update(
+def _update_parent(
     client: MlflowClient,
     parent: Run,
     status: Status | str,
@@ -229,7 +229,7 @@ def show_best(parent: str, status: Status | str, best: dict[str, str], value: fl
     with Client("the study's parent cannot be written") as client:
         new = value is not None and complete not in _history(client, parent, names.BEST_HELDOUT)
         metrics = [Metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete)] if new else []
-        _update(client, client.get_run(parent), status, best, metrics=metrics)
+        _update_parent(client, client.get_run(parent), status, best, metrics=metrics)
 
 
 def add_child(parent: str, run_id: str, study: str) -> None:
