@@ -14,7 +14,8 @@ from scipy import stats
 from repro import names, registry
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.tracking import artifacts, reader, sweep_parent
+from repro.tracking import artifacts, reader
+from repro.tracking.parents import mlflow_experiment
 
 SETTINGS = Column(Json[dict[str, int | FiniteFloat | str]], "str")
 SPACE = Column(Json[dict[str, str]], "str")
@@ -70,7 +71,7 @@ def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
     rows: dict[str, list[Row]] = {"trials": [], "retrained": []}
     faults: list[str] = []
     for entry in entries:
-        where = sweep_parent.mlflow_experiment(entry.name)
+        where = mlflow_experiment(entry.name)
         parents = [each for each in reader.parents(where) if each.tags.get(names.KIND) == names.KIND_SWEEP]
         runs = reader.runs(where) if parents else []
         for parent in parents:

@@ -24,7 +24,7 @@ from repro import names, provenance, registry
 from repro.engine import Settings
 from repro.rng import stream
 from repro.runs.config import load_data
-from repro.sweep.objective import runs_of
+from repro.sweep.study import runs_of
 from repro.terminal import table
 from repro.training.loop import evaluate
 from repro.training.trainer import Trainer

@@ -5,8 +5,8 @@ import tempfile
 import traceback
 from contextlib import suppress
 
-from repro.cli import experiments, results, runs, sweeps, tools  # noqa: F401 - they register their commands
-from repro.cli.app import app
+from repro.cli import experiments, results, runs, sweeps  # noqa: F401 - they register their commands
+from repro.cli.options import app
 from repro.errors import ReproError
 
 

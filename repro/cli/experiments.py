@@ -1,10 +1,14 @@
-"""Commands that show the experiments and the data."""
+"""Commands that show the experiments and the data, and time the training step."""
 
+import dataclasses
 import json
-from typing import Any
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from repro.cli.app import app
-from repro.cli.options import AsJson, DataDir, Name
+import typer
+
+from repro.cli.options import AsJson, DataDir, Name, Names, app, number
 from repro.spec import registry
 from repro.spec.overrides import FIXED
 from repro.terminal import table
@@ -45,6 +49,42 @@ def data_(data_dir: DataDir = None) -> None:
     from repro.data import survey
 
     table([vars(finding) for finding in survey(data_dir)])
+
+
+@app.command()
+def bench(
+    names: Names = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="CPU threads; may be repeated. 1 and 2 if not given.")
+    ] = None,
+    rounds: Annotated[int, number("Timed rounds.", most=1000)] = 7,
+    precision: Annotated[
+        Literal["float32", "mixed"], typer.Option(help="Precision of this project's training step.")
+    ] = "float32",
+    peer_python: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", envvar="REPRO_BENCH_PYTHON_TF", help="A Python with TensorFlow and JAX."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Time a step or two only, to see that it works.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare training speed with PyTorch, TensorFlow and JAX.
+
+    The programs take turns on the same cores.
+    """
+    from repro.benchmarks import driver, report
+
+    chosen = driver.QUICK if quick else driver.Options(rounds=rounds)
+    options = dataclasses.replace(chosen, precision=precision, peer_python=peer_python)
+    found = report.bench(names or [], threads or [], options, lambda text: print(text, file=sys.stderr, flush=True))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    print(report.headline(found))
+    for title, rows, remarks in report.tables(found):
+        print(f"\n{title}")
+        table(rows)
+        print(remarks)
 
 
 def _as_text(overview: dict[str, Any]) -> dict[str, Any]:

@@ -1,71 +1,107 @@
-"""Options that several commands share, and checks that the parser cannot make."""
+"""The command line's application, options that several commands share, and checks that the parser cannot make."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from repro.errors import UsageError
-from repro.spec import Experiment, overrides
+from repro.spec import registry
+
+if TYPE_CHECKING:
+    from repro.data import Choice
+    from repro.runs.config import RunConfig
 
 MOST_SEEDS = 1000  # of one command
 LARGEST_SEED = 2**63 - 1
+MOST_EPOCHS = 1_000_000
+
+app = typer.Typer(
+    name="python -m repro",
+    help="Rerun published results of variational autoencoders, track every run, and decide which are reproduced.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def number(text: str, least: int = 1, most: int | None = None) -> Any:
+    """Return an option for a whole number from `least` to `most`, with its help."""
+    return typer.Option(metavar="N", min=least, max=most, help=text)
+
+
+def value(metavar: str, text: str) -> Any:
+    """Return an option for a value that the help calls `metavar`."""
+    return typer.Option(metavar=metavar, help=text)
+
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment (see `list`), or the path of your own file.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Experiments; all if not given.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="The id of a run, or its first characters.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataChoice = Annotated[
     Literal["auto", "real", "stand-in"],
     typer.Option(help="`real` refuses the stand-in, `stand-in` takes nothing else."),
 ]
-DataDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Directory of the data; also read from REPRO_DATA_DIR.")
-]
+DataDir = Annotated[Path | None, value("DIR", "Directory of the data; also read from REPRO_DATA_DIR.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; all cores if not given.")]
-SummaryFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result to FILE as JSON.")]
+Threads = Annotated[int | None, number("CPU threads; all cores if not given.", most=1024)]
+SummaryFile = Annotated[Path | None, value("FILE", "Write the result to FILE as JSON.")]
+
+
+def config(
+    name: str, device: str, threads: int | None, jobs: int, data: "Choice", data_dir: Path | None
+) -> "RunConfig":
+    """Return the configuration of an experiment as it is, with the threads of one of `jobs` processes."""
+    from repro import provenance
+    from repro.runs.config import RunConfig, pick_device
+
+    return RunConfig(
+        experiment=str(Path(name).resolve()) if Path(name).suffix == ".py" else name,
+        spec=registry.get(name).spec,
+        data=data,
+        data_dir=data_dir.resolve() if data_dir else None,
+        device=pick_device(device),
+        threads=max(1, (threads or provenance.cores()) // jobs),
+    )
 
 
 @contextmanager
-def all_faults() -> Iterator[list[str]]:
-    """Collect the faults of a command line, and raise them in one UsageError at the end of the block."""
-    faults: list[str] = []
-    yield faults
-    if faults:
-        raise UsageError(*faults)
+def collected(faults: list[str]) -> Iterator[None]:
+    """Add the faults of a UsageError in the block to `faults`, so that all of a command line are named together."""
+    try:
+        yield
+    except UsageError as error:
+        faults += error.faults
 
 
-def seeds(faults: list[str], text: str) -> tuple[int, ...]:
-    """Return the seeds of `--seeds`, ascending: `0-4`, `0,2,5` or `0-2,7`. Adds its faults to `faults`."""
+def seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of `--seeds`, ascending: `0-4`, `0,2,5` or `0-2,7`. Raises UsageError with every fault."""
     found: list[int] = []
+    faults: list[str] = []
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part.strip())
         if match is None:
-            faults.append(f"--seeds {text}: {part!r} should be a whole number, or a range such as 0-4")
+            faults.append(f"{part!r} should be a whole number, or a range such as 0-4")
             continue
         first, last = int(match[1]), int(match[2] or match[1])
         if last > LARGEST_SEED:
-            faults.append(f"--seeds {text}: {last} should be at most {LARGEST_SEED}")
+            faults.append(f"{last} should be at most {LARGEST_SEED}")
         elif last < first:
-            faults.append(f"--seeds {text}: {part} should ascend, as {last}-{first} does")
+            faults.append(f"{part} should ascend, as {last}-{first} does")
         elif len(found) + last - first >= MOST_SEEDS:
-            faults.append(f"--seeds {text}: should name at most {MOST_SEEDS} seeds; take several commands")
+            faults.append(f"should name at most {MOST_SEEDS} seeds; take several commands")
             break
         else:
             found += range(first, last + 1)
     repeated = sorted({seed for seed in found if found.count(seed) > 1})
     if repeated:
-        faults.append(f"--seeds {text}: should name each seed once; more than once: {', '.join(map(str, repeated))}")
+        faults.append(f"should name each seed once; more than once: {', '.join(map(str, repeated))}")
+    if faults:
+        raise UsageError(*(f"--seeds {text}: {fault}" for fault in faults))
     return tuple(sorted(found))
-
-
-def overridden(faults: list[str], spec: Experiment, assignments: list[str]) -> Experiment:
-    """Return the spec after overrides. Adds their faults to `faults`."""
-    try:
-        return overrides.apply(spec, assignments)
-    except UsageError as fault:
-        faults += fault.faults
-        return spec

@@ -1,4 +1,4 @@
-"""Commands that evaluate runs, compare them with the reported results, and write the report."""
+"""Commands that evaluate runs, compare them with the reported results, write the report, and open the UI."""
 
 import json
 import sys
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repro.cli.app import app
-from repro.cli.options import AsJson, DataDir, RunId, Threads
+from repro.cli.options import AsJson, DataDir, Names, RunId, Threads, app, number, value
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -19,18 +18,16 @@ if TYPE_CHECKING:
     from repro.measurement import Measurement, Row
     from repro.runs.load import FinishedRun
 
-Results = Annotated[Path | None, typer.Option(metavar="DIR", help="Read the tables in DIR, not the tracking store.")]
+Results = Annotated[Path | None, value("DIR", "Read the tables in DIR, not the tracking store.")]
 
 
 @app.command()
 def compare(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Experiments; all if not given.")] = None,
+    names: Names = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     results: Results = None,
-    figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also draw cost curves and samples into DIR.")
-    ] = None,
+    figures: Annotated[Path | None, value("DIR", "Also draw cost curves and samples into DIR.")] = None,
 ) -> None:
     """Decide which reported costs are reproduced.
 
@@ -50,12 +47,15 @@ def compare(
     elif as_csv:
         print(verdicts.as_csv(found), end="")
     else:
-        _print_tables(
+        for title, rows in (
             ("Verdicts; costs in nats per image", verdicts.rows(found)),
             ("Plans: seeds, commit and outcome", verdicts.plan_rows(found)),
             ("Rank of each published curve among ours", curves.rows(entries, tables)),
             ("Runs", run_rows(entries, tables)),
-        )
+        ):
+            if rows:
+                print(f"\n{title}")
+                table(rows)
         for word, meaning in verdicts.MEANINGS.items() if found else ():
             print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
@@ -93,13 +93,10 @@ def evaluate(
     run_id: RunId,
     samples: Annotated[int, typer.Option(min=2, metavar="K", help="Draws of z for each image of log p(x).")] = 5000,
     draws: Annotated[int, typer.Option(min=2, metavar="L", help="Draws of z for each test image of the ELBO.")] = 100,
-    images: Annotated[int, typer.Option(min=2, metavar="N", help="Number of test images for log p(x).")] = 500,
-    only: Annotated[
-        str, typer.Option(metavar="RANGES", help="Training images, 0-1016,5000, to compare with the others.")
-    ] = "",
+    images: Annotated[int, number("Number of test images for log p(x).", 2)] = 500,
+    only: Annotated[str, value("RANGES", "Training images, 0-1016,5000, to compare with the others.")] = "",
     measure: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A measurement; may be repeated. `evaluation` if not given."),
+        list[str] | None, value("NAME", "A measurement; may be repeated. `evaluation` if not given.")
     ] = None,
     study: Annotated[list[str] | None, typer.Option(hidden=True, help="The former name of --measure.")] = None,
     data_dir: DataDir = None,
@@ -137,9 +134,7 @@ def evaluate(
 
 @app.command()
 def report(
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory of the tables; the report is written there.")
-    ] = Path("results"),
+    results: Annotated[Path, value("DIR", "Directory of the tables; the report is written there.")] = Path("results"),
     update: Annotated[
         bool, typer.Option("--update", help="First copy the runs of the tracking store into the tables.")
     ] = False,
@@ -172,6 +167,14 @@ def report(
     for path in write.write(page, files):
         print(f"wrote {path}")
     return 0
+
+
+@app.command("ui")
+def ui_(port: Annotated[int, number("Port on 127.0.0.1.", most=65535)] = 5000) -> int:
+    """Open the MLflow UI on the tracked runs, for this machine only."""
+    from repro.tracking import ui
+
+    return ui.serve(port)
 
 
 def _note(*lines: str) -> None:
@@ -240,10 +243,3 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
     found, faults = tables.from_store(entries)
     _note(*(f"note: {fault}" for fault in faults))
     return found
-
-
-def _print_tables(*tables: tuple[str, list[dict[str, Any]]]) -> None:
-    for title, rows in tables:
-        if rows:
-            print(f"\n{title}")
-            table(rows)

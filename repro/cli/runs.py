@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repro import provenance
 from repro.cli import options
-from repro.cli.app import app
-from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads
-from repro.errors import ReproError
-from repro.spec import registry
+from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads, app, number, value
+from repro.errors import ReproError, UsageError
+from repro.spec import overrides, registry
 
 if TYPE_CHECKING:
     from repro.data import Dataset
@@ -23,19 +21,10 @@ if TYPE_CHECKING:
 @app.command()
 def run(
     name: Name,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=options.LARGEST_SEED, metavar="N", help="Random seed; 0 if not given.")
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Several seeds, such as 0-4 or 0,2,7-9; skips finished runs.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, metavar="N", help="Runs at a time, sharing the threads; 1 if not given."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Same as --set training.epochs=N.")
-    ] = None,
+    seed: Annotated[int | None, number("Random seed; 0 if not given.", 0, options.LARGEST_SEED)] = None,
+    seeds: Annotated[str | None, value("LIST", "Several seeds, such as 0-4 or 0,2,7-9; skips finished runs.")] = None,
+    jobs: Annotated[int | None, number("Runs at a time, sharing the threads; 1 if not given.", most=64)] = None,
+    epochs: Annotated[int | None, number("Same as --set training.epochs=N.", most=options.MOST_EPOCHS)] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as optim.lr=3e-4; may be repeated."),
@@ -53,35 +42,28 @@ def run(
 
     Exit codes: 0 done, 1 failed, 2 wrong use, 3 no data, 130 or 143 interrupted.
     """
-    entry = registry.get(name)
-    assignments = assignments or []
+    spec, asked, faults = registry.get(name).spec, assignments or [], []
     if epochs is not None:
-        assignments = [*assignments, f"training.epochs={epochs}"]
-    with options.all_faults() as faults:
-        if seed is not None and seeds is not None:
-            faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
-        if jobs is not None and seeds is None:
-            faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
-        if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
-            faults.append(f"--summary {summary}: should be a file in a directory that exists")
-        chosen = (seed or 0,) if seeds is None else options.seeds(faults, seeds)
-        spec = options.overridden(faults, entry.spec, assignments)
+        asked = [*asked, f"training.epochs={epochs}"]
+    if seed is not None and seeds is not None:
+        faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
+    if jobs is not None and seeds is None:
+        faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
+    if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
+        faults.append(f"--summary {summary}: should be a file in a directory that exists")
+    with options.collected(faults):
+        chosen = (seed or 0,) if seeds is None else options.seeds(seeds)
+    with options.collected(faults):
+        spec = overrides.apply(spec, asked)
+    if faults:
+        raise UsageError(*faults)
 
-    from repro.runs import resume as resuming
-    from repro.runs.config import RunConfig, pick_device, reference
+    from repro.runs import run_dir
 
-    config = RunConfig(
-        experiment=reference(name),
-        spec=spec,
-        seed=chosen[0],
-        assignments=tuple(assignments),
-        data=data,
-        data_dir=data_dir.resolve() if data_dir else None,
-        device=pick_device(device),
-        threads=max(1, (threads or provenance.cores()) // (jobs or 1)),
-    )
+    config = options.config(name, device, threads, jobs or 1, data, data_dir)
+    config = replace(config, spec=spec, seed=chosen[0], assignments=tuple(asked))
     if resume and seeds is None:
-        run_id = resuming.newest(config.experiment, spec, config.seed)
+        run_id = run_dir.newest(config.experiment, spec, config.seed)
         if run_id:
             return _resume(run_id, data_dir, summary)
     dataset = config.load_data()  # before the slow imports, so that a fault of the data is reported at once
@@ -107,10 +89,8 @@ def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None
 @app.command("verify")
 def verify_(
     run_id: RunId,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N epochs.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; those of the run if not given.")
-    ] = None,
+    epochs: Annotated[int | None, number("Only the first N epochs.")] = None,
+    threads: Annotated[int | None, number("CPU threads; those of the run if not given.", most=1024)] = None,
     data_dir: DataDir = None,
 ) -> int:
     """Train a run again and compare it with its record.
@@ -118,25 +98,16 @@ def verify_(
     The verdict is bit-identical, equal within float tolerance, or different (exit 1). With another number of threads
     the bits may differ.
     """
-    from repro.runs import resume, run_dir, verify
+    from repro.runs import load, run_dir
 
     found = run_dir.find(run_id)
-    before, dataset = resume.recorded(found, data_dir)
-    config = replace(before, threads=threads or before.threads)
-    verdict = verify.verify(found, config, dataset, epochs, partial(print, flush=True))
-    print(f"run {found}, {verdict.epochs} of {verdict.recorded} epochs: {verdict.agreement}")
-    if verdict.epoch is not None:
-        print(f"first epoch that differs: {verdict.epoch}; largest relative difference of a cost {verdict.largest:.2g}")
-        same = config.threads == before.threads
-        changed = [] if same else [f"threads: was {before.threads}, is {config.threads}"]
-        print("what is not as it was:", *changed, *verdict.reasons, sep="\n  ")
-    return int(verdict.agreement == "different")
+    before, dataset = run_dir.recorded(found, data_dir)
+    same = load.verify(found, before, dataset, epochs, threads or before.threads, partial(print, flush=True))
+    return int(not same)
 
 
 @app.command()
-def sync(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "",
-) -> int:
+def sync(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "") -> int:
     """Deliver to the tracking store what it has not received yet."""
     from repro.runs import run_dir, runner
 
@@ -150,14 +121,14 @@ def sync(
 
 
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
-    from repro.runs import resume, run_dir
+    from repro.runs import run_dir
 
     finished = run_dir.load_result(run_id)
     if finished is not None:
         print(f"run {run_id} is finished already: training cost {finished.cost:.4f} nats per image")
         _write_summary(summary, finished.to_json())
         return sync(run_id)
-    return _train(run_id, *resume.recorded(run_id, data_dir), summary)
+    return _train(run_id, *run_dir.recorded(run_id, data_dir), summary)
 
 
 def _train(run_id: str, config: "RunConfig", dataset: "Dataset", summary: Path | None) -> int:

@@ -3,21 +3,16 @@
 import json
 import re
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from repro.cli.app import app
-from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads
+from repro.cli import options
+from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads, app, number, value
 from repro.errors import UsageError
 from repro.spec import registry
 from repro.terminal import table
-
-if TYPE_CHECKING:
-    from repro.data import Choice
-    from repro.runs.config import RunConfig
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it becomes part of the names of files
 RENAMED = {"--finish": "sweep retrain NAME", "--status": "sweep status [STUDY]"}
@@ -74,29 +69,22 @@ Storage = Annotated[
 @sweeps.command()
 def run(
     name: Name,
-    trials: Annotated[int, typer.Option(metavar="N", help="How many there are to be in all.", min=1, max=100_000)] = 20,
+    trials: Annotated[int, number("How many there are to be in all.", most=100_000)] = 20,
     study: StudyName = "",
     space: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=RANGE",
-            help="What to search beside or in place of the experiment's own: log:LOW:HIGH, uniform:LOW:HIGH, "
+        value(
+            "KEY=RANGE",
+            "What to search beside or in place of the experiment's own: log:LOW:HIGH, uniform:LOW:HIGH, "
             "int:LOW:HIGH, or VALUE,VALUE,...; one value fixes the key; may be repeated.",
         ),
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(metavar="N", help="Trials side by side, sharing the threads.", min=1, max=64)
-    ] = 1,
+    jobs: Annotated[int, number("Trials side by side, sharing the threads.", most=64)] = 1,
     epochs: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Of a trial; a fifth of the experiment's if not given.", min=1, max=1_000_000),
+        int | None, number("Of a trial; a fifth of the experiment's if not given.", most=options.MOST_EPOCHS)
     ] = None,
-    seeds_per_trial: Annotated[
-        int, typer.Option(metavar="N", help="A trial's value is the mean over them.", min=1, max=100)
-    ] = 1,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="The first of a trial's seeds; the sampler's too.", min=0, max=2**31)
-    ] = 0,
+    seeds_per_trial: Annotated[int, number("A trial's value is the mean over them.", most=100)] = 1,
+    seed: Annotated[int, number("The first of a trial's seeds; the sampler's too.", 0, 2**31)] = 0,
     sampler: Annotated[
         Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"], typer.Option(help="How values are chosen.")
     ] = "tpe",
@@ -108,10 +96,7 @@ def run(
     ] = None,
     storage: Storage = "",
     heartbeat: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Seconds between a worker's signs of life; after four without, another takes over.", min=1
-        ),
+        int, number("Seconds between a worker's signs of life; after four without, another takes over.")
     ] = 15,
     device: Device = "auto",
     threads: Threads = None,
@@ -141,7 +126,7 @@ def run(
         pruner=pruner,
         heartbeat=heartbeat,
     )
-    config = _config(name, device, threads, jobs, data, data_dir)
+    config = options.config(name, device, threads, jobs, data, data_dir)
     until = time.time() + timeout if timeout is not None else None
     return running.run(Sweep(study or entry.name, storage, terms, config, searched, trials, until), jobs)
 
@@ -150,11 +135,9 @@ def run(
 def retrain(
     name: Name,
     study: StudyName = "",
-    best: Annotated[
-        int, typer.Option(metavar="N", help="How many of the best settings to retrain.", min=1, max=100)
-    ] = 3,
-    seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds each of them gets.", min=1, max=100)] = 3,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Seeds side by side, sharing the threads.", min=1, max=64)] = 1,
+    best: Annotated[int, number("How many of the best settings to retrain.", most=100)] = 3,
+    seeds: Annotated[int, number("How many seeds each of them gets.", most=100)] = 3,
+    jobs: Annotated[int, number("Seeds side by side, sharing the threads.", most=64)] = 1,
     storage: Storage = "",
     as_json: AsJson = False,
     device: Device = "auto",
@@ -168,22 +151,25 @@ def retrain(
     """
     from repro.sweep import retrain as retraining
 
-    config = _config(name, device, threads, jobs, data, data_dir)
+    config = options.config(name, device, threads, jobs, data, data_dir)
     return retraining.retrain(study or config.entry.name, storage, config, best, seeds, jobs, as_json)
 
 
 @sweeps.command()
 def status(
     study: Annotated[str, typer.Argument(metavar="[STUDY]", help="List its trials; without it, the studies.")] = "",
-    experiment: Annotated[str, typer.Option(help="Only the studies of an experiment.", metavar="NAME")] = "",
+    experiment: Annotated[str, value("NAME", "Only the studies of an experiment.")] = "",
     storage: Storage = "",
     as_json: AsJson = False,
 ) -> None:
     """List the studies, or the trials of one."""
-    from repro.sweep import status as stands
     from repro.sweep.storage import address
+    from repro.sweep.study import all_studies, find
 
-    rows = stands.trials(storage, study) if study else stands.studies(storage, experiment)
+    if study:
+        rows = find(storage, study).trial_rows()
+    else:
+        rows = [each.row() for each in all_studies(storage).values() if experiment in ("", each.terms.experiment)]
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
@@ -193,20 +179,3 @@ def status(
     else:
         shown = address(storage).render_as_string()
         print(f"no studies in {shown} yet; start with: python -m repro sweep run mnist_fc")
-
-
-def _config(
-    name: str, device: str, threads: int | None, jobs: int, data: "Choice", data_dir: Path | None
-) -> "RunConfig":
-    """Return the configuration of an experiment as it is."""
-    from repro import provenance
-    from repro.runs.config import RunConfig, pick_device, reference
-
-    return RunConfig(
-        experiment=reference(name),
-        spec=registry.get(name).spec,
-        data=data,
-        data_dir=data_dir.resolve() if data_dir else None,
-        device=pick_device(device),
-        threads=max(1, (threads or provenance.cores()) // jobs),
-    )

@@ -1,9 +1,10 @@
 """RunConfig: everything that decides what one run computes, and where its data are read from."""
 
 import logging
+import sys
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from logging.handlers import MemoryHandler
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +48,6 @@ class RunConfig:
 
     @property
     def settings(self) -> Settings:
-        """How the engine computes the steps."""
         return Settings(self.device, self.threads, self.precision, self.engine, self.products)
 
     def resolved(self) -> "RunConfig":
@@ -69,11 +69,6 @@ class RunConfig:
         return checked(lambda: TypeAdapter(cls).validate_python(values))
 
 
-def reference(name: str) -> str:
-    """Return an experiment's name as it is, and the path of a user's file as an absolute one."""
-    return str(Path(name).resolve()) if Path(name).suffix == ".py" else name
-
-
 def pick_device(name: str) -> Device:
     """Return the device to compute on for `auto`, `cpu` or `cuda`. Raises UsageError if there is no GPU to use."""
     if name == "cuda" and not torch.cuda.is_available():
@@ -87,18 +82,15 @@ def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Datase
     If it is a stand-in, print on stderr where the real data were looked for. Raises UsageError and DataError.
     """
     model.check(spec.model, spec.data.shape)
-    log, printed = logging.getLogger("repro.data"), logging.StreamHandler()
-    printed.setFormatter(logging.Formatter("not found: %(message)s"))
-    collected = MemoryHandler(capacity=100, flushLevel=logging.CRITICAL, target=printed, flushOnClose=False)
-    log.addHandler(collected)
+    log, searched = logging.getLogger("repro.data"), BufferingHandler(capacity=100)
+    log.addHandler(searched)
     log.setLevel(logging.INFO)
     try:
         dataset = data.load(spec.data, choice, data_dir)
-        if dataset.status == "stand-in":
-            collected.flush()
     finally:
-        log.removeHandler(collected)
-        collected.close()
+        log.removeHandler(searched)
+    for record in searched.buffer if dataset.status == "stand-in" else ():
+        print(f"not found: {record.getMessage()}", file=sys.stderr)
     batch, images = spec.training.batch_size, len(dataset.train)
     if batch > images:
         raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")

@@ -1,7 +1,8 @@
-"""A finished run, loaded from the tracking store with its final weights and its data, to be measured."""
+"""A run read back from its records: loaded to be measured, or trained again to be verified."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,24 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
-from repro import names
+from repro import names, provenance
 from repro.data import Dataset
 from repro.engine import Settings
 from repro.errors import ReproError, UsageError
 from repro.evaluation.measurements import TrainedRun
 from repro.model import VAE, build
 from repro.runs import run_dir
-from repro.runs.config import load_data, require_same_data
+from repro.runs.config import RunConfig, load_data, require_same_data
 from repro.spec import Experiment, from_dict
 from repro.text import first_line
 from repro.tracking import artifacts, reader, store
 from repro.tracking.reader import RunRecord
 from repro.training import checkpoint
+from repro.training.trainer import Trainer
 
 ID_LENGTH = 32  # of MLflow's run ids
+COMPARED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
+TOLERANCE = 2e-3  # of the cost: the size to which rounding in another order may grow over many epochs
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,27 @@ class FinishedRun(TrainedRun):
 def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
     """Return the finished run whose id is, or begins with, `text`; its model is on the CPU.
 
-    The data come from `data_dir`, or from where the run had them. Raises UsageError for a run that is unknown, has not
-    finished, is of another version of the program or of other data, DataError if its data are not here, StoreError and
-    ReproError if the store or an artifact of the run is missing or damaged.
+    The data come from `data_dir`, or from where the run had them. Steps are computed as the run's were, but on the CPU
+    if there is no GPU here. Raises UsageError for a run that is unknown, has not finished, is of another version of the
+    program or of other data, DataError if its data are not here, StoreError and ReproError if the store or an artifact
+    of the run is missing or damaged.
     """
     record = _record(text)
     spec = _spec(record.run_id)
     model = _model(record, spec)
-    dataset = _dataset(record, spec, data_dir)
-    return FinishedRun(spec, int(record.params[names.SEED]), model, dataset, _settings(record, threads), record)
+    if data_dir is None and run_dir.exists(record.run_id):
+        data_dir = run_dir.load_config(record.run_id).data_dir
+    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in"
+    dataset = load_data(spec, "stand-in" if stand_in else "real", data_dir)
+    require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
+    recorded: dict[str, Any] = {key: record.params[key] for key in ("device", "precision", "engine", "products")}
+    recorded["threads"] = threads
+    if not torch.cuda.is_available():
+        recorded["device"] = "cpu"
+    if recorded["products"] == "-":
+        recorded["products"] = ""
+    settings = TypeAdapter(Settings).validate_python(recorded)
+    return FinishedRun(spec, int(record.params[names.SEED]), model, dataset, settings, record)
 
 
 def _record(text: str) -> RunRecord:
@@ -87,21 +103,51 @@ def _model(record: RunRecord, spec: Experiment) -> VAE:
     return model
 
 
-def _dataset(record: RunRecord, spec: Experiment, data_dir: Path | None) -> Dataset:
-    """Load the images that the run was trained on, and check their fingerprint."""
-    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in"
-    if data_dir is None and run_dir.exists(record.run_id):
-        data_dir = run_dir.load_config(record.run_id).data_dir
-    dataset = load_data(spec, "stand-in" if stand_in else "real", data_dir)
-    require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
-    return dataset
+def verify(
+    run_id: str, before: RunConfig, dataset: Dataset, epochs: int | None, threads: int, tell: Callable[[str], None]
+) -> bool:
+    """Train the first `epochs` epochs of a run again, by default all that it has; compare each with the store's record.
+
+    The weights are compared after the last epoch. `before` is the recorded configuration; `tell` is given a line on
+    each epoch, and how the two agree: bit-identical, equal within float tolerance, or different. Training stops at a
+    difference beyond TOLERANCE, and False is returned. Raises ReproError if the run has no epoch, and StoreError if the
+    store cannot be read.
+    """
+    run = reader.run(run_id)
+    recorded = {name: reader.history(run_id, name) for name in COMPARED}
+    done = len(recorded[names.COST])
+    if not done:
+        raise ReproError(f"run {run_id} has no epoch to verify")
+    trainer = Trainer(before.spec, before.seed, dataset, replace(before, threads=threads).settings)
+    epoch, first, largest, count = 0, 0, 0.0, min(epochs or done, done)
+    while epoch < count and largest <= TOLERANCE:
+        epoch += 1
+        row = trainer.epoch(lambda: None)
+        difference = row[names.COST] - recorded[names.COST][epoch]
+        tell(f"epoch {epoch:4d}/{count}  cost differs by {difference:+.3g} nats")
+        if not first and any(row[name] != recorded[name][epoch] for name in COMPARED):
+            first = epoch  # that differs at all
+        largest = max(largest, abs(row[names.COST] / recorded[names.COST][epoch] - 1))
+    weights, whole = run.tags.get(names.WEIGHTS_SHA256), epoch == before.spec.training.epochs
+    agreement = "bit-identical"
+    reasons = [f"threads: was {before.threads}, is {threads}"] if threads != before.threads else []
+    if first:
+        agreement = "different" if largest > TOLERANCE else "equal within float tolerance"
+        reasons += _changes(run)
+    elif whole and weights and weights != trainer.digest():
+        agreement, first = "different", epoch
+        reasons.append("the costs agree, the final weights do not")
+    tell(f"run {run_id}, {epoch} of {done} epochs: {agreement}")
+    if first:
+        tell(f"first epoch that differs: {first}; largest relative difference of a cost {largest:.2g}")
+        tell("\n  ".join(["what is not as it was:", *reasons]))
+    return agreement != "different"
 
 
-def _settings(record: RunRecord, threads: int) -> Settings:
-    """Return how the run's steps were computed, on the CPU if there is no GPU here."""
-    recorded: dict[str, Any] = {key: record.params[key] for key in ("device", "precision", "engine", "products")}
-    if recorded["device"] != "cuda" or not torch.cuda.is_available():
-        recorded["device"] = "cpu"
-    if recorded["products"] == "-":
-        recorded["products"] = ""
-    return TypeAdapter(Settings).validate_python(recorded | {"threads": threads})
+def _changes(run: reader.RunRecord) -> list[str]:
+    """Return the differences of the machine and the versions since the run."""
+    now = provenance.describe(run.tags.get("repro.gpu", "none"))
+    compared = [key for key in now if key in ("repro.cpu", "repro.python") or key.startswith("repro.version")]
+    changed = [key for key in [*compared, "mlflow.source.git.commit"] if run.tags.get(key) != now[key]]
+    changes = [f"{key.removeprefix('repro.')}: was {run.tags.get(key, '?')}, is {now[key]}" for key in changed]
+    return changes or ["nothing known: same processor, versions, code and thread count"]

@@ -8,10 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from repro.signals import Interrupted, interruptible
 
@@ -21,17 +22,17 @@ PATIENCE = 30.0  # seconds that a child is given to end by itself when the comma
 
 Task = TypeVar("Task")
 Message = TypeVar("Message")
-Task_contra = TypeVar("Task_contra", contravariant=True)
-Message_contra = TypeVar("Message_contra", contravariant=True)
+OnMessage = Callable[[Task, Message], None]
+OnEnd = Callable[[Task, int | None, bool], None]
 
 
-class Channel(Generic[Message_contra]):
+class Channel(Generic[Message]):
     """A child's connection to the process that started it."""
 
     def __init__(self, pipe: Connection, check_signals: Callable[[], None]) -> None:
         self._pipe, self._check_signals = pipe, check_signals
 
-    def send(self, message: Message_contra) -> None:
+    def send(self, message: Message) -> None:
         """Send a message, which is pickled. If the parent process is gone, nothing happens; see `check_stop`."""
         with suppress(OSError):
             self._pipe.send(message)
@@ -47,30 +48,23 @@ class Channel(Generic[Message_contra]):
             raise Interrupted(signum)
 
 
-class Handler(Protocol[Task_contra, Message_contra]):
-    """Is told in the parent process when the child that works on a task sends a message, and when it has ended.
-
-    The exit code is negative if a signal ended the child, and None if the child was never started. `stopped` is whether
-    all children were told to stop.
-    """
-
-    def message(self, task: Task_contra, message: Message_contra) -> None: ...
-
-    def ended(self, task: Task_contra, exit_code: int | None, stopped: bool) -> None: ...
-
-
 def run_all(
     function: Callable[[Task, Channel[Message]], None],
     tasks: Iterable[Task],
     at_once: int,
-    handler: Handler[Task, Message],
+    on_end: OnEnd[Task],
+    on_message: OnMessage[Task, Message] = lambda _task, _message: None,
 ) -> int:
     """Call `function(task, channel)` for each task in a process of its own, `at_once` at a time; wait for all of them.
 
-    The function and the tasks are pickled. A first SIGINT or SIGTERM is passed on to the children, and no further child
-    is started; a second one terminates them. Returns 0, or 130 or 143 if such a signal came. No child is left running.
+    The function and the tasks are pickled. This process calls `on_message(task, message)` for each message of a child,
+    and `on_end(task, exit_code, stopped)` when it has ended. The exit code is negative if a signal ended the child, and
+    None if the child was never started; `stopped` is whether all children were told to stop.
+
+    A first SIGINT or SIGTERM is passed on to the children, and no further child is started; a second one terminates
+    them. Returns 0, or 130 or 143 if such a signal came. No child is left running.
     """
-    pool = _Pool(function, list(tasks), handler)
+    pool = _Pool(function, list(tasks), on_end, on_message)
     try:
         with interruptible() as check_interrupt:
             resource_tracker.ensure_running()  # it unblocks signals when it starts, which `start` has blocked
@@ -90,13 +84,14 @@ def run_all(
     return pool.stopped
 
 
+@dataclass
 class _Pool(Generic[Task, Message]):
-    def __init__(
-        self, function: Callable[[Task, Channel[Message]], None], tasks: list[Task], handler: Handler[Task, Message]
-    ) -> None:
-        self.function, self.waiting, self.handler = function, tasks, handler
-        self.children: dict[Connection, tuple[Task, BaseProcess]] = {}  # by this process's end of the pipe
-        self.stopped = 0  # the exit code that a signal asks for
+    function: Callable[[Task, Channel[Message]], None]
+    waiting: list[Task]
+    on_end: OnEnd[Task]
+    on_message: OnMessage[Task, Message]
+    children: dict[Connection, tuple[Task, BaseProcess]] = field(default_factory=dict)  # by our end of the pipe
+    stopped: int = 0  # the exit code that a signal asks for
 
     def start(self, task: Task) -> None:
         context = get_context("spawn")
@@ -116,7 +111,7 @@ class _Pool(Generic[Task, Message]):
         except (EOFError, OSError):
             self._ended(pipe)
         else:
-            self.handler.message(self.children[pipe][0], message)
+            self.on_message(self.children[pipe][0], message)
 
     def pass_on_signal(self, check_interrupt: Callable[[], None]) -> None:
         try:
@@ -126,7 +121,7 @@ class _Pool(Generic[Task, Message]):
                 return
             self.stopped = stop.exit_code
             for task in self.waiting:
-                self.handler.ended(task, None, True)
+                self.on_end(task, None, True)
             self.waiting.clear()
             for pipe in self.children:
                 with suppress(OSError):
@@ -146,7 +141,7 @@ class _Pool(Generic[Task, Message]):
         task, process = self.children.pop(pipe)
         pipe.close()
         process.join()
-        self.handler.ended(task, process.exitcode, bool(self.stopped))
+        self.on_end(task, process.exitcode, bool(self.stopped))
 
 
 def _child_main(function: Callable[[Any, Channel[Any]], None], task: Any, pipe: Connection) -> None:

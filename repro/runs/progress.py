@@ -1,17 +1,18 @@
 """Progress display: a live line for each run on a terminal, one plain line an epoch when piped."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from statistics import fmean, stdev
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro import names
 from repro.data import Dataset
 from repro.runs.config import RunConfig
 from repro.runs.result import RunResult
+from repro.runs.runner import Reporter
 from repro.spec import Experiment
 from repro.terminal import duration, say, table
 from repro.text import plural
@@ -35,53 +36,37 @@ def announce(config: RunConfig, dataset: Dataset, seeds: str = "") -> None:
         )
 
 
-@contextmanager
-def bars() -> Iterator[Progress | None]:
-    """Give the bars that are drawn during the block, or None if the output is no terminal."""
+def bars() -> Progress:
+    """Return the bars of a terminal, which are drawn during a `with` block; elsewhere they are invisible."""
     console = Console()
-    if not console.is_terminal:
-        yield None
-        return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     figures = TextColumn("{task.fields[figures]}")
-    with Progress(*columns, figures, console=console, refresh_per_second=5) as progress:
-        yield progress
+    return Progress(*columns, figures, console=console, refresh_per_second=5, disable=not console.is_terminal)
 
 
-class RunDisplay:
-    """One run: a bar over its steps on a terminal, else a line for each epoch. It is a `runner.Reporter`.
+class RunDisplay(Reporter):
+    """One run: a bar over its steps on a terminal, else a line for each epoch. Everything begins with `label`."""
 
-    Everything begins with `label`. `every` is a bar over the steps of all runs, of which this run has `steps`.
-    """
-
-    def __init__(
-        self, spec: Experiment, progress: Progress | None, label: str = "", every: TaskID | None = None, steps: int = 0
-    ) -> None:
-        self.epochs, self.progress, self.label, self.every = spec.training.epochs, progress, label, every
-        self.task: TaskID | None = None
-        self.left, self.began, self.done = steps, time.perf_counter(), 0
+    def __init__(self, spec: Experiment, progress: Progress, label: str = "") -> None:
+        self.epochs, self.progress, self.label = spec.training.epochs, progress, label
+        self.task = progress.add_task("", visible=False, figures="")
+        self.began, self.done = time.perf_counter(), 0
 
     def started(self, run_id: str, steps: int, done: int) -> None:
         self.began, self.done = time.perf_counter(), self.epochs * done // steps
         say(f"{self.label}run {run_id}: {steps:,} steps" + (f", {done:,} of them done before" if done else ""))
-        self.left = steps
-        self.step(done)
-        if self.progress:
-            self.task = self.progress.add_task("", total=steps, completed=done, figures="")
-            self._show(self.done)
+        self.progress.update(self.task, total=steps, completed=done, visible=True)
+        self._show(self.done)
 
     def tell(self, text: str) -> None:
         say(f"{self.label}note: {text}", error=True)
 
     def step(self, count: int = 1) -> None:
-        self.left -= count
-        for task in (self.task, self.every):
-            if self.progress and task is not None:
-                self.progress.advance(task, count)
+        self.progress.advance(self.task, count)
 
     def epoch(self, number: int, row: dict[str, float]) -> None:
-        if self.progress:
-            self._show(number, f"cost {row[names.COST]:.2f}  {row[names.IMAGES_PER_SECOND]:,.0f} images/s")
+        self._show(number, f"cost {row[names.COST]:.2f}  {row[names.IMAGES_PER_SECOND]:,.0f} images/s")
+        if self.progress.console.is_terminal:
             return
         left = (time.perf_counter() - self.began) / (number - self.done) * (self.epochs - number)
         say(
@@ -90,38 +75,32 @@ class RunDisplay:
             f"{row[names.IMAGES_PER_SECOND]:7,.0f} images/s  {duration(left)} left"
         )
 
-    def close(self) -> None:
-        self.step(self.left)
-        if self.progress and self.task is not None:
-            self.progress.remove_task(self.task)
-
     def _show(self, done: int, figures: str = "") -> None:
-        if self.progress and self.task is not None:
-            shown = f"{self.label}epoch {min(done + 1, self.epochs)}/{self.epochs}"
-            self.progress.update(self.task, description=shown, figures=figures)
+        shown = f"{self.label}epoch {min(done + 1, self.epochs)}/{self.epochs}"
+        self.progress.update(self.task, description=shown, figures=figures)
 
 
 class SeedsDisplay:
-    """Several seeds at a time: a live row for each and one for them all on a terminal, else plain lines."""
+    """`seeds` seeds, each of `steps` steps: a row for each and one for them all on a terminal, else plain lines."""
 
-    def __init__(self, spec: Experiment, seeds: int, steps: int, progress: Progress | None) -> None:
-        """Show `seeds` seeds, each of `steps` steps."""
+    def __init__(self, spec: Experiment, seeds: int, steps: int, progress: Progress) -> None:
         self.spec, self.seeds, self.steps, self.progress, self.ended = spec, seeds, steps, progress, 0
-        self.all = progress.add_task(self._title(), total=seeds * steps, figures="") if progress else None
+        self.all = progress.add_task(f"0 of {seeds} seeds", total=seeds * steps, figures="")
         self._rows: dict[int, RunDisplay] = {}
 
-    def row(self, seed: int) -> RunDisplay:
-        """Return the display of a seed."""
+    def pass_on(self, seed: int, call: Callable[[RunDisplay], None]) -> None:
+        """Call a method of a seed's display."""
         if seed not in self._rows:
-            self._rows[seed] = RunDisplay(self.spec, self.progress, f"seed {seed}  ", self.all, self.steps)
-        return self._rows[seed]
+            self._rows[seed] = RunDisplay(self.spec, self.progress, f"seed {seed}  ")
+        call(self._rows[seed])
+        self._show()
 
     def end(self, result: RunResult) -> None:
         """Remove the row of a seed that has ended, and print its result."""
-        self.row(result.seed).close()
+        if result.seed in self._rows:
+            self.progress.remove_task(self._rows.pop(result.seed).task)
         self.ended += 1
-        if self.progress and self.all is not None:
-            self.progress.update(self.all, description=self._title())
+        self._show()
         if result.status == "FINISHED":
             how = f"in {duration(result.seconds)}, run {result.run_id[:8]}, cost {result.cost:.4f}"
         else:
@@ -129,8 +108,11 @@ class SeedsDisplay:
         error = f": {result.error}" if result.error else ""
         say(f"seed {result.seed}: {result.status} {how}{error}")
 
-    def _title(self) -> str:
-        return f"{self.ended} of {self.seeds} seeds"
+    def _show(self) -> None:
+        """Update the row for all seeds. A seed that has ended has no steps left."""
+        trained = sum(task.completed for task in self.progress.tasks if task.id != self.all)
+        title, completed = f"{self.ended} of {self.seeds} seeds", self.ended * self.steps + trained
+        self.progress.update(self.all, description=title, completed=completed)
 
 
 def conclude(result: RunResult) -> None:
@@ -142,12 +124,9 @@ def conclude(result: RunResult) -> None:
         return
     say(f"\nrun {result.run_id} FINISHED in {took}")
     say(f"  training cost, last epoch  {result.cost:10.4f} nats per image")
-    if result.comparable:
-        _say_reported([result])
+    _say_comparison([result], result.reasons)
     if result.test_neg_elbo is not None:
         say(f"  test negative ELBO         {result.test_neg_elbo:10.4f} nats per image")
-    if not result.comparable:
-        say(f"  NOT COMPARABLE with the reported cost: {'; '.join(result.reasons)}")
     if result.error:
         say(f"error: {result.error}", error=True)
     say(SEE_MORE)
@@ -176,15 +155,15 @@ def conclude_seeds(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
     if costs:
         deviation = f", standard deviation {stdev(costs):.4f}" if len(costs) > 1 else ""
         say(f"\n  training cost, mean of {len(costs):4d} {fmean(costs):10.4f} nats per image{deviation}")
-    if reasons:
-        say(f"  NOT COMPARABLE with the reported cost: {'; '.join(reasons)}")
-    else:
-        _say_reported(finished)
+    _say_comparison(finished, reasons)
     say(SEE_MORE)
 
 
-def _say_reported(runs: Sequence[RunResult]) -> None:
-    """Print each reported cost whose epoch all runs have reached, and how far their mean is from it."""
+def _say_comparison(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
+    """Print each reported cost whose epoch all runs have reached, and how far their mean is from it, or why not."""
+    if reasons:
+        say(f"  NOT COMPARABLE with the reported cost: {'; '.join(reasons)}")
+        return
     for each in zip(*(run.reported for run in runs), strict=False):
         difference = fmean(run.difference for run in each)
         say(f"  reported at epoch {each[0].epoch:<8d} {each[0].reported:10.4f}  difference {difference:+.4f}")

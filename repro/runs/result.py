@@ -65,7 +65,6 @@ class RunResult:
 
     @property
     def comparable(self) -> bool:
-        """Whether the cost may be compared with the reported one."""
         return not self.reasons
 
     def to_json(self) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""A run's directory on this disk: its configuration, checkpoints, outbox, result, and a lock while it runs."""
+"""A run's directory on this disk: its configuration, checkpoints, outbox, result, and a lock while it runs.
+
+Also which of the earlier runs a command goes on with.
+"""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from repro.data import Dataset
 from repro.errors import ReproError, UsageError
-from repro.runs.config import RunConfig
+from repro.runs.config import RunConfig, pick_device, require_same_data
 from repro.runs.result import RunResult
+from repro.spec import Experiment, overrides
 from repro.text import did_you_mean
 
 
@@ -26,8 +32,7 @@ def path(run_id: str) -> Path:
 
 
 def exists(run_id: str) -> bool:
-    """Whether a run has a directory on this disk."""
-    return _config_file(run_id).exists()
+    return (path(run_id) / "run.json").exists()
 
 
 def checkpoints(run_id: str) -> Path:
@@ -61,12 +66,12 @@ def save_config(run_id: str, config: RunConfig) -> None:
     path(run_id).mkdir(parents=True, exist_ok=True)
     partial = path(run_id) / "run.json.part"
     partial.write_text(json.dumps({"run_id": run_id} | config.to_json(), indent=2), encoding="utf-8")
-    partial.replace(_config_file(run_id))
+    partial.replace(path(run_id) / "run.json")
 
 
 def load_config(run_id: str) -> RunConfig:
     """Read `run.json`. Raises UsageError if it is damaged, or of a version of this program with other settings."""
-    file = _config_file(run_id)
+    file = path(run_id) / "run.json"
     try:
         return RunConfig.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -100,5 +105,55 @@ def locked(run_id: str) -> Iterator[None]:
         raise BusyError(f"run {run_id} is being worked on by another process") from None
 
 
-def _config_file(run_id: str) -> Path:
-    return path(run_id) / "run.json"
+def earlier_runs(experiment: str) -> Iterator[tuple[str, RunConfig]]:
+    """Yield the runs of an experiment that have a directory here, newest first, without the trials of sweeps.
+
+    Runs whose `run.json` cannot be read, such as one of an older version of the program, are left out.
+    """
+    for run_id in run_ids():
+        try:
+            config = load_config(run_id)
+        except UsageError:
+            continue
+        if config.experiment == experiment and not config.trial:
+            yield run_id, config
+
+
+def newest(experiment: str, spec: Experiment, seed: int) -> str | None:
+    """Return the newest run of an experiment and seed, or None. Raises UsageError if it is of another spec."""
+    for run_id, config in earlier_runs(experiment):
+        if config.seed == seed:
+            _require_same_spec(run_id, config.spec, spec)
+            return run_id
+    return None
+
+
+def same_runs(config: RunConfig) -> dict[int, str]:
+    """Return by seed the run of the same experiment, spec and data: the newest finished one, otherwise the newest."""
+    found: dict[int, str] = {}
+    for run_id, earlier in earlier_runs(config.experiment):
+        if earlier.fingerprint != config.fingerprint or earlier.spec.differences(config.spec):
+            continue
+        known = found.get(earlier.seed)
+        if known is None or (load_result(known) is None and load_result(run_id) is not None):
+            found[earlier.seed] = run_id
+    return found
+
+
+def recorded(run_id: str, data_dir: Path | None = None) -> tuple[RunConfig, Dataset]:
+    """Return the configuration that a run recorded, and its data, from `data_dir` or from where the run had them.
+
+    Raises UsageError if the spec or the data have changed since, DataError if the data are not here.
+    """
+    config = load_config(run_id)
+    _require_same_spec(run_id, config.spec, overrides.apply(config.entry.spec, config.assignments))
+    config = replace(config, device=pick_device(config.device), data_dir=data_dir or config.data_dir)
+    dataset = config.load_data()
+    require_same_data(run_id, config.fingerprint, dataset)
+    return config, dataset
+
+
+def _require_same_spec(run_id: str, before: Experiment, now: Experiment) -> None:
+    changes = [f"  {key}: was {old}, is {new}" for key, (old, new) in before.differences(now).items()]
+    if changes:
+        raise UsageError(f"run {run_id} was of another spec, and cannot go on with this one:", *changes)

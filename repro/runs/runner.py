@@ -1,32 +1,48 @@
 """Runs one training from its first step to its last artifact: trains, checkpoints and tracks."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from shutil import copy2
 
-from repro import names
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repro import images, names, provenance
 from repro.data import Dataset
+from repro.engine import to_batch
 from repro.errors import ReproError
-from repro.model import check
+from repro.evaluation.likelihood import entropy_floor
+from repro.model import Generator, check
+from repro.rng import stream
 from repro.runs import run_dir
 from repro.runs.config import RunConfig
-from repro.runs.log import RunLog
-from repro.runs.result import UNFINISHED, Cause, DataSource, PrunedError, RunResult, beside_reported
+from repro.runs.result import (
+    UNFINISHED,
+    Cause,
+    DataSource,
+    PrunedError,
+    RunResult,
+    beside_reported,
+    not_comparable,
+)  # fmt: skip
 from repro.signals import Interrupted, interruptible
-from repro.tracking import writer
-from repro.tracking.writer import LAST_ATTEMPTS, NewRun, start_run
+from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, comparability, start_run
 from repro.training import checkpoint
 from repro.training.loop import NotFiniteError
 from repro.training.trainer import Trainer
 
+PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
 
-class Reporter(Protocol):
+
+class Reporter:
     """Is told how a run goes. Any of its methods but `tell` may raise PrunedError or Interrupted to end the run.
 
-    `started` is called before the first of the `steps` steps that the run has in all, of which `done` were trained
-    before; `step` after `count` steps were trained; `epoch` after an epoch was trained and logged; `tell` with a
-    sentence that the user should read.
+    `started` is called before the first of the `steps` steps of the run, of which `done` were trained before; `step`
+    after `count` steps; `epoch` after an epoch was trained and logged; `tell` with a sentence for the user.
     """
 
     def started(self, run_id: str, steps: int, done: int) -> None: ...
@@ -38,14 +54,15 @@ class Reporter(Protocol):
     def tell(self, text: str) -> None: ...
 
 
-def begin(config: RunConfig, dataset: Dataset, new: NewRun | None = None) -> str:
-    """Create a run in the tracking store, by default in the experiment's name; write `run.json`; return the run's id.
+def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[str, str] | None = None) -> str:
+    """Create a run in the tracking store, write `run.json`, and return the run's id.
 
-    Raises UsageError for a model that cannot be built and StoreError when the store does not answer.
+    The MLflow experiment and the run's name, which is a tag, are by default those of the experiment. Raises UsageError
+    for a model that cannot be built and StoreError when the store does not answer.
     """
     check(config.spec.model, config.spec.data.shape)
     name = config.entry.name
-    run_id = start_run(new or NewRun(name, f"{name} seed {config.seed}"))
+    run_id = start_run(experiment or name, {names.RUN_NAME: f"{name} seed {config.seed}"} | (tags or {}))
     run_dir.save_config(run_id, replace(config.resolved(), fingerprint=dataset.fingerprint))
     return run_id
 
@@ -61,27 +78,19 @@ def run(run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) ->
     recorded = run_dir.load_config(run_id)
     config = replace(config, precision=recorded.precision, engine=recorded.engine, products=recorded.products)
     with run_dir.locked(run_id):
-        trainer = Trainer(config.spec, config.seed, dataset, config.settings)
-        log = RunLog(run_id, config, dataset, trainer, reporter.tell)
-        end = _End("FINISHED")
+        this = _Run(run_id, config, dataset, reporter)
+        error: BaseException | None = None
         try:
             with interruptible() as check_interrupt:
-                _open(log, reporter)
-                _train(log, reporter, check_interrupt)
-                log.weights()
-                if not config.trial:
-                    log.test()
-        except Interrupted as stop:
-            end = _End("KILLED", "interrupted", f"interrupted by {stop}", exit_code=stop.exit_code)
-        except PrunedError as stop:
-            end = _End("KILLED", "pruned", str(stop), tag=type(stop).__name__)
-        except (ReproError, OSError) as error:
-            cause: Cause = "not finite" if isinstance(error, NotFiniteError) else "error"
-            end = _End("FAILED", cause, str(error), tag=type(error).__name__, exit_code=1)
-        except BaseException as error:
-            _close(log, _End("FAILED", "error", repr(error), exit_code=1), time.perf_counter() - began)
+                this.open()
+                this.train(check_interrupt)
+                this.finish()
+        except (Interrupted, PrunedError, ReproError, OSError) as stop:
+            error = stop
+        except BaseException as unexpected:
+            this.close(unexpected, time.perf_counter() - began)
             raise
-        return _close(log, end, time.perf_counter() - began)
+        return this.close(error, time.perf_counter() - began)
 
 
 def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
@@ -90,90 +99,217 @@ def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
     Raises BusyError if another process works on the run; that process delivers for itself.
     """
     with run_dir.locked(run_id):
-        return writer.sync(run_id, run_dir.path(run_id), tell)
+        writer = RunWriter(run_id, run_dir.path(run_id))
+        left = len(writer.outbox.pending())
+        if not left:
+            return True
+        done = writer.deliver(LAST_ATTEMPTS)
+        tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
+        return done
 
 
-@dataclass(frozen=True)
-class _End:
-    """How a run ended. `tag` is the value of its MLflow tag names.CAUSE."""
+class _Run:
+    """One run: its trainer, and its log. `writer` sends it to the tracking store."""
 
-    status: names.Status
-    cause: Cause = ""
-    error: str | None = None
-    tag: str = "-"
-    exit_code: int = 0
+    def __init__(self, run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) -> None:
+        self.run_id, self.config, self.dataset, self.reporter = run_id, config, dataset, reporter
+        self.trainer = Trainer(config.spec, config.seed, dataset, config.settings)
+        self.reasons = not_comparable(config.entry, config.spec, dataset, config.precision)
+        self.test_neg_elbo: float | None = None
+        self.writer = RunWriter(run_id, run_dir.path(run_id), reporter.tell)
+        self._faults: set[str] = set()  # faults of the disk that were reported
 
+    def open(self) -> None:
+        """Describe a new run, or restore the newest sound checkpoint; without any the run starts again."""
+        trainer, config = self.trainer, self.config
+        if self.writer.outbox.has("about"):
+            self._restore()
+            now, before = trainer.step.settings, config.settings
+            if now != before:
+                self.reporter.tell(
+                    f"run {self.run_id} was computed by {before.engine} {before.products}, which this machine cannot "
+                    f"do; it goes on with {now.engine} {now.products}, whose results differ in their last digits"
+                )
+            self.writer.status("RUNNING")
+            self.writer.tags({names.ERROR: "-", names.CAUSE: "-"})  # of an earlier attempt
+        else:
+            self._describe()
+        steps = trainer.steps_per_epoch
+        self.reporter.started(self.run_id, config.spec.training.epochs * steps, len(trainer.history) * steps)
 
-def _open(log: RunLog, reporter: Reporter) -> None:
-    """Describe a new run, or restore the newest sound checkpoint; without any the run starts again."""
-    trainer, before = log.trainer, log.config.settings
-    if log.outbox.has("about"):
-        state, faults = checkpoint.newest(run_dir.checkpoints(log.run_id), log.config.spec.signature)
+    def train(self, check_interrupt: Callable[[], None]) -> None:
+        """Train, checkpoint and log the epochs that are left."""
+
+        def after_step() -> None:
+            self.reporter.step()
+            check_interrupt()
+
+        done = len(self.trainer.history)
+        if not done:
+            self._checkpoint()
+        self._log_epoch(done)
+        for epoch in range(done + 1, self.config.spec.training.epochs + 1):
+            row = self.trainer.epoch(after_step)
+            self._checkpoint()
+            self._log_epoch(epoch)
+            self.reporter.epoch(epoch, row)
+            check_interrupt()
+
+    def finish(self) -> None:
+        """Log the final weights and their checksum; unless the run is a trial, measure the costs on the test images.
+
+        With them go the cost curve, and the decoder as an MLflow model.
+        """
+        spec, trainer = self.config.spec, self.trainer
+        self.writer.tags({names.WEIGHTS_SHA256: trainer.digest()})
+        weights = self.writer.outbox.files / names.WEIGHTS_FILE
+        checkpoint.write_tensors(weights, trainer.model.state_dict(), {"signature": spec.signature})
+        self.writer.file(names.WEIGHTS_FILE)
+        if self.config.trial:
+            return
+        costs = trainer.test()
+        self.test_neg_elbo = costs.cost
+        metrics = {
+            names.TEST_NEG_ELBO: costs.cost,
+            names.TEST_RECONSTRUCTION: costs.reconstruction,
+            names.TEST_KL: costs.kl,
+            names.ENTROPY_FLOOR: entropy_floor(trainer.train_images),
+        }
+        self.writer.metrics(metrics, spec.training.epochs, "test")
+        self._cost_curve("cost_curve.png")
+        example = np.zeros((2, spec.model.latent), np.float32)
+        self.writer.model(Generator(trainer.model).cpu(), example, "generator")
+
+    def close(self, error: BaseException | None, seconds: float) -> RunResult:
+        """Log the newest checkpoint, unless the run is a trial, and its end; deliver what is left; save the result."""
+        status, cause, message, exit_code = _how_it_ended(error)
+        checkpoints = sorted(run_dir.checkpoints(self.run_id).glob("epoch-*.safetensors"))
+        if checkpoints and not self.config.trial:
+            newest = checkpoints[-1]
+            with self._survive_disk_errors(f"the checkpoint {newest} cannot be logged"):
+                copy2(newest, self.writer.outbox.files / newest.name)
+                self.writer.file(newest.name, "checkpoints")
+        reasons = self.reasons if status == "FINISHED" else (*self.reasons, UNFINISHED)
+        kind = type(error).__name__ if isinstance(error, (PrunedError, ReproError, OSError)) else "-"
+        self.writer.tags(comparability(reasons) | ({names.ERROR: message, names.CAUSE: kind} if message else {}))
+        self.writer.status(status)
+        if not self.writer.deliver(LAST_ATTEMPTS):
+            message = f"{message + '; ' if message else ''}{self.writer.undelivered()}"
+            exit_code = exit_code or 1
+        history = self.trainer.history
+        last = history[-1] if history else {}
+        result = RunResult(
+            run_id=self.run_id,
+            status=status,
+            experiment=self.config.entry.name,
+            seed=self.config.seed,
+            epochs=len(history),
+            cost=last.get(names.COST),
+            heldout_neg_elbo=last.get(names.HELDOUT_NEG_ELBO),
+            test_neg_elbo=self.test_neg_elbo,
+            seconds=seconds,
+            data=DataSource.of(self.dataset),
+            reasons=reasons,
+            reported=beside_reported(self.config.spec, [row[names.COST] for row in history]),
+            error=message,
+            cause=cause,
+            exit_code=exit_code,
+        )
+        with self._survive_disk_errors("the summary cannot be kept"):
+            run_dir.save_result(self.run_id, result)
+        return result
+
+    def _restore(self) -> None:
+        state, faults = checkpoint.newest(run_dir.checkpoints(self.run_id), self.config.spec.signature)
         for fault in faults:
-            reporter.tell(f"{fault}; an older one is used")
+            self.reporter.tell(f"{fault}; an older one is used")
         if state is not None:
-            trainer.restore(state)
-            for epoch in range(1, len(state.history)):
-                log.metrics(epoch)
-        elif log.outbox.has("metrics"):
-            raise checkpoint.CheckpointError(f"run {log.run_id} has no checkpoint left that can be used")
-        now = trainer.step.settings
-        if now != before:
-            reporter.tell(
-                f"run {log.run_id} was computed by {before.engine} {before.products}, which this machine cannot do; "
-                f"it goes on with {now.engine} {now.products}, whose results differ in their last digits"
-            )
-        log.reopen()
-    else:
-        log.describe()
-    steps, epochs = trainer.steps_per_epoch, log.config.spec.training.epochs
-    reporter.started(log.run_id, epochs * steps, len(trainer.history) * steps)
+            self.trainer.restore(state)
+            for epoch, row in enumerate(state.history[:-1], start=1):  # `train` logs the last one
+                self.writer.metrics(row, epoch, "epoch")
+        elif self.writer.outbox.has("metrics"):
+            raise checkpoint.CheckpointError(f"run {self.run_id} has no checkpoint left that can be used")
+
+    def _describe(self) -> None:
+        """Log settings, spec, data set, code and machine."""
+        config, dataset = self.config, self.dataset
+        gpu = torch.cuda.get_device_name(config.device) if config.device == "cuda" else "none"
+        tags = provenance.describe(gpu) | {
+            names.SIGNATURE: config.spec.signature,
+            names.DATA_ORIGIN: dataset.origin,
+            names.DATA_STATUS: dataset.status,
+            names.DATA_FINGERPRINT: dataset.fingerprint,
+        }
+        if config.spec.reported:
+            tags |= provenance.last_commit(config.entry.file)
+        settings = {names.SEED: str(config.seed)}
+        settings |= {key: str(value) or "-" for key, value in asdict(self.trainer.step.settings).items()}
+        self.writer.describe(config.spec, settings, tags | comparability(self.reasons), dataset)
+
+    def _checkpoint(self) -> None:
+        with self._survive_disk_errors("no checkpoint can be written, training goes on"):
+            checkpoint.save_state(self.trainer.state(), run_dir.checkpoints(self.run_id))
+
+    @contextmanager
+    def _survive_disk_errors(self, fault: str) -> Iterator[None]:
+        """Report an OSError in the block, once for each `fault`, and go on."""
+        try:
+            yield
+            self._faults.discard(fault)
+        except OSError as error:
+            if fault not in self._faults:
+                self.reporter.tell(f"{fault}: {error}")
+            self._faults.add(fault)
+
+    def _log_epoch(self, epoch: int) -> None:
+        """Log the metrics of the epoch that was just trained, 0 before the first, and pictures of some epochs."""
+        if epoch:
+            self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
+        drawn = epoch in (0, 1, self.config.spec.training.epochs) or epoch % PICTURE_EVERY == 0
+        if drawn and not self.config.trial:
+            self._log_pictures(epoch)
+
+    @torch.no_grad()
+    def _log_pictures(self, epoch: int) -> None:
+        config, model = self.config, self.trainer.model
+        z = torch.randn((100, config.spec.model.latent), generator=stream("samples", 0)).to(config.device)
+        originals = to_batch(self.trainer.heldout_images[:50])
+        copies = model.generate(model.encode(originals)[0])
+        pictures = {
+            "samples": images.grid(_numpy(model.generate(z)), columns=10),
+            "reconstructions": images.pairs(_numpy(originals), _numpy(copies), columns=10),
+        }
+        for key, picture in pictures.items():
+            self.writer.image(picture, key, epoch)
+
+    def _cost_curve(self, file: str) -> None:
+        config, dataset = self.config, self.dataset
+        curve = None
+        if config.spec.reported and dataset.status != "stand-in":
+            curve = images.reported_curve(config.entry.file, config.spec.reported[-1])
+        costs = {epoch: row[names.COST] for epoch, row in enumerate(self.trainer.history, start=1)}
+        title = f"{config.entry.name}, seed {config.seed}, {dataset.name} ({dataset.status})"
+        images.cost_curve(title, {"this run": costs}, curve).savefig(self.writer.outbox.files / file)
+        self.writer.file(file)
 
 
-def _train(log: RunLog, reporter: Reporter, check_interrupt: Callable[[], None]) -> None:
-    def after_step() -> None:
-        reporter.step()
-        check_interrupt()
+def _how_it_ended(error: BaseException | None) -> tuple[names.Status, Cause, str | None, int]:
+    """Return status, cause, message and exit code of a run that this error has ended, or None."""
+    match error:
+        case None:
+            return "FINISHED", "", None, 0
+        case Interrupted():
+            return "KILLED", "interrupted", f"interrupted by {error}", error.exit_code
+        case PrunedError():
+            return "KILLED", "pruned", str(error), 0
+        case NotFiniteError():
+            return "FAILED", "not finite", str(error), 1
+        case ReproError() | OSError():
+            return "FAILED", "error", str(error), 1
+        case _:
+            return "FAILED", "error", repr(error), 1
 
-    done = len(log.trainer.history)
-    if not done:
-        log.checkpoint()
-    log.epoch(done)
-    for epoch in range(done + 1, log.config.spec.training.epochs + 1):
-        row = log.trainer.epoch(after_step)
-        log.checkpoint()
-        log.epoch(epoch)
-        reporter.epoch(epoch, row)
-        check_interrupt()
 
-
-def _close(log: RunLog, end: _End, seconds: float) -> RunResult:
-    """Log the end, deliver what is left, and save the result."""
-    reasons = log.reasons if end.status == "FINISHED" else (*log.reasons, UNFINISHED)
-    log.end(end.status, reasons, {names.ERROR: end.error, names.CAUSE: end.tag} if end.error else {})
-    error, exit_code = end.error, end.exit_code
-    if not log.writer.deliver(LAST_ATTEMPTS):
-        error = f"{error + '; ' if error else ''}{log.writer.undelivered()}"
-        exit_code = exit_code or 1
-    history = log.trainer.history
-    last = history[-1] if history else {}
-    result = RunResult(
-        run_id=log.run_id,
-        status=end.status,
-        experiment=log.config.entry.name,
-        seed=log.config.seed,
-        epochs=len(history),
-        cost=last.get(names.COST),
-        heldout_neg_elbo=last.get(names.HELDOUT_NEG_ELBO),
-        test_neg_elbo=log.test_neg_elbo,
-        seconds=seconds,
-        data=DataSource.of(log.dataset),
-        reasons=reasons,
-        reported=beside_reported(log.config.spec, [row[names.COST] for row in history]),
-        error=error,
-        cause=end.cause,
-        exit_code=exit_code,
-    )
-    with log.survive_disk_errors("the summary cannot be kept"):
-        run_dir.save_result(log.run_id, result)
-    return result
+def _numpy(pixels: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = pixels.float().cpu().numpy()
+    return array

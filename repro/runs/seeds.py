@@ -13,7 +13,7 @@ from repro import provenance
 from repro.data import Dataset
 from repro.errors import ReproError
 from repro.names import Status
-from repro.runs import progress, resume, run_dir, runner
+from repro.runs import progress, run_dir, runner
 from repro.runs.config import RunConfig
 from repro.runs.parallel import POLL, Channel, run_all
 from repro.runs.progress import RunDisplay, SeedsDisplay
@@ -21,7 +21,7 @@ from repro.runs.result import UNFINISHED, DataSource, RunResult, not_comparable
 from repro.signals import Interrupted
 from repro.terminal import say
 from repro.text import seed_list
-from repro.tracking.seeds_parent import SeedsParent
+from repro.tracking.parents import SeedsParent
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class SeedsResult:
     exit_code: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that `--summary` writes."""
         runs = [run.to_json() for run in self.runs]
         return {"experiment": self.experiment, "parent_run_id": self.parent_run_id, "runs": runs}
 
@@ -48,7 +47,7 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     config = replace(config, fingerprint=dataset.fingerprint)
     reasons = not_comparable(config.entry, config.spec, dataset, config.precision)
     progress.announce(config, dataset, f"seeds {seed_list(seeds)}, {at_once} at a time")
-    earlier = resume.same_runs(config)
+    earlier = run_dir.same_runs(config)
     parent = SeedsParent(
         config.entry.name, config.spec, dataset.fingerprint, dataset.status, reasons, frozenset(seeds), say
     )
@@ -60,8 +59,8 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     if tasks:
         steps = config.spec.training.epochs * (len(dataset.train) // config.spec.training.batch_size)
         with progress.bars() as bars:
-            display = SeedsDisplay(config.spec, len(tasks), steps, bars)
-            stopped = run_all(_train_seed, tasks, at_once, _SeedsHandler(parent, results, display))
+            handler = _SeedsHandler(parent, results, SeedsDisplay(config.spec, len(tasks), steps, bars))
+            stopped = run_all(_train_seed, tasks, at_once, handler.on_end, handler.on_message)
     runs = tuple(results[seed] for seed in seeds)
     done = [result.run_id for result in runs if result.status == "FINISHED"]
     status: Status = "KILLED" if stopped else "FINISHED" if len(done) == len(seeds) else "FAILED"
@@ -75,7 +74,7 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
 
 def finished(config: RunConfig, dataset: Dataset, seeds: Sequence[int]) -> list[RunResult]:
     """Return the results of the seeds that have finished before, without training any."""
-    return _finished(resume.same_runs(replace(config, fingerprint=dataset.fingerprint)), seeds)
+    return _finished(run_dir.same_runs(replace(config, fingerprint=dataset.fingerprint)), seeds)
 
 
 def _finished(earlier: dict[int, str], seeds: Sequence[int]) -> list[RunResult]:
@@ -124,7 +123,7 @@ def _train_seed(task: _Task, channel: Channel[_Message]) -> None:
         try:
             channel.check_stop()
             if run_id:
-                config, dataset = resume.recorded(run_id, task.config.data_dir)
+                config, dataset = run_dir.recorded(run_id, task.config.data_dir)
             else:
                 config, dataset = task.config, task.config.load_data()
             channel.check_stop()
@@ -140,7 +139,7 @@ def _train_seed(task: _Task, channel: Channel[_Message]) -> None:
     channel.send(result)
 
 
-class _ChannelReporter:
+class _ChannelReporter(runner.Reporter):
     """A Reporter in a child process. It raises Interrupted in a step or after an epoch when the run is to stop."""
 
     def __init__(self, channel: Channel[_Message]) -> None:
@@ -179,7 +178,7 @@ class _SeedsHandler:
         self.finished_before = [result.run_id for result in results.values()]
         self._run_ids: dict[int, str] = {}  # of the seeds that have started, by seed
 
-    def message(self, task: _Task, message: _Message) -> None:
+    def on_message(self, task: _Task, message: _Message) -> None:
         seed = task.config.seed
         match message:
             case str():
@@ -190,9 +189,9 @@ class _SeedsHandler:
             case RunResult():
                 self.results[seed] = message
             case _:
-                message(self.display.row(seed))
+                self.display.pass_on(seed, message)
 
-    def ended(self, task: _Task, exit_code: int | None, stopped: bool) -> None:
+    def on_end(self, task: _Task, exit_code: int | None, stopped: bool) -> None:
         seed = task.config.seed
         run_id = self._run_ids.get(seed, task.run_id)
         if exit_code is None:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -20,15 +20,14 @@ from repro.errors import ReproError
 from repro.runs import run_dir, runner
 from repro.runs.config import RunConfig
 from repro.runs.parallel import POLL
-from repro.runs.result import PrunedError, RunResult
+from repro.runs.result import PrunedError
 from repro.signals import Interrupted
 from repro.spec import Data, overrides
 from repro.sweep import space as spaces
 from repro.sweep.storage import StorageError, patiently
-from repro.sweep.study import REASON, RUN, STATES, Study, Sweep
+from repro.sweep.study import REASON, RUN, STATES, Study, Sweep, runs_of
 from repro.terminal import duration, say
-from repro.tracking import sweep_parent
-from repro.tracking.outbox import Outbox
+from repro.tracking import parents
 from repro.tracking.store import StoreError
 from repro.tracking.writer import LAST_ATTEMPTS, RunWriter
 
@@ -40,42 +39,39 @@ class TrialFailedError(ReproError):
 
 
 class StopOptimizeError(BaseException):
-    """Ends `study.optimize`, which catches every Exception, without an outcome of the trial; `error` says why."""
+    """Ends `study.optimize`, which catches every Exception, without an outcome of the trial.
 
-    def __init__(self, error: BaseException) -> None:
+    `error` is why, or None if another worker has the trial by now.
+    """
+
+    def __init__(self, error: BaseException | None) -> None:
         super().__init__(str(error))
         self.error = error
 
 
 class Objective:
-    """What `study.optimize` calls for each trial. `failures` counts the trials in a row that failed.
-
-    `claim` holds the study's lock from before a trial is asked for until its values are drawn.
-    """
+    """What `study.optimize` calls for each trial. `failures` counts the trials in a row that failed."""
 
     def __init__(
         self, study: Study, sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], None]
     ) -> None:
         """`datasets` are those that are loaded already; `check_stop` raises Interrupted if the worker is to stop."""
         self.study, self.sweep, self.datasets, self.check_stop = study, sweep, datasets, check_stop
-        self.claim = ExitStack()
         self.failures = 0
 
     def __call__(self, trial: Trial) -> float:
         """Train a trial; return its value, the mean held-out negative ELBO of its seeds in nats per image.
 
         Raises TrialPruned, TrialFailedError, and StopOptimizeError with an Interrupted or a StoreError after handing
-        the trial back, with an UpdateFinishedTrialError if another worker has it by now, and with a StorageError.
+        the trial back, with a StorageError, and with None if another worker has the trial by now.
         """
         try:
             self.study.storage.patiently(lambda: self.study.begin(trial, self.sweep.space))
-            self.claim.close()
             say(f"trial {trial.number}: {spaces.shown(trial.params)}")
             return self._train_seeds(trial)
         except UpdateFinishedTrialError:
-            lost = f"trial {trial.number} was given to another worker, since this one was silent for too long"
-            self._abandon(trial, lost)
-            raise StopOptimizeError(UpdateFinishedTrialError(lost)) from None
+            self._abandon(trial)
+            raise StopOptimizeError(None) from None
         except (Interrupted, StoreError) as error:
             self.study.hand_back(trial)
             raise StopOptimizeError(error) from None
@@ -101,17 +97,13 @@ class Objective:
         first = self.study.terms.seed
         for seed in range(first, first + self.study.terms.seeds_per_trial):
             try:
-                result = self._train(trial, seed, values)
+                values.append(self._train(trial, seed, values))
             except (StoreError, StorageError):
                 raise
-            except (ReproError, OSError) as error:
-                state, reason = TrialState.FAIL, str(error)
+            except (TrialPruned, ReproError, OSError) as error:
+                state = TrialState.PRUNED if isinstance(error, TrialPruned) else TrialState.FAIL
+                reason = str(error)
                 break
-            if result.status != "FINISHED" or result.heldout_neg_elbo is None:
-                early = result.cause in ("pruned", "not finite")
-                state, reason = TrialState.PRUNED if early else TrialState.FAIL, str(result.error)
-                break
-            values.append(result.heldout_neg_elbo)
         tags = {names.TRIAL_STATE: STATES[state]} | ({names.ERROR: reason} if reason else {})
         for run_id in here(trial):
             tag(run_id, tags)
@@ -125,21 +117,27 @@ class Objective:
             raise TrialFailedError(reason)
         return fmean(values)
 
-    def _train(self, trial: Trial, seed: int, values: list[float]) -> RunResult:
-        """Train one seed, from where an earlier worker left it. `values` are those of the seeds before."""
+    def _train(self, trial: Trial, seed: int, values: list[float]) -> float:
+        """Train one seed, from where an earlier worker left it; return its held-out cost, nats per image.
+
+        `values` are those of the seeds before. Raises TrialPruned and TrialFailedError if the run has no final cost.
+        """
         config = replace(with_values(self.sweep.config, trial.params), seed=seed)
         if config.spec.data not in self.datasets:
             self.datasets[config.spec.data] = config.load_data()
         dataset = self.datasets[config.spec.data]
         run_id = self._resume(trial, seed) or self._begin(trial, config, dataset)
-        finished = run_dir.load_result(run_id)
-        if finished:
-            return finished
-        result = runner.run(run_id, config, dataset, _Reporter(self.study, trial, values, self.check_stop))
+        result = run_dir.load_result(run_id)
+        if not result:
+            result = runner.run(run_id, config, dataset, _Reporter(self.study, trial, values, self.check_stop))
         if result.cause == "interrupted":
             tag(run_id, {names.TRIAL_STATE: "waiting"})
             raise Interrupted(result.exit_code - 128)
-        return result
+        if result.cause in ("pruned", "not finite"):
+            raise TrialPruned(result.error)
+        if result.status != "FINISHED" or result.heldout_neg_elbo is None:
+            raise TrialFailedError(str(result.error))
+        return result.heldout_neg_elbo
 
     def _resume(self, trial: Trial, seed: int) -> str:
         """Return the run that an earlier worker left of this seed, if its directory is here and free; else ""."""
@@ -159,34 +157,37 @@ class Objective:
         study, seed = self.study, config.seed
         earlier = RetryHeartbeatStaleTrialCallback.retry_history(study.trials()[trial.number])
         if earlier:
-            patiently(lambda: sweep_parent.abandon(study.terms.experiment, study.name, earlier, seed), (StoreError,))
-        where = sweep_parent.where(
-            study.terms.experiment, study.name, study.parent, trial.number, self._run_name(trial, seed)
-        )
-        run_id = patiently(lambda: runner.begin(config, dataset, where), (StoreError,))
+            patiently(lambda: parents.abandon(study.terms.experiment, study.name, earlier, seed), (StoreError,))
+        tags = {names.PARENT: study.parent, names.SWEEP: study.name}
+        tags |= {
+            names.TRIAL: str(trial.number),
+            names.TRIAL_STATE: "running",
+            names.RUN_NAME: self._run_name(trial, seed),
+        }
+        experiment = parents.mlflow_experiment(study.terms.experiment)
+        run_id = patiently(lambda: runner.begin(config, dataset, experiment, tags), (StoreError,))
         study.storage.patiently(lambda: trial.set_user_attr(f"{RUN}{seed}", run_id))
         return run_id
 
     def _run_name(self, trial: Trial, seed: int) -> str:
         return f"trial {trial.number}" + (f" seed {seed}" if self.study.terms.seeds_per_trial > 1 else "")
 
-    def _abandon(self, trial: Trial, reason: str) -> None:
+    def _abandon(self, trial: Trial) -> None:
         """End this worker's runs of a trial that another worker has by now, unless that worker goes on with them."""
+        reason = f"trial {trial.number} was given to another worker, since this one was silent for too long"
+        say(f"note: {reason}", error=True)
         for run_id in here(trial):
             with suppress(run_dir.BusyError, StoreError), run_dir.locked(run_id):
-                sweep_parent.end(run_id, "abandoned", reason)
+                parents.end(run_id, "abandoned", reason)
 
 
-class _Reporter:
+class _Reporter(runner.Reporter):
     """A Reporter that reports each epoch's held-out cost to the study, which may prune the trial."""
 
     def __init__(self, study: Study, trial: Trial, values: list[float], check_stop: Callable[[], None]) -> None:
         self.study, self.trial, self.values, self.check_stop = study, trial, values, check_stop
         self.reported = study.trials()[trial.number].last_step or 0  # also by earlier workers
         self._next_line, self._next_check = time.monotonic() + SAY_EVERY, 0.0
-
-    def started(self, run_id: str, steps: int, done: int) -> None:
-        pass
 
     def tell(self, text: str) -> None:
         say(f"trial {self.trial.number}: note: {text}")
@@ -214,20 +215,11 @@ class _Reporter:
             raise PrunedError(f"pruned after epoch {number} at {value:.2f} nats: other trials were lower by then")
 
 
-def with_assignments(config: RunConfig, *assignments: str) -> RunConfig:
-    """Return a configuration with further `--set` assignments. Raises UsageError if they cannot be."""
+def with_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+    """Return a configuration with values by dotted key, such as a trial's. Raises UsageError if they cannot be."""
+    assignments = [spaces.assignment(key, value) for key, value in values.items()]
     spec = overrides.apply(config.spec, assignments)
     return replace(config, spec=spec, assignments=(*config.assignments, *assignments))
-
-
-def with_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
-    """Return a configuration with the values of a trial, by dotted key."""
-    return with_assignments(config, *(spaces.assignment(key, value) for key, value in values.items()))
-
-
-def runs_of(trial: Trial | FrozenTrial) -> list[str]:
-    """Return the ids of a trial's runs, one for each seed that it has begun."""
-    return [run_id for key, run_id in trial.user_attrs.items() if key.startswith(RUN)]
 
 
 def here(trial: Trial | FrozenTrial) -> list[str]:
@@ -237,6 +229,6 @@ def here(trial: Trial | FrozenTrial) -> list[str]:
 
 def tag(run_id: str, tags: dict[str, str]) -> None:
     """Set tags of a run; a tracking store that does not answer is given them by a later `sync`."""
-    writer = RunWriter(run_id, Outbox(run_dir.path(run_id)))
+    writer = RunWriter(run_id, run_dir.path(run_id))
     writer.tags(tags)
     writer.deliver(LAST_ATTEMPTS)

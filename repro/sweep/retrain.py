@@ -7,7 +7,7 @@ training its settings again with other seeds shows how much of it was luck.
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout
 from statistics import fmean, stdev
 from typing import Any
 
@@ -22,16 +22,13 @@ from repro.runs.result import RunResult
 from repro.sweep import space as spaces
 from repro.sweep.objective import with_values
 from repro.sweep.run import load_data, survive_store
-from repro.sweep.storage import existing
-from repro.sweep.study import Study
+from repro.sweep.study import Study, find
 from repro.terminal import say, table
-from repro.tracking import artifacts, reader, sweep_parent
+from repro.tracking import artifacts, parents, reader
 
 OWN = "the experiment's own"
 
-
-Row = dict[str, Any]
-"""The results of a setting: the keys are the ones of `_row`, and of the file that is logged."""
+Row = dict[str, Any]  # the results of a setting, as they are logged
 
 
 def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs: int, as_json: bool = False) -> int:
@@ -41,7 +38,7 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
     experiment's own. Raises UsageError if there is no such study, if it is of another experiment, spec or data, or if
     it has no complete trial.
     """
-    study = _load(name, url)
+    study = find(url, name)
     config, dataset = load_data(config)
     _require_same(study, config, dataset)
     first = study.terms.seed + study.terms.seeds_per_trial
@@ -58,20 +55,12 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
             result = seeds.run(setting, dataset, numbers, jobs)
             code = result.exit_code or code
             if result.parent_run_id:
-                sweep_parent.add_child(study.parent, result.parent_run_id, study.name)
+                parents.add_child(study.parent, result.parent_run_id, study.name)
             found.append(_row(study, trial, result.runs))
     _conclude(study, found, as_json)
     if code >= 128:
         say("go on: the same command again", error=as_json)
     return code
-
-
-def _load(name: str, url: str) -> Study:
-    storage = existing(url)
-    with suppress(KeyError):
-        if storage:
-            return Study(storage, name)
-    raise UsageError(f"no study {name!r} to retrain; python -m repro sweep status lists them")
 
 
 def _require_same(study: Study, config: RunConfig, dataset: Dataset) -> None:

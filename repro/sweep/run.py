@@ -1,16 +1,22 @@
 """`sweep run`: makes the study and its parent run, starts workers, and prints the best settings."""
 
+import io
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
-from optuna.exceptions import UpdateFinishedTrialError
+import numpy as np
+import optuna
+from matplotlib import pyplot as plt
+from matplotlib import rc_context
 from optuna.trial import TrialState
+from optuna.visualization import matplotlib as visualization
 
 from repro import names
 from repro.data import Dataset
@@ -21,18 +27,19 @@ from repro.runs.parallel import Channel, run_all
 from repro.signals import Interrupted, interruptible
 from repro.spec import Data, Space
 from repro.sweep import space as spaces
-from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, runs_of, with_assignments
-from repro.sweep.plots import plots
+from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, with_values
 from repro.sweep.storage import Storage
-from repro.sweep.study import REASON, Study, Sweep, join
+from repro.sweep.study import REASON, Study, Sweep, join, runs_of
 from repro.terminal import say
 from repro.text import plural
-from repro.tracking import artifacts, sweep_parent
+from repro.tracking import artifacts, parents
 from repro.tracking.store import StoreError
 
 HOLDOUT = 5000  # images that are taken out of training if the experiment holds out none
 FAILURES_IN_A_ROW = 3  # trials, after which a worker stops
 PAUSE = 1.0  # seconds between two looks for a trial to begin
+PLOTS = ("optimization_history", "param_importances", "slice", "contour", "parallel_coordinate", "edf",
+         "intermediate_values")  # fmt: skip
 
 
 def run(sweep: Sweep, jobs: int) -> int:
@@ -46,7 +53,7 @@ def run(sweep: Sweep, jobs: int) -> int:
     if sweep.terms.sampler == "cmaes" and find_spec("cmaes") is None:  # Optuna looks for it at the second trial
         raise UsageError("--sampler cmaes: needs the package cmaes; pip install cmaes")
     config, dataset = load_data(sweep.config)
-    config = replace(with_assignments(config, f"training.epochs={sweep.terms.epochs}"), trial=True)
+    config = replace(with_values(config, {"training.epochs": sweep.terms.epochs}), trial=True)
     sweep = replace(sweep, config=config, terms=replace(sweep.terms, fingerprint=dataset.fingerprint))
     study = join(Storage(sweep.storage, sweep.terms.heartbeat), sweep.study, sweep.terms, partial(_start_parent, sweep))
     if sweep.terms.sampler == "grid":
@@ -69,7 +76,7 @@ def load_data(config: RunConfig) -> tuple[RunConfig, Dataset]:
     The configuration that is returned looks no further for the data if only a stand-in was found.
     """
     if not config.spec.data.holdout:
-        config = with_assignments(config, f"data.holdout={HOLDOUT}")
+        config = with_values(config, {"data.holdout": HOLDOUT})
     dataset = config.load_data()
     return replace(config, data="stand-in") if dataset.status == "stand-in" else config, dataset
 
@@ -87,9 +94,8 @@ def work(sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], N
         try:
             begun = study.storage.patiently(lambda: _run_trial(study, objective, sweep.trials))
         except StopOptimizeError as stop:
-            if not isinstance(stop.error, UpdateFinishedTrialError):
+            if stop.error:
                 raise stop.error from None
-            say(f"note: {stop.error}", error=True)
             continue
         if objective.failures == FAILURES_IN_A_ROW:
             say(f"{FAILURES_IN_A_ROW} trials in a row have failed; this worker stops", error=True)
@@ -109,13 +115,10 @@ def work(sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], N
 
 def _run_trial(study: Study, objective: Objective, count: int) -> bool:
     """Run the next trial; return False if there is none to begin."""
-    lock = study.claim(count)
-    if lock is None:
-        return False
-    with lock:
-        objective.claim = lock
-        study.optuna.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[objective.ended])
-    return True
+    with study.claim(count) as free:
+        if free:
+            study.optuna.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[objective.ended])
+    return free
 
 
 def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
@@ -126,8 +129,16 @@ def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
                 return work(sweep, datasets, check_interrupt)
         except Interrupted as stop:
             return stop.exit_code
-    workers = _Workers()
-    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, workers) or workers.exit_code
+    worst = 0
+
+    def on_end(number: int, exit_code: int | None, _stopped: bool) -> None:
+        nonlocal worst
+        if exit_code is not None and exit_code < 0:
+            say(f"worker {number} was ended by signal {-exit_code}; the others go on with its trial", error=True)
+            exit_code = 1
+        worst = max(worst, exit_code or 0)
+
+    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, on_end) or worst
 
 
 def _work_in_child(sweep: Sweep, _: int, channel: Channel[None]) -> None:
@@ -137,21 +148,6 @@ def _work_in_child(sweep: Sweep, _: int, channel: Channel[None]) -> None:
         say(*(f"error: {line}" for line in str(error).splitlines()), error=True)
         code = error.exit_code
     sys.exit(code)
-
-
-class _Workers:
-    """Keeps the worst exit code of the worker processes, by number."""
-
-    exit_code = 0
-
-    def message(self, number: int, message: None) -> None:
-        pass
-
-    def ended(self, number: int, exit_code: int | None, stopped: bool) -> None:
-        if exit_code is not None and exit_code < 0:
-            say(f"worker {number} was ended by signal {-exit_code}; the others go on with its trial", error=True)
-            exit_code = 1
-        self.exit_code = max(self.exit_code, exit_code or 0)
 
 
 def _conclude(study: Study, sweep: Sweep, code: int) -> int:
@@ -176,6 +172,23 @@ def _conclude(study: Study, sweep: Sweep, code: int) -> int:
     return code or int(failed)
 
 
+def plots(study: optuna.Study) -> dict[str, bytes]:
+    """Return the plots that the study has enough trials for, by file name."""
+    plt.switch_backend("agg")
+    found = {}
+    for name in PLOTS:
+        with warnings.catch_warnings(), rc_context():  # Optuna sets a style for the whole process
+            warnings.simplefilter("ignore")
+            try:
+                axes, out = np.ravel(getattr(visualization, f"plot_{name}")(study)), io.BytesIO()
+                axes[0].figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
+                found[f"{name}.png"] = out.getvalue()
+            except (ValueError, RuntimeError):
+                pass  # too few trials, or all alike
+        plt.close("all")
+    return found
+
+
 def _retrain_command(study: Study, sweep: Sweep) -> str:
     """Return the command that retrains the best settings, without a password."""
     config = sweep.config
@@ -190,7 +203,7 @@ def _start_parent(sweep: Sweep) -> str:
     params = {f"space.{key}": str(each) for key, each in sweep.space.items()}
     for key in ("experiment", "epochs", "seeds_per_trial", "sampler", "pruner", names.SEED):
         params[key] = str(getattr(sweep.terms, key))
-    return sweep_parent.start_parent(sweep.terms.experiment, sweep.study, params)
+    return parents.start_sweep(sweep.terms.experiment, sweep.study, params)
 
 
 def _announce(study: Study, space: Space, dataset: Dataset) -> None:
@@ -207,12 +220,11 @@ def _announce(study: Study, space: Space, dataset: Dataset) -> None:
 
 
 def _show(study: Study, status: str) -> None:
-    """Update the study's parent run."""
     best = study.best()
     values = {"trial": best[0].number, "value": best[0].value} | best[0].params if best else {}
     tags = {f"{names.BEST}{key}": str(value) for key, value in values.items()}
     with survive_store():
-        sweep_parent.show(study.parent, status, tags, best[0].value if best else None, len(best))
+        parents.show_best(study.parent, status, tags, best[0].value if best else None, len(best))
 
 
 def _deliver(study: Study) -> None:
@@ -224,7 +236,7 @@ def _deliver(study: Study) -> None:
                     runner.deliver(run_id, say)
             if state == "failed" and REASON not in trial.user_attrs:
                 with survive_store():
-                    sweep_parent.end(run_id, "failed", "its workers died")
+                    parents.end(run_id, "failed", "its workers died")
 
 
 @contextmanager

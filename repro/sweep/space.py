@@ -4,9 +4,9 @@ import itertools
 import json
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from repro.errors import UsageError
@@ -68,10 +68,8 @@ def _value(text: str) -> int | float | str:
     if not text:
         raise ValueError("has an empty value; should be VALUE,VALUE,...")
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 
@@ -112,30 +110,16 @@ def tried_values(each: Range) -> tuple[Any, ...]:
     return (each.low, each.high, math.nextafter(middle, each.high) if middle.is_integer() else middle)
 
 
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return the space in Optuna's classes, in alphabetical order."""
-    found: dict[str, BaseDistribution] = {}
+def draw(trial: Trial, space: Space) -> None:
+    """Draw what a trial is to try, in alphabetical order. A value that the trial has already stays."""
     for key, each in sorted(space.items()):
         match each:
             case Choice():
-                found[key] = CategoricalDistribution(each.values)
+                trial.suggest_categorical(key, each.values)
             case Integers():
-                found[key] = IntDistribution(each.low, each.high)
-            case LogUniform() | Uniform():
-                found[key] = FloatDistribution(each.low, each.high, log=isinstance(each, LogUniform))
-    return found
-
-
-def draw(trial: Trial, space: Space) -> None:
-    """Draw what a trial is to try. A value that the trial has already stays."""
-    for key, each in distributions(space).items():
-        match each:
-            case FloatDistribution():
-                trial.suggest_float(key, each.low, each.high, log=each.log)
-            case IntDistribution():
                 trial.suggest_int(key, each.low, each.high)
-            case CategoricalDistribution():
-                trial.suggest_categorical(key, each.choices)
+            case LogUniform() | Uniform():
+                trial.suggest_float(key, each.low, each.high, log=isinstance(each, LogUniform))
 
 
 def cells(space: Space) -> list[dict[str, Any]]:

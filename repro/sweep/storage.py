@@ -65,8 +65,11 @@ class Storage:
         try:
             self._refuse_tracking_store()
             if self._file:
-                _write_ahead(self._file)
+                self._file.parent.mkdir(parents=True, exist_ok=True)
             with self.locked("tables"):
+                if self._file:
+                    with closing(sqlite3.connect(self._file)) as connection:
+                        connection.execute("PRAGMA journal_mode=wal")  # makes writes several times faster
                 self.rdb = _Database(
                     self._url.render_as_string(hide_password=False),
                     sqlite if self._file else postgres,
@@ -125,13 +128,6 @@ class Storage:
             raise StorageError(f"the studies in {self.shown} do not answer: {first_line(error)}") from None
 
 
-def existing(url: str) -> Storage | None:
-    """Open the store at an address; None if its file does not exist. Raises UsageError and StorageError."""
-    found = address(url)
-    missing = found.drivername == "sqlite" and not Path(found.database or "").exists()
-    return None if missing else Storage(url)
-
-
 def patiently(call: Callable[[], T], faults: tuple[type[Exception], ...]) -> T:
     """Return what `call` returns; call it again for a minute and a half while it raises one of `faults`."""
     for pause in PAUSES:
@@ -166,10 +162,3 @@ def address(text: str) -> sqlalchemy.URL:
     except (ImportError, NoSuchModuleError):
         raise UsageError(f"--storage {url.render_as_string()}: needs psycopg; pip install 'psycopg[binary]'") from None
     return url
-
-
-def _write_ahead(file: Path) -> None:
-    """Make the file with a write-ahead log, which makes writes several times faster."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f"{file.name}.lock"), timeout=LOCK_WAIT), closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA journal_mode=wal")

@@ -1,25 +1,29 @@
-"""One study that any number of workers share: what it is of, which trials it has, and who may begin the next."""
+"""A study that any number of workers share: what it is of, which trials it has, and who may begin the next."""
 
+import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from repro.errors import UsageError
 from repro.rng import stream
 from repro.runs.config import RunConfig
-from repro.spec import Space
+from repro.spec import Choice, Space
 from repro.sweep import space as spaces
-from repro.sweep.storage import Storage
+from repro.sweep.storage import Storage, address
+from repro.text import did_you_mean
 
 SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"]
 PrunerName = Literal["median", "hyperband", "none"]
@@ -68,12 +72,16 @@ class Sweep:
     until: float | None  # time.time() after which no trial is begun
 
 
+Row = dict[str, str | int | float | None]
+
+
 class Study:
     """A study in a store. Its objective is the mean held-out negative ELBO of a trial's seeds, nats per image."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         """Load a study. Raises KeyError if there is none, UsageError if it was not made by `sweep`."""
         self.storage, self.name = storage, name
+        self._claimed = ExitStack()  # the study's lock, while this worker begins a trial
         self.optuna = optuna.load_study(study_name=name, storage=storage.rdb)
         attributes = self.optuna.user_attrs
         if TERMS not in attributes:
@@ -91,7 +99,6 @@ class Study:
         return sorted(self.trials(TrialState.COMPLETE), key=lambda trial: (trial.values[0], trial.number))
 
     def states(self) -> list[str]:
-        """Return the state of each trial."""
         trials = self.trials()
         retried = {number for trial in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
         return [RETRIED if trial.number in retried else STATES[trial.state] for trial in trials]
@@ -100,6 +107,37 @@ class Study:
         """Return how many trials there are in each state, in words."""
         counted = Counter(self.states())
         return ", ".join(f"{counted[word]} {word}" for word in (*STATES.values(), RETRIED) if counted[word])
+
+    def row(self) -> Row:
+        """Return the study as a row of a table."""
+        best, counted = self.best(), Counter(self.states())
+        return {
+            "study": self.name,
+            "experiment": self.terms.experiment,
+            **{word: counted[word] for word in (*STATES.values(), RETRIED)},
+            "best": best[0].value if best else None,
+            "trial": best[0].number if best else None,
+            "settings": spaces.shown(best[0].params) if best else None,
+            "epochs": self.terms.epochs,
+            "mlflow_run": self.parent,
+        }
+
+    def trial_rows(self) -> list[Row]:
+        """Return each trial as a row of a table."""
+        return [
+            {
+                "trial": trial.number,
+                "state": state,
+                "value": trial.value,
+                **{key: trial.params.get(key) for key in json.loads(self.terms.space)},
+                "epochs": len(trial.intermediate_values),
+                "seconds": trial.duration.total_seconds() if trial.duration else None,
+                "reason": trial.user_attrs.get(REASON),
+                "worker": trial.user_attrs.get(OWNER),
+                "runs": ", ".join(runs_of(trial)) or None,
+            }
+            for trial, state in zip(self.trials(), self.states(), strict=True)
+        ]
 
     def is_done(self, count: int) -> bool:
         """Whether `count` trials, or all of a grid, are complete or pruned."""
@@ -113,37 +151,38 @@ class Study:
 
     def queue_grid(self, space: Space, count: int) -> None:
         """Queue what has not been tried of a grid, so that there are at most `count` trials."""
-        kinds = spaces.distributions(space)
+        kinds: dict[str, BaseDistribution] = {
+            key: CategoricalDistribution(each.values) for key, each in space.items() if isinstance(each, Choice)
+        }
         with self.storage.locked(self.name):
             tried = [trial.params for trial in self.trials() if trial.state != TrialState.FAIL]
             new = [cell for cell in spaces.cells(space) if cell not in tried][: max(0, count - len(tried))]
             for cell in new:
-                waiting = optuna.create_trial(state=TrialState.WAITING, params=cell, distributions=kinds)
-                self.optuna.add_trial(waiting)
+                self.optuna.add_trial(create_trial(state=TrialState.WAITING, params=cell, distributions=kinds))
 
-    def claim(self, count: int) -> ExitStack | None:
-        """Take the study's lock, for one trial to be begun; None if `count` trials are begun and none waits.
+    @contextmanager
+    def claim(self, count: int) -> Iterator[bool]:
+        """Yield whether there is a trial to begin: one that waits, or a new one if fewer than `count` are begun.
 
-        The lock, which closing the stack gives back, keeps several workers from beginning more than `count`. Trials of
-        dead workers are queued again before.
+        The study's lock, which is held until `begin` or the end of the block, keeps several workers from beginning more
+        than `count`. Trials of dead workers are queued again before.
         """
-        with ExitStack() as lock:
-            lock.enter_context(self.storage.locked(self.name))
+        with self._claimed:
+            self._claimed.enter_context(self.storage.locked(self.name))
             fail_stale_trials(self.optuna)
             for trial in self.trials(TrialState.RUNNING):
                 begun = trial.user_attrs.get(BEGUN, trial.number) == trial.number and OWNER in trial.user_attrs
                 if not begun:  # its worker died under the lock, before the first heartbeat, which Optuna waits for
                     self._retry(trial.number)
-            if self._may_begin(count):
-                return lock.pop_all()
-        return None
+            yield self._may_begin(count)
 
     def begin(self, trial: Trial, space: Space) -> None:
-        """Draw what a trial is to try, and record this process as its worker. The study's lock has to be held."""
+        """Draw what a claimed trial is to try, record this process as its worker, and give the study's lock back."""
         self.optuna.sampler = self._sampler(self.trials()[trial.number])
         spaces.draw(trial, space)
         trial.set_user_attr(OWNER, f"{socket.gethostname()} {os.getpid()}")
         trial.set_user_attr(BEGUN, trial.number)
+        self._claimed.close()
 
     def hand_back(self, trial: Trial) -> None:
         """Queue a trial, which this worker does not finish, for another worker or a later command."""
@@ -157,8 +196,7 @@ class Study:
 
     def _retry(self, number: int) -> None:
         """Fail a trial, and queue another in its place with the same values and attributes."""
-        self.optuna.tell(number, state=TrialState.FAIL)
-        failed = self.optuna.get_trials()[number]
+        failed = self.optuna.tell(number, state=TrialState.FAIL)
         if failed.params:
             RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(self.optuna, failed)
 
@@ -200,6 +238,32 @@ def join(storage: Storage, name: str, terms: Terms, start_parent: Callable[[], s
             *(f"  {key.replace('_', ' ')}: was {before[key]}, is {now[key]}" for key in changed),
         )
     return study
+
+
+def all_studies(url: str) -> dict[str, Study]:
+    """Return by name the studies that `sweep` has made in the store at an address. No store is made if there is none.
+
+    Raises UsageError and StorageError.
+    """
+    where = address(url)
+    if where.drivername == "sqlite" and not Path(where.database or "").exists():
+        return {}
+    storage = Storage(url)
+    found = optuna.get_all_study_summaries(storage.rdb, include_best_trial=False)
+    return {each.study_name: Study(storage, each.study_name) for each in found if TERMS in each.user_attrs}
+
+
+def find(url: str, name: str) -> Study:
+    """Return the study of that name in the store at an address. Raises UsageError if there is none."""
+    known = all_studies(url)
+    if name not in known:
+        raise UsageError(f"no study {name!r}{did_you_mean(name, known)}; there are: {', '.join(known) or 'none yet'}")
+    return known[name]
+
+
+def runs_of(trial: Trial | FrozenTrial) -> list[str]:
+    """Return the ids of a trial's runs, one for each seed that it has begun."""
+    return [run_id for key, run_id in trial.user_attrs.items() if key.startswith(RUN)]
 
 
 def _pruner(terms: Terms) -> BasePruner:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Metric, RunTag
-from PIL import Image
 
 from repro import names
 from repro.measurement import Measurement, Row
 from repro.text import first_line
 from repro.tracking.reader import RunRecord
-from repro.tracking.store import StoreError, StoreErrors, open_client
+from repro.tracking.store import Client, StoreError
+from repro.tracking.writer import as_image
 
 FOLDER = "studies"
 """Artifact folder of measurements; all stores have it under this name."""
@@ -25,22 +25,23 @@ LONGEST_TAG = 5000  # characters that the store takes
 
 def log_files(run_id: str, files: Mapping[str, bytes], folder: str = "") -> None:
     """Log files, by name, to a run, in place of any with the same name. Raises StoreError."""
-    with StoreErrors(f"{', '.join(files)} cannot be logged to run {run_id}"), tempfile.TemporaryDirectory() as scratch:
+    fault = f"{', '.join(files)} cannot be logged to run {run_id}"
+    with Client(fault) as client, tempfile.TemporaryDirectory() as scratch:
         for name, content in files.items():
             (Path(scratch) / name).write_bytes(content)
-        open_client().log_artifacts(run_id, scratch, folder or None)
+        client.log_artifacts(run_id, scratch, folder or None)
 
 
 def list_files(run_id: str) -> set[str]:
     """Return the paths of a run's artifacts outside folders. Raises StoreError."""
-    with StoreErrors(f"the artifacts of run {run_id} cannot be listed"):
-        return {item.path for item in open_client().list_artifacts(run_id)}
+    with Client(f"the artifacts of run {run_id} cannot be listed") as client:
+        return {item.path for item in client.list_artifacts(run_id)}
 
 
 def read_file(run_id: str, path: str) -> bytes:
     """Return the content of a run's artifact file. Raises StoreError if there is none at this path."""
-    client = open_client()
-    with StoreErrors(f"artifact {path} of run {run_id} cannot be read"), tempfile.TemporaryDirectory() as scratch:
+    fault = f"artifact {path} of run {run_id} cannot be read"
+    with Client(fault) as client, tempfile.TemporaryDirectory() as scratch:
         return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
 
 
@@ -55,7 +56,7 @@ def log_measurement(record: RunRecord, name: str, measurement: Measurement, comm
     files = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n").encode()}
     for picture, pixels in measurement.pictures.items():
         png = io.BytesIO()
-        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(png, "png")
+        as_image(pixels).save(png, "png")
         files[f"{picture}.png"] = png.getvalue()
     log_files(record.run_id, files, FOLDER)
     now, step = int(time.time() * 1000), int(record.params.get("training.epochs", 0))
@@ -65,8 +66,8 @@ def log_measurement(record: RunRecord, name: str, measurement: Measurement, comm
         if (row.quantity, row.group) in names.MEASUREMENT_ROWS and row.x is None
     ]
     tag = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}"[:LONGEST_TAG]
-    with StoreErrors(f"measurement {name} cannot be logged to run {record.run_id}"):
-        open_client().log_batch(record.run_id, metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
+    with Client(f"measurement {name} cannot be logged to run {record.run_id}") as client:
+        client.log_batch(record.run_id, metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
 
 
 def measurements_of(record: RunRecord) -> list[str]:
@@ -76,8 +77,8 @@ def measurements_of(record: RunRecord) -> list[str]:
 
 def read_measurement(run_id: str, name: str) -> list[Row] | None:
     """Return a measurement's rows, or None if the run has none of that name. Raises StoreError if they are damaged."""
-    with StoreErrors(f"run {run_id} cannot be read"):
-        if names.MEASUREMENT + name not in open_client().get_run(run_id).data.tags:
+    with Client(f"run {run_id} cannot be read") as client:
+        if names.MEASUREMENT + name not in client.get_run(run_id).data.tags:
             return None
     try:
         table = pd.read_csv(io.BytesIO(read_file(run_id, f"{FOLDER}/{name}.csv")), dtype=str, na_filter=False)

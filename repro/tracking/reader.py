@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from repro import names
-from repro.tracking.store import StoreErrors, open_client
+from repro.tracking.store import Client
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ def parents(experiment: str) -> list[RunRecord]:
 
 def run(run_id: str) -> RunRecord:
     """Return one run. Raises StoreError if the store has none with this id."""
-    client = open_client()
-    with StoreErrors(f"run {run_id} cannot be read"):
+    with Client(f"run {run_id} cannot be read") as client:
         found = client.get_run(run_id)
         return _record(found, client.get_experiment(found.info.experiment_id).name)
 
@@ -62,15 +61,13 @@ def search(client: MlflowClient, experiment_id: str, where: str = "") -> list[Ru
 
 def history(run_id: str, metric: str) -> dict[int, float]:
     """Return a metric's value at each epoch. Raises StoreError."""
-    client = open_client()
-    with StoreErrors(f"metric {metric!r} of run {run_id} cannot be read"):
+    with Client(f"metric {metric!r} of run {run_id} cannot be read") as client:
         return {point.step: point.value for point in client.get_metric_history(run_id, metric)}
 
 
 def last_image(run_id: str, key: str) -> Image.Image | None:
     """Return the newest image of a run's stepped gallery, or None if it has none. Raises StoreError."""
-    client = open_client()
-    with StoreErrors(f"the images of run {run_id} cannot be read"), tempfile.TemporaryDirectory() as scratch:
+    with Client(f"the images of run {run_id} cannot be read") as client, tempfile.TemporaryDirectory() as scratch:
         found = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
         steps = {int(match[1]): path for path in found if (match := re.match(rf"images/{key}\W(?:step\W)?(\d+)", path))}
         if not steps:
@@ -81,8 +78,7 @@ def last_image(run_id: str, key: str) -> Image.Image | None:
 
 
 def _all_runs(experiment: str) -> list[RunRecord]:
-    client = open_client()
-    with StoreErrors(f"the runs of {experiment!r} cannot be read"):
+    with Client(f"the runs of {experiment!r} cannot be read") as client:
         found = client.get_experiment_by_name(experiment)
         return [_record(run, experiment) for run in search(client, found.experiment_id)] if found else []
 

@@ -41,14 +41,17 @@ class StoreError(ReproError):
     """The tracking store cannot be opened, read or written."""
 
 
-class StoreErrors:
-    """Context manager: raise a StoreError that begins with `fault` for an error of the store or of the disk."""
+class Client:
+    """Context manager: give a client of the store.
+
+    An error of the store or of the disk in the block becomes a StoreError that begins with `fault`.
+    """
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> MlflowClient:
+        return open_client()
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, (MlflowException, SQLAlchemyError, OSError)):
@@ -66,7 +69,6 @@ def embedded() -> Path | None:
 
 
 def uri() -> str:
-    """Return the address of the tracking store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder() / 'mlflow.db'}"
 
 

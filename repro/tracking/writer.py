@@ -6,13 +6,13 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line
 from repro.tracking.outbox import Outbox, Record
-from repro.tracking.store import StoreError, StoreErrors, experiment_id, open_client, shown_uri
+from repro.tracking.store import Client, StoreError, experiment_id, open_client, shown_uri
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
 LAST_ATTEMPTS = 3  # when the run has ended
@@ -34,31 +34,24 @@ LAST_ATTEMPTS = 3  # when the run has ended
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class NewRun:
-    """How a run is created in the store: the MLflow experiment, the run's name, and its first tags."""
-
-    experiment: str
-    run_name: str
-    tags: dict[str, str] = field(default_factory=dict)
-
-
-def start_run(new: NewRun) -> str:
-    """Create a run and return its id. Raises StoreError."""
-    client = open_client()
-    with StoreErrors(f"no run can be started in {shown_uri()}"):
-        run = client.create_run(experiment_id(client, new.experiment), tags=new.tags, run_name=new.run_name)
+def start_run(experiment: str, tags: dict[str, str]) -> str:
+    """Create a run in an MLflow experiment; its name is one of the tags. Returns its id. Raises StoreError."""
+    with Client(f"no run can be started in {shown_uri()}") as client:
+        run = client.create_run(experiment_id(client, experiment), tags=tags)
         return str(run.info.run_id)
 
 
 class RunWriter:
     """One run. Each record is in its outbox at once; sending is tried again while the store does not answer."""
 
-    def __init__(self, run_id: str, outbox: Outbox, tell: Tell = lambda _: None) -> None:
-        """Write to a run that exists. `tell` is given a sentence when the store goes away and when it comes back."""
-        self.run_id, self.outbox, self._tell = run_id, outbox, tell
+    def __init__(self, run_id: str, folder: Path, tell: Tell = lambda _: None) -> None:
+        """Write to a run that exists, with the outbox in its directory.
+
+        `tell` is given a sentence when the store goes away and when it comes back.
+        """
+        self.run_id, self.outbox, self._tell = run_id, Outbox(folder), tell
         self._client: MlflowClient | None = None
-        self._in_doubt = bool(outbox.pending())  # the store may have the next record, though it is not marked so
+        self._in_doubt = bool(self.outbox.pending())  # the store may have the next record, though it is not marked so
         self._images: list[tuple[NDArray[np.uint8], str, int]] = []  # what the disk has not taken yet
         self._pause, self._next_try, self._away = FIRST_PAUSE, 0.0, ""
 
@@ -75,8 +68,10 @@ class RunWriter:
         self.file(names.SPEC_FILE)
 
     def metrics(self, values: dict[str, float], step: int, group: str) -> None:
-        """Log metrics that belong together, which the store takes in one transaction."""
+        """Log metrics that belong together, which the store takes in one transaction, unless they are there already."""
         self._keep_images()
+        if self.outbox.has("metrics", step=step, group=group):
+            return
         now = int(time.time() * 1000)
         self._log({"kind": "metrics", "values": values, "step": step, "group": group, "time": now})
 
@@ -84,8 +79,12 @@ class RunWriter:
         self._log({"kind": "tags", "tags": values})
 
     def image(self, pixels: NDArray[np.uint8], key: str, step: int) -> None:
-        """Log one image of a stepped gallery. uint8 [H, W, 1 or 3]. It stays in memory while the disk refuses it."""
-        self._images.append((pixels, key, step))
+        """Log one image of a stepped gallery, unless it is there already. uint8 [H, W, 1 or 3].
+
+        It stays in memory while the disk refuses it.
+        """
+        if not self.outbox.has("image", key=key, step=step):
+            self._images.append((pixels, key, step))
         self._keep_images()
 
     def file(self, name: str, folder: str | None = None) -> None:
@@ -147,7 +146,7 @@ class RunWriter:
             pixels, key, step = self._images[0]
             name = f"{key}-{step:06d}.png"
             try:
-                Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(self.outbox.files / name)
+                as_image(pixels).save(self.outbox.files / name)
             except OSError:
                 return
             self._images.pop(0)
@@ -207,21 +206,14 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
                 client.set_terminated(run_id, record["status"], record["time"])
 
 
+def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return an image of Pillow's. uint8 [H, W, 1 or 3]."""
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+
+
 def comparability(reasons: Sequence[str]) -> dict[str, str]:
     """Return the tags that say whether a cost may be compared with the reported one; `reasons` say why not."""
     return {names.COMPARABLE: str(not reasons).lower(), names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-"}
-
-
-def sync(run_id: str, folder: Path, tell: Tell) -> bool:
-    """Deliver what is left in a run's outbox; return whether the store has everything now."""
-    outbox = Outbox(folder)
-    left = len(outbox.pending())
-    if not left:
-        return True
-    writer = RunWriter(run_id, outbox)
-    done = writer.deliver(LAST_ATTEMPTS)
-    tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
-    return done
 
 
 @dataclass(frozen=True)
@@ -234,13 +226,16 @@ class Note:
 
 def annotate(notes: dict[str, Note]) -> int:
     """Give runs, by id, their notes; return how many of them were changed by it. Raises StoreError."""
-    client, changed = open_client(), 0
-    with StoreErrors("runs cannot be given their notes"):
+    changed = 0
+    with Client("runs cannot be given their notes") as client:
         for run_id, note in notes.items():
-            before = client.get_run(run_id).data.tags
-            wanted = note.tags | {MLFLOW_RUN_NOTE: note.text}
-            tags = [RunTag(key, value) for key, value in wanted.items() if before.get(key) != value]
+            tags = changed_tags(client.get_run(run_id), note.tags | {MLFLOW_RUN_NOTE: note.text})
             if tags:
                 client.log_batch(run_id, tags=tags)
                 changed += 1
     return changed
+
+
+def changed_tags(run: Run, wanted: dict[str, str]) -> list[RunTag]:
+    """Return those of the wanted tags that the run does not have yet."""
+    return [RunTag(key, value) for key, value in wanted.items() if run.data.tags.get(key) != value]

@@ -20,7 +20,7 @@ from repro.analysis.tables import CURVE_COLUMNS, RUN_COLUMNS, Tables
 from repro import names, registry
 from repro.errors import ReproError
 from repro.tracking import artifacts
-from repro.tracking import sweep_parent as tracked
+from repro.tracking import parents as tracked
 from repro.tracking.store import experiment_id, open_client
 
 LATENTS, RATES = (5, 20), [float(rate) for rate in np.geomspace(1e-4, 1e-2, 6)]
@@ -37,8 +37,8 @@ def trial(
 ) -> None:
     """Track one trial's run."""
     client = open_client()
-    place = tracked.where("mnist_fc", "bowl", parent, number, f"trial {number}")
-    run = client.create_run(experiment_id(client, place.experiment), tags=place.tags, run_name=place.run_name)
+    tags = {names.PARENT: parent, names.SWEEP: "bowl", names.TRIAL: str(number)}
+    run = client.create_run(experiment_id(client, tracked.mlflow_experiment("mnist_fc")), tags=tags)
     metrics = {names.HELDOUT_NEG_ELBO: value, names.RECONSTRUCTION: value - 20, names.KL: 20.0, names.COST: value}
     client.log_batch(
         run.info.run_id,
@@ -52,7 +52,7 @@ def trial(
 def study(data: str = "canonical") -> str:
     """Track a study of twelve complete trials, one pruned and one abandoned; return its parent."""
     terms = {"experiment": "mnist_fc", "epochs": "3", "seeds_per_trial": "1", "sampler": "tpe", "pruner": "median"}
-    parent = tracked.start_parent("mnist_fc", "bowl", SPACE | terms)
+    parent = tracked.start_sweep("mnist_fc", "bowl", SPACE | terms)
     for number, rate in enumerate(RATES):
         for place, latent in enumerate(LATENTS):
             settings = {"optim.lr": rate, "model.latent": latent}

@@ -13,7 +13,7 @@ from repro.signals import Interrupted
 
 
 class Record:
-    """A Handler that keeps what it is told. It sends this process a signal at the first message, if one is given."""
+    """Keeps what it is told. It sends this process a signal at the first message, if one is given."""
 
     def __init__(self, signum: int = 0, times: int = 1) -> None:
         self.messages: dict[int, list[str]] = {}
@@ -65,14 +65,14 @@ def hang(_: int, channel: Channel[str]) -> None:
 
 def test_messages_arrive_in_order_and_every_task_ends_once() -> None:
     record = Record()
-    assert run_all(count, [3, 0, 1], 2, record) == 0
+    assert run_all(count, [3, 0, 1], 2, record.ended, record.message) == 0
     assert record.messages == {3: ["0", "1", "2"], 1: ["0"]}
     assert record.ends == {3: (0, False), 0: (0, False), 1: (0, False)}
 
 
 def test_a_child_that_dies_stops_no_other() -> None:
     record = Record()
-    assert run_all(die, [0, 1, 2], 3, record) == 0
+    assert run_all(die, [0, 1, 2], 3, record.ended, record.message) == 0
     assert record.messages == {task: ["alive"] for task in (0, 1, 2)}
     assert record.ends == {0: (0, False), 1: (-signal.SIGKILL, False), 2: (3, False)}
 
@@ -80,7 +80,7 @@ def test_a_child_that_dies_stops_no_other() -> None:
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_passed_on_and_no_further_child_is_started(signum: signal.Signals, code: int) -> None:
     record = Record(signum)
-    assert run_all(work, [1, 2], 1, record) == code
+    assert run_all(work, [1, 2], 1, record.ended, record.message) == code
     assert record.messages == {1: ["alive", f"stopped by {signum.name}"]}
     assert record.ends == {2: (None, True), 1: (code, True)}
 
@@ -89,7 +89,7 @@ def test_a_second_signal_ends_children_that_do_not_listen(monkeypatch: pytest.Mo
     monkeypatch.setattr(parallel, "PATIENCE", 20.0)
     record = Record(signal.SIGTERM, times=2)
     began = time.monotonic()
-    assert run_all(hang, [1], 1, record) == 143
+    assert run_all(hang, [1], 1, record.ended, record.message) == 143
     assert time.monotonic() - began < 15
     assert record.ends == {1: (-signal.SIGTERM, True)}
     assert not Path(f"/proc/{record.messages[1][0]}").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from repro import cli, names
 from repro.errors import UsageError
-from repro.runs import resume, run_dir
+from repro.runs import run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import DataSource, ReportedCost, RunResult
 from repro.spec import Experiment
@@ -74,15 +74,15 @@ def test_an_earlier_versions_run_is_read(earlier: str) -> None:
     assert json.loads(json.dumps(finished.to_json())) == json.loads(
         (run_dir.path(earlier) / "summary.json").read_text()
     )
-    assert resume.same_runs(found) == {3: earlier}
-    assert resume.newest("mnist_fc", found.spec, 3) == earlier
+    assert run_dir.same_runs(found) == {3: earlier}
+    assert run_dir.newest("mnist_fc", found.spec, 3) == earlier
     outbox = Outbox(run_dir.path(earlier))
     assert (len(outbox.records), outbox.pending()) == (15, [])
     assert outbox.has("status", status="FINISHED")
 
 
 def test_an_earlier_versions_checkpoint_gives_the_costs_that_it_recorded(earlier: str) -> None:
-    found, dataset = resume.recorded(earlier)
+    found, dataset = run_dir.recorded(earlier)
     trainer = Trainer(found.spec, found.seed, dataset, found.settings)
     state, faults = checkpoint.newest(run_dir.checkpoints(earlier), found.spec.signature)
     assert state is not None, faults
@@ -110,4 +110,4 @@ def test_a_run_whose_record_cannot_be_read_is_named_but_stops_no_other(earlier: 
     (damaged / "run.json").write_text('{"spec": {}}')
     with pytest.raises(UsageError, match=r"run\.json cannot be read"):
         run_dir.load_config("0" * 32)
-    assert [run_id for run_id, _ in resume.earlier_runs("mnist_fc")] == [earlier]
+    assert [run_id for run_id, _ in run_dir.earlier_runs("mnist_fc")] == [earlier]

@@ -17,9 +17,12 @@ from support.run_here import run_all_here
 
 from repro import cli, data, names, registry
 from repro.cli import options
+from repro.errors import UsageError
 from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
+from repro.runs.parallel import Channel
 from repro.runs.progress import SeedsDisplay
+from repro.runs.result import DataSource, RunResult
 from repro.spec import Experiment
 from repro.spec.overrides import apply
 from repro.text import seed_list
@@ -36,10 +39,8 @@ CURVES = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
     [("0-4", (0, 1, 2, 3, 4)), ("5,0, 2", (0, 2, 5)), ("0-2,7", (0, 1, 2, 7)), (str(2**63 - 1), (2**63 - 1,))],
 )
 def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
-    faults: list[str] = []
-    assert options.seeds(faults, text) == seeds
-    assert not faults
-    assert options.seeds(faults, seed_list(seeds)) == seeds
+    assert options.seeds(text) == seeds
+    assert options.seeds(seed_list(seeds)) == seeds
 
 
 @pytest.mark.parametrize(
@@ -57,11 +58,11 @@ def test_seeds_are_read_and_written(text: str, seeds: tuple[int, ...]) -> None:
     ],
 )
 def test_a_fault_in_seeds_is_named(text: str, said: str) -> None:
-    faults: list[str] = []
-    options.seeds(faults, text)
-    assert len(faults) == 1
-    assert faults[0].startswith(f"--seeds {text}: ")
-    assert said in faults[0]
+    with pytest.raises(UsageError) as caught:
+        options.seeds(text)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"--seeds {text}: ")
+    assert said in fault
 
 
 def test_faults_of_the_options_come_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -121,6 +122,30 @@ def weights(seeds: range, epochs: int) -> dict[int, str]:
             trainer.epoch(lambda: None)
         found[seed] = trainer.digest()
     return found
+
+
+class Wire(Channel[Any]):
+    """A channel that keeps each message as it would go through a pipe."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, message: Any) -> None:
+        self.sent.append(pickle.dumps(message))
+
+    def check_stop(self) -> None:
+        pass
+
+
+def run_here(function: Any, tasks: list[Any], _at_once: int, on_end: Any, on_message: Any) -> int:
+    """Do what `run_all` does, one task after the other in this process."""
+    for task in tasks:
+        wire = Wire()
+        function(task, wire)
+        for message in wire.sent:
+            on_message(task, pickle.loads(message))
+        on_end(task, 0, False)
+    return 0
 
 
 def test_the_messages_of_seeds_reach_display_parent_run_and_results(
@@ -238,12 +263,12 @@ def test_a_terminal_shows_a_row_for_each_seed_and_one_for_all(small: Experiment)
     screen = Console(file=io.StringIO(), force_terminal=True, width=120)
     progress = Progress(TextColumn("{task.description}"), console=screen)
     display = SeedsDisplay(small, seeds=2, steps=20, progress=progress)
-    first, second = display.row(4), display.row(9)
-    first.started("r4", 20, 10)
-    second.started("r9", 20, 0)
-    second.step(3)
-    second.epoch(1, {names.COST: 1.0, names.IMAGES_PER_SECOND: 1.0})
+    display.pass_on(4, lambda row: row.started("r4", 20, 10))
+    display.pass_on(9, lambda row: row.started("r9", 20, 0))
+    display.pass_on(9, lambda row: row.step(3))
+    display.pass_on(9, lambda row: row.epoch(1, {names.COST: 1.0, names.IMAGES_PER_SECOND: 1.0}))
     shown = {task.description: (task.completed, task.total) for task in progress.tasks}
     assert shown == {"0 of 2 seeds": (13, 40), "seed 4  epoch 2/2": (10, 20), "seed 9  epoch 2/2": (3, 20)}
-    second.close()
+    failed = DataSource("", False, "")
+    display.end(RunResult(run_id="r9", status="FAILED", experiment="small", seed=9, epochs=1, data=failed))
     assert [task.completed for task in progress.tasks] == [30, 10], "a seed that has ended has no steps left"

@@ -7,7 +7,7 @@ from mlflow.entities import Run
 
 from repro import cli, names
 from repro.spec import Choice, LogUniform, Space
-from repro.sweep import status
+from repro.sweep.study import find
 from repro.tracking import reader
 from support.process import client
 
@@ -26,7 +26,7 @@ def retrain(*options: str) -> int:
 
 
 def trials(name: str = "small") -> list[dict[str, Any]]:
-    return [dict(row) for row in status.trials("", name)]
+    return [dict(row) for row in find("", name).trial_rows()]
 
 
 def live(name: str = "small") -> list[dict[str, Any]]:

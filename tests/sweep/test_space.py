@@ -125,7 +125,7 @@ SPACE = ["--space", "optim.lr=0.1,0.2"]
         (["small.py", *SPACE, "--study", "x" * 101], ["at most 100"]),
         (["small.py", *SPACE, "--study", "a\nb"], ["--study 'a\\nb'"]),
         (["small.py", *SPACE, "--storage", "mysql://me@h/x"], ["--storage mysql://me@h/x: should be"]),
-        (["retrain", "small.py", "--data", "stand-in"], ["no study 'small' to retrain"]),
+        (["retrain", "small.py", "--data", "stand-in"], ["no study 'small'; there are: none yet"]),
         (["status", "smal"], ["no study 'smal'; there are: none yet"]),
         (["small.py", "--finish"], ["sweep --finish: is a command of its own now: python -m repro sweep retrain NAME"]),
         (["--status"], ["sweep --status: is a command of its own now: python -m repro sweep status [STUDY]"]),

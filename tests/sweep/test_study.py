@@ -18,7 +18,7 @@ from support.sweeping import SPACE, sweep
 from repro import provenance
 from repro.spec import Choice, Space
 from repro.sweep import study as studies
-from repro.sweep.plots import plots
+from repro.sweep.run import plots
 from repro.sweep.storage import MOST_RETRIES, Storage
 from repro.sweep.study import Study, Terms
 from repro.tracking.store import open_client
@@ -40,14 +40,9 @@ class Died(BaseException):
 
 def run_one(study: Study, count: int, space: Space = SPACE, dies: bool = False, run: str = "") -> bool:
     """Begin a trial whose value is its learning rate; return whether there was one to begin."""
-    lock = study.claim(count)
-    if lock is None:
-        return False
 
     def objective(trial: optuna.Trial) -> float:
         study.begin(trial, space)
-        assert lock is not None
-        lock.close()
         if run:
             trial.set_user_attr("run.0", run)
             trial.report(1.0, 1)
@@ -55,9 +50,10 @@ def run_one(study: Study, count: int, space: Space = SPACE, dies: bool = False, 
             raise Died
         return float(trial.params["optim.lr"])
 
-    with lock, suppress(Died):
-        study.optuna.optimize(objective, n_trials=1)
-    return True
+    with study.claim(count) as free, suppress(Died):
+        if free:
+            study.optuna.optimize(objective, n_trials=1)
+    return free
 
 
 def test_several_workers_make_as_many_trials_as_asked_for_and_no_two_alike(tmp_path: Path) -> None:
@@ -83,7 +79,7 @@ def test_several_workers_make_as_many_trials_as_asked_for_and_no_two_alike(tmp_p
 def test_a_dead_workers_trial_goes_on_under_a_new_number_until_too_many_have_died(tmp_path: Path) -> None:
     made = joined(tmp_path)
     assert run_one(made, 1, dies=True, run="abc")
-    assert made.claim(1) is None, "it may be alive"
+    assert not run_one(made, 1), "it may be alive"
     assert made.states() == ["running"]
     made.storage.rdb.grace_period = -1  # every heartbeat is too old
     for _ in range(MOST_RETRIES):

@@ -8,7 +8,7 @@ from mlflow.entities import Run
 
 from repro import names
 from repro.spec import Experiment
-from repro.tracking.seeds_parent import SeedsParent
+from repro.tracking.parents import SeedsParent
 from repro.tracking.store import experiment_id, open_client
 
 

@@ -1,11 +1,12 @@
-"""The parent run of several seeds: curves over the finished seeds, with the seeds' runs as its children.
+"""Parent runs in the tracking store: of several seeds of one experiment, and of the trials of a study.
 
-All of it is derived from the children, so it can be made again at any time. A step of a metric that was logged cannot
-be taken back: where the curves have to change, a new parent replaces the old one.
+The parent of seeds has curves over the finished seeds. All of it is derived from its children, so it can be made again
+at any time. A step of a metric that was logged cannot be taken back: where the curves have to change, a new parent
+replaces the old one.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,8 +22,8 @@ from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line, seed_list
 from repro.tracking import reader
-from repro.tracking.store import StoreError, experiment_id, open_client
-from repro.tracking.writer import comparability
+from repro.tracking.store import Client, StoreError, experiment_id, open_client
+from repro.tracking.writer import changed_tags, comparability
 
 BATCH = 1000  # metrics that the store takes in one call
 LONGEST_NAME = 250  # of a run, in the store's column
@@ -51,11 +52,10 @@ class SeedsParent:
     def open(self, finished: Collection[str]) -> None:
         """Create the parent, or set the existing one to RUNNING. `finished` are ids of finished runs that it covers."""
         with self._errors_told():
-            client = self._client
-            parents, runs = self._find(client)
-            parent = parents[0] if parents else self._create(client)
+            parents, runs = self._find()
+            parent = parents[0] if parents else self._create()
             self.run_id = str(parent.info.run_id)
-            self._update(client, parent, _covered(parents, runs, finished), "RUNNING")
+            self._update(parent, _covered(parents, runs, finished), "RUNNING")
 
     def add(self, run_id: str) -> None:
         """Make a run a child of the parent."""
@@ -70,22 +70,25 @@ class SeedsParent:
         """
         with self._errors_told():
             client = self._client
-            parents, runs = self._find(client)
+            parents, runs = self._find()
             covered = _covered(parents, runs, finished)
             curves = _curves(client, covered)
-            parent = parents[0] if parents else self._create(client)
+            parent = parents[0] if parents else self._create()
             logged = {name: _history(client, parent.info.run_id, name) for name in parent.data.metrics}
             if logged and logged != curves:
-                parent, logged = self._create(client), {}
+                parent, logged = self._create(), {}
             self.run_id = str(parent.info.run_id)
             if logged != curves:
-                _log(client, self.run_id, curves)
+                now = int(time.time() * 1000)
+                points = [Metric(name, curve[step], now, step) for name, curve in curves.items() for step in curve]
+                for start in range(0, len(points), BATCH):
+                    client.log_batch(self.run_id, metrics=points[start : start + BATCH])
             old = {each.info.run_id for each in parents} - {self.run_id}
             for run_id, run in runs.items():
                 before = run.data.tags.get(names.PARENT)
                 if before in old or (before != self.run_id and run in covered.values()):
                     client.set_tag(run_id, names.PARENT, self.run_id)
-            self._update(client, parent, covered, status)
+            self._update(parent, covered, status)
             for each in old:
                 client.set_terminated(each, status)  # a deleted run would be RUNNING for ever
                 client.delete_run(each)
@@ -105,11 +108,11 @@ class SeedsParent:
                 self.tell(f"the tracking store does not take the parent of these seeds, {later}: {first_line(error)}")
             self._refused = True
 
-    def _find(self, client: MlflowClient) -> tuple[list[Run], dict[str, Run]]:
+    def _find(self) -> tuple[list[Run], dict[str, Run]]:
         """Return the parents of these seeds, newest first, usually one, and the trained runs by id."""
         signature, fingerprint = self.spec.signature, self.data_fingerprint
         where = f"tags.`{names.SIGNATURE}` = '{signature}' and tags.`{names.DATA_FINGERPRINT}` = '{fingerprint}'"
-        found = reader.search(client, experiment_id(client, self.experiment), where)
+        found = reader.search(self._client, experiment_id(self._client, self.experiment), where)
         parents = [run for run in found if run.data.tags.get(names.KIND) == names.KIND_SEEDS and self._has_spec(run)]
         return parents, {run.info.run_id: run for run in found if names.KIND not in run.data.tags}
 
@@ -118,7 +121,7 @@ class SeedsParent:
         flat = self.spec.flat()
         return all(flat.get(key, "").startswith(value) for key, value in parent.data.params.items())  # may be cut short
 
-    def _create(self, client: MlflowClient) -> Run:
+    def _create(self) -> Run:
         """Start a parent with the tags that tell it from a trained run."""
         tags = {
             names.KIND: names.KIND_SEEDS,
@@ -126,24 +129,36 @@ class SeedsParent:
             names.DATA_FINGERPRINT: self.data_fingerprint,
             names.DATA_STATUS: self.data_status,
         }
-        return client.create_run(experiment_id(client, self.experiment), tags=tags)
+        return self._client.create_run(experiment_id(self._client, self.experiment), tags=tags)
 
-    def _update(self, client: MlflowClient, parent: Run, covered: dict[int, Run], status: Status | str) -> None:
+    def _update(self, parent: Run, covered: dict[int, Run], status: Status | str) -> None:
         """Set the name, params, tags and status that differ."""
-        run_id, before, seeds = parent.info.run_id, parent.data, seed_list(self.seeds | covered.keys())
+        seeds = seed_list(self.seeds | covered.keys())
         unfinished = [] if status == "FINISHED" else ["not all of its seeds have finished"]
         tags = {names.SEEDS: seeds} | comparability([*self.reasons, *unfinished])
-        changed = [RunTag(key, value) for key, value in tags.items() if before.tags.get(key) != value]
-        params = [Param(key, value) for key, value in self.spec.flat().items() if key not in before.params]
-        if changed or params:
-            client.log_batch(run_id, params=params, tags=changed)
+        params = [Param(key, value) for key, value in self.spec.flat().items() if key not in parent.data.params]
         name = f"{self.experiment} seeds {seeds}"[:LONGEST_NAME]
         if parent.info.run_name != name:
-            client.update_run(run_id, name=name)
-        if status == "RUNNING" != parent.info.status:
-            client.update_run(run_id, status)
-        elif status != parent.info.status:
-            client.set_terminated(run_id, status)
+            self._client.update_run(parent.info.run_id, name=name)
+        _update_parent(self._client, parent, status, tags, params)
+
+
+def _update_parent(
+    client: MlflowClient,
+    parent: Run,
+    status: Status | str,
+    tags: dict[str, str],
+    params: Sequence[Param] = (),
+    metrics: Sequence[Metric] = (),
+) -> None:
+    """Log these params and metrics, and set the tags and the status that differ."""
+    run_id, changed = parent.info.run_id, changed_tags(parent, tags)
+    if changed or params or metrics:
+        client.log_batch(run_id, params=params, tags=changed, metrics=metrics)
+    if status == "RUNNING" != parent.info.status:
+        client.update_run(run_id, status)
+    elif status != parent.info.status:
+        client.set_terminated(run_id, status)
 
 
 def _covered(parents: list[Run], runs: dict[str, Run], finished: Collection[str]) -> dict[int, Run]:
@@ -174,8 +189,50 @@ def _history(client: MlflowClient, run_id: str, metric: str) -> Curve:
     return {point.step: point.value for point in client.get_metric_history(run_id, metric)}
 
 
-def _log(client: MlflowClient, run_id: str, curves: dict[str, Curve]) -> None:
-    now = int(time.time() * 1000)
-    points = [Metric(name, value, now, step) for name, curve in curves.items() for step, value in curve.items()]
-    for start in range(0, len(points), BATCH):
-        client.log_batch(run_id, metrics=points[start : start + BATCH])
+def mlflow_experiment(name: str) -> str:
+    """Return the MLflow experiment that holds the trials of an experiment, apart from its other runs."""
+    return f"{name} sweeps"
+
+
+def start_sweep(experiment: str, study: str, params: dict[str, str]) -> str:
+    """Start the parent run of a study; return its id. Raises StoreError."""
+    with Client(f"the parent of study {study!r} cannot be made") as client:
+        tags = {names.KIND: names.KIND_SWEEP, names.SWEEP: study}
+        run = client.create_run(
+            experiment_id(client, mlflow_experiment(experiment)), tags=tags, run_name=f"study {study}"
+        )
+        client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
+    return str(run.info.run_id)
+
+
+def abandon(experiment: str, study: str, trials: Collection[int], seed: int) -> None:
+    """End the runs of a seed that belong to these trials, which another run is begun in place of. Raises StoreError."""
+    for run in reader.runs(mlflow_experiment(experiment)):
+        mine = run.tags.get(names.SWEEP) == study and int(run.tags.get(names.TRIAL, -1)) in trials
+        of_seed = run.params.get(names.SEED, str(seed)) == str(seed)
+        if mine and of_seed and run.tags.get(names.TRIAL_STATE) != "abandoned":
+            end(run.run_id, "abandoned", "another worker began anew, since it could not get at the checkpoints")
+
+
+def end(run_id: str, state: str, reason: str) -> None:
+    """End a run that no worker goes on with. Raises StoreError."""
+    with Client(f"run {run_id} cannot be ended") as client:
+        client.log_batch(run_id, tags=[RunTag(names.TRIAL_STATE, state), RunTag(names.ERROR, reason)])
+        client.set_terminated(run_id, "KILLED")
+
+
+def show_best(parent: str, status: Status | str, best: dict[str, str], value: float | None, complete: int) -> None:
+    """Update the status of a study's parent, and its tags and metric of the best trial so far. Raises StoreError.
+
+    `value` is the held-out cost of the best of `complete` trials, nats per image.
+    """
+    with Client("the study's parent cannot be written") as client:
+        new = value is not None and complete not in _history(client, parent, names.BEST_HELDOUT)
+        metrics = [Metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete)] if new else []
+        _update_parent(client, client.get_run(parent), status, best, metrics=metrics)
+
+
+def add_child(parent: str, run_id: str, study: str) -> None:
+    """Make a run a child of a study's parent. Raises StoreError."""
+    with Client(f"run {run_id} cannot be put under the study's parent") as client:
+        client.log_batch(run_id, tags=[RunTag(names.PARENT, parent), RunTag(names.SWEEP, study)])
