@@ -20,7 +20,6 @@ from repro.cli import options
 from repro.errors import UsageError
 from repro.runs import run_dir, seeds
 from repro.runs.config import RunConfig
-from repro.runs.parallel import Channel
 from repro.runs.progress import SeedsDisplay
 from repro.runs.result import DataSource, RunResult
 from repro.spec import Experiment
@@ -122,30 +121,6 @@ def weights(seeds: range, epochs: int) -> dict[int, str]:
             trainer.epoch(lambda: None)
         found[seed] = trainer.digest()
     return found
-
-
-class Wire(Channel[Any]):
-    """A channel that keeps each message as it would go through a pipe."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def send(self, message: Any) -> None:
-        self.sent.append(pickle.dumps(message))
-
-    def check_stop(self) -> None:
-        pass
-
-
-def run_here(function: Any, tasks: list[Any], _at_once: int, on_end: Any, on_message: Any) -> int:
-    """Do what `run_all` does, one task after the other in this process."""
-    for task in tasks:
-        wire = Wire()
-        function(task, wire)
-        for message in wire.sent:
-            on_message(task, pickle.loads(message))
-        on_end(task, 0, False)
-    return 0
 
 
 def test_the_messages_of_seeds_reach_display_parent_run_and_results(

@@ -3,7 +3,7 @@
 import pickle
 from typing import Any
 
-from repro.runs.parallel import Channel, Handler
+from repro.runs.parallel import Channel
 
 
 class Wire(Channel[Any]):
@@ -19,12 +19,12 @@ class Wire(Channel[Any]):
         pass
 
 
-def run_all_here(function: Any, tasks: list[Any], _at_once: int, handler: Handler[Any, Any]) -> int:
+def run_all_here(function: Any, tasks: list[Any], _at_once: int, on_end: Any, on_message: Any) -> int:
     """Do what `run_all` does, one task after the other in this process."""
     for task in tasks:
         wire = Wire()
         function(task, wire)
         for message in wire.sent:
-            handler.message(task, pickle.loads(message))
-        handler.ended(task, 0, False)
+            on_message(task, pickle.loads(message))
+        on_end(task, 0, False)
     return 0
