@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-"""How a run ended, in MLflow's words."""
+Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
+"""How a run ended, in MLflow's words; RUNNING if another process trains it."""
 
 COST = "cost"
 RECONSTRUCTION = "reconstruction"
@@ -78,6 +78,12 @@ BEST_HELDOUT = "best_heldout_neg_elbo"
 BEST = "repro.best."
 """Prefix of tags of a study's parent run: trial, value and settings of the best trial so far."""
 SEEDS = "repro.seeds"
+CLAIM = "repro.claim"
+"""Tag from the first moment of a run: signature, data, precision and seed. Only one process is to train a claim."""
+RUN_ID = "repro.run_id"
+"""Tag: the id of a run that was imported, where the store has given it another one."""
+INCOMPLETE = "repro.incomplete"
+"""Tag of a run while it is being imported. Such a run is not read."""
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 

@@ -1,10 +1,12 @@
 """Where a result comes from: commit, versions, machine and command."""
 
+import io
 import os
 import platform
 import shlex
 import subprocess
 import sys
+import tarfile
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +15,8 @@ import psutil
 
 from repro.text import without_password
 
+SOURCE = ("repro", "experiments", "analysis", "benchmarks", "pyproject.toml", "constraints.txt")
+"""Paths of the source code in a checkout."""
 PACKAGES = ("torch", "torchvision", "mlflow", "optuna", "numpy")
 
 
@@ -59,6 +63,19 @@ def last_commit(file: Path) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         found = []
     return dict(zip(tags, found, strict=True)) if found else dict.fromkeys(tags, "unknown")
+
+
+def source(commit: str) -> dict[str, bytes]:
+    """Return the source files of a commit by path; none if the commit is not in this checkout."""
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "archive", "--format=tar", commit, "--", *SOURCE]
+    try:
+        archive = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        found = {member.name: files.extractfile(member) for member in files if member.isfile()}
+        return {name: content.read() for name, content in found.items() if content}
 
 
 def cpu() -> str:

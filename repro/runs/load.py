@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter
@@ -103,21 +103,50 @@ def _model(record: RunRecord, spec: Experiment) -> VAE:
     return model
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run: its tags, and by metric the value at each epoch."""
+
+    run_id: str
+    tags: dict[str, str]
+    histories: dict[str, dict[int, float]]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a second training agrees with the first.
+
+    `first` is the first epoch that differs, or None; `largest` is the largest relative difference of a cost; `reasons`
+    is what is not as it was.
+    """
+
+    run_id: str
+    agreement: Literal["bit-identical", "equal within float tolerance", "different"]
+    epochs: int  # trained again
+    recorded: int  # epochs that the run has
+    first: int | None
+    largest: float
+    reasons: list[str]
+
+
+def record(run_id: str) -> Record:
+    """Return what the tracking store knows of a run. Raises StoreError."""
+    return Record(run_id, reader.run(run_id).tags, {name: reader.history(run_id, name) for name in COMPARED})
+
+
 def verify(
-    run_id: str, before: RunConfig, dataset: Dataset, epochs: int | None, threads: int, tell: Callable[[str], None]
-) -> bool:
-    """Train the first `epochs` epochs of a run again, by default all that it has; compare each with the store's record.
+    run: Record, before: RunConfig, dataset: Dataset, epochs: int | None, threads: int, tell: Callable[[str], None]
+) -> Verification:
+    """Train the first `epochs` epochs of a run again, by default all that it has; compare each with the record.
 
     The weights are compared after the last epoch. `before` is the recorded configuration; `tell` is given a line on
-    each epoch, and how the two agree: bit-identical, equal within float tolerance, or different. Training stops at a
-    difference beyond TOLERANCE, and False is returned. Raises ReproError if the run has no epoch, and StoreError if the
-    store cannot be read.
+    each epoch, and how the two agree. Training stops at a difference beyond TOLERANCE. Raises ReproError if the run has
+    no epoch.
     """
-    run = reader.run(run_id)
-    recorded = {name: reader.history(run_id, name) for name in COMPARED}
-    done = len(recorded[names.COST])
+    recorded = run.histories
+    done = len(recorded.get(names.COST, {}))
     if not done:
-        raise ReproError(f"run {run_id} has no epoch to verify")
+        raise ReproError(f"run {run.run_id} has no epoch to verify")
     trainer = Trainer(before.spec, before.seed, dataset, replace(before, threads=threads).settings)
     epoch, first, largest, count = 0, 0, 0.0, min(epochs or done, done)
     while epoch < count and largest <= TOLERANCE:
@@ -129,7 +158,7 @@ def verify(
             first = epoch  # that differs at all
         largest = max(largest, abs(row[names.COST] / recorded[names.COST][epoch] - 1))
     weights, whole = run.tags.get(names.WEIGHTS_SHA256), epoch == before.spec.training.epochs
-    agreement = "bit-identical"
+    agreement: Any = "bit-identical"
     reasons = [f"threads: was {before.threads}, is {threads}"] if threads != before.threads else []
     if first:
         agreement = "different" if largest > TOLERANCE else "equal within float tolerance"
@@ -137,14 +166,14 @@ def verify(
     elif whole and weights and weights != trainer.digest():
         agreement, first = "different", epoch
         reasons.append("the costs agree, the final weights do not")
-    tell(f"run {run_id}, {epoch} of {done} epochs: {agreement}")
+    tell(f"run {run.run_id}, {epoch} of {done} epochs: {agreement}")
     if first:
         tell(f"first epoch that differs: {first}; largest relative difference of a cost {largest:.2g}")
         tell("\n  ".join(["what is not as it was:", *reasons]))
-    return agreement != "different"
+    return Verification(run.run_id, agreement, epoch, done, first or None, largest, reasons)
 
 
-def _changes(run: reader.RunRecord) -> list[str]:
+def _changes(run: Record) -> list[str]:
     """Return the differences of the machine and the versions since the run."""
     now = provenance.describe(run.tags.get("repro.gpu", "none"))
     compared = [key for key in now if key in ("repro.cpu", "repro.python") or key.startswith("repro.version")]

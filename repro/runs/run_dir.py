@@ -145,7 +145,11 @@ def recorded(run_id: str, data_dir: Path | None = None) -> tuple[RunConfig, Data
 
     Raises UsageError if the spec or the data have changed since, DataError if the data are not here.
     """
-    config = load_config(run_id)
+    return with_data(run_id, load_config(run_id), data_dir)
+
+
+def with_data(run_id: str, config: RunConfig, data_dir: Path | None) -> tuple[RunConfig, Dataset]:
+    """Return a recorded configuration for this machine, and its data. Raises as `recorded` does."""
     _require_same_spec(run_id, config.spec, overrides.apply(config.entry.spec, config.assignments))
     config = replace(config, device=pick_device(config.device), data_dir=data_dir or config.data_dir)
     dataset = config.load_data()

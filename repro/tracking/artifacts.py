@@ -13,7 +13,7 @@ from mlflow.entities import Metric, RunTag
 from repro import names
 from repro.measurement import Measurement, Row
 from repro.text import first_line
-from repro.tracking.reader import RunRecord
+from repro.tracking.reader import RunRecord, store_id
 from repro.tracking.store import Client, StoreError
 from repro.tracking.writer import as_image
 
@@ -29,20 +29,20 @@ def log_files(run_id: str, files: Mapping[str, bytes], folder: str = "") -> None
     with Client(fault) as client, tempfile.TemporaryDirectory() as scratch:
         for name, content in files.items():
             (Path(scratch) / name).write_bytes(content)
-        client.log_artifacts(run_id, scratch, folder or None)
+        client.log_artifacts(store_id(run_id), scratch, folder or None)
 
 
 def list_files(run_id: str) -> set[str]:
     """Return the paths of a run's artifacts outside folders. Raises StoreError."""
     with Client(f"the artifacts of run {run_id} cannot be listed") as client:
-        return {item.path for item in client.list_artifacts(run_id)}
+        return {item.path for item in client.list_artifacts(store_id(run_id))}
 
 
 def read_file(run_id: str, path: str) -> bytes:
     """Return the content of a run's artifact file. Raises StoreError if there is none at this path."""
     fault = f"artifact {path} of run {run_id} cannot be read"
     with Client(fault) as client, tempfile.TemporaryDirectory() as scratch:
-        return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
+        return Path(client.download_artifacts(store_id(run_id), path, scratch)).read_bytes()
 
 
 def log_measurement(record: RunRecord, name: str, measurement: Measurement, command: str) -> None:
@@ -67,7 +67,7 @@ def log_measurement(record: RunRecord, name: str, measurement: Measurement, comm
     ]
     tag = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}"[:LONGEST_TAG]
     with Client(f"measurement {name} cannot be logged to run {record.run_id}") as client:
-        client.log_batch(record.run_id, metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
+        client.log_batch(store_id(record.run_id), metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
 
 
 def measurements_of(record: RunRecord) -> list[str]:
@@ -78,7 +78,7 @@ def measurements_of(record: RunRecord) -> list[str]:
 def read_measurement(run_id: str, name: str) -> list[Row] | None:
     """Return a measurement's rows, or None if the run has none of that name. Raises StoreError if they are damaged."""
     with Client(f"run {run_id} cannot be read") as client:
-        if names.MEASUREMENT + name not in client.get_run(run_id).data.tags:
+        if names.MEASUREMENT + name not in client.get_run(store_id(run_id)).data.tags:
             return None
     try:
         table = pd.read_csv(io.BytesIO(read_file(run_id, f"{FOLDER}/{name}.csv")), dtype=str, na_filter=False)

@@ -61,7 +61,7 @@ class SeedsParent:
         """Make a run a child of the parent."""
         if self.run_id is not None and not self._refused:
             with self._errors_told():
-                self._client.set_tag(run_id, names.PARENT, self.run_id)
+                self._client.set_tag(reader.store_id(run_id), names.PARENT, self.run_id)
 
     def close(self, status: Status, finished: Collection[str]) -> None:
         """Log the curves over the finished children and end the parent. If nothing has changed, nothing is written.
@@ -84,10 +84,10 @@ class SeedsParent:
                 for start in range(0, len(points), BATCH):
                     client.log_batch(self.run_id, metrics=points[start : start + BATCH])
             old = {each.info.run_id for each in parents} - {self.run_id}
-            for run_id, run in runs.items():
+            for run in runs.values():
                 before = run.data.tags.get(names.PARENT)
                 if before in old or (before != self.run_id and run in covered.values()):
-                    client.set_tag(run_id, names.PARENT, self.run_id)
+                    client.set_tag(run.info.run_id, names.PARENT, self.run_id)
             self._update(parent, covered, status)
             for each in old:
                 client.set_terminated(each, status)  # a deleted run would be RUNNING for ever
@@ -114,7 +114,7 @@ class SeedsParent:
         where = f"tags.`{names.SIGNATURE}` = '{signature}' and tags.`{names.DATA_FINGERPRINT}` = '{fingerprint}'"
         found = reader.search(self._client, experiment_id(self._client, self.experiment), where)
         parents = [run for run in found if run.data.tags.get(names.KIND) == names.KIND_SEEDS and self._has_spec(run)]
-        return parents, {run.info.run_id: run for run in found if names.KIND not in run.data.tags}
+        return parents, {reader.own_id(run): run for run in found if names.KIND not in run.data.tags}
 
     def _has_spec(self, parent: Run) -> bool:
         """Whether the reported results, which are not in the signature, are the same too."""

@@ -4,13 +4,16 @@ import re
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from PIL import Image
 
 from repro import names
-from repro.tracking.store import Client
+from repro.tracking.store import Client, uri
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class RunRecord:
     params: dict[str, str]
     tags: dict[str, str]
     started: str  # UTC, ISO 8601 to the second
+    started_ms: int  # milliseconds since 1970
 
     @property
     def comparable(self) -> bool:
@@ -44,8 +48,43 @@ def parents(experiment: str) -> list[RunRecord]:
 def run(run_id: str) -> RunRecord:
     """Return one run. Raises StoreError if the store has none with this id."""
     with Client(f"run {run_id} cannot be read") as client:
-        found = client.get_run(run_id)
+        found = client.get_run(store_id(run_id))
         return _record(found, client.get_experiment(found.info.experiment_id).name)
+
+
+def own_id(run: Run) -> str:
+    """Return the id that a run had where it was trained."""
+    return str(run.data.tags.get(names.RUN_ID, run.info.run_id))
+
+
+def store_id(run_id: str) -> str:
+    """Return the id that the store has given a run: not the run's own if it was imported. Raises StoreError."""
+    return _store_id(uri(), run_id)
+
+
+@cache
+def _store_id(_uri: str, run_id: str) -> str:
+    with Client(f"run {run_id} cannot be read") as client:
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`{names.RUN_ID}` = '{run_id}'", max_results=1)
+        return str(found[0].info.run_id) if found else run_id
+
+
+def forget_ids() -> None:
+    """Look the ids of runs up again: runs were imported."""
+    _store_id.cache_clear()
+
+
+def known(run_id: str) -> bool:
+    """Whether the store has a run with this id, whole and not deleted. Raises StoreError if it does not answer."""
+    with Client(f"run {run_id} cannot be looked for") as client:
+        try:
+            found = client.get_run(store_id(run_id))
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return False
+            raise
+        return found.info.lifecycle_stage == "active" and names.INCOMPLETE not in found.data.tags
 
 
 def search(client: MlflowClient, experiment_id: str, where: str = "") -> list[Run]:
@@ -62,17 +101,31 @@ def search(client: MlflowClient, experiment_id: str, where: str = "") -> list[Ru
 def history(run_id: str, metric: str) -> dict[int, float]:
     """Return a metric's value at each epoch. Raises StoreError."""
     with Client(f"metric {metric!r} of run {run_id} cannot be read") as client:
-        return {point.step: point.value for point in client.get_metric_history(run_id, metric)}
+        return {point.step: point.value for point in client.get_metric_history(store_id(run_id), metric)}
+
+
+def last_sign(run_id: str) -> float:
+    """Return when the store last heard of a run: its start or its last epoch, seconds since 1970. Raises StoreError."""
+    with Client(f"run {run_id} cannot be read") as client:
+        run = client.get_run(store_id(run_id))
+        points = client.get_metric_history(run.info.run_id, names.COST)
+        return float(max([run.info.start_time, *(point.timestamp for point in points)])) / 1000
+
+
+def forget(run_id: str) -> None:
+    """Delete a run that was begun and not trained. Raises StoreError."""
+    with Client(f"run {run_id} cannot be deleted") as client:
+        client.delete_run(run_id)
 
 
 def last_image(run_id: str, key: str) -> Image.Image | None:
     """Return the newest image of a run's stepped gallery, or None if it has none. Raises StoreError."""
     with Client(f"the images of run {run_id} cannot be read") as client, tempfile.TemporaryDirectory() as scratch:
-        found = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
+        found = [item.path for item in client.list_artifacts(store_id(run_id), "images") if item.path.endswith(".png")]
         steps = {int(match[1]): path for path in found if (match := re.match(rf"images/{key}\W(?:step\W)?(\d+)", path))}
         if not steps:
             return None
-        image = Image.open(client.download_artifacts(run_id, steps[max(steps)], scratch))
+        image = Image.open(client.download_artifacts(store_id(run_id), steps[max(steps)], scratch))
         image.load()
         return image
 
@@ -80,10 +133,13 @@ def last_image(run_id: str, key: str) -> Image.Image | None:
 def _all_runs(experiment: str) -> list[RunRecord]:
     with Client(f"the runs of {experiment!r} cannot be read") as client:
         found = client.get_experiment_by_name(experiment)
-        return [_record(run, experiment) for run in search(client, found.experiment_id)] if found else []
+        every = search(client, found.experiment_id) if found else []
+        return [_record(run, experiment) for run in every if names.INCOMPLETE not in run.data.tags]
 
 
 def _record(run: Run, experiment: str) -> RunRecord:
     data, info = run.data, run.info
     started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="seconds")
-    return RunRecord(info.run_id, experiment, info.status, data.metrics, data.params, data.tags, started)
+    return RunRecord(
+        own_id(run), experiment, info.status, data.metrics, data.params, data.tags, started, info.start_time
+    )

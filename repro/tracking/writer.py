@@ -26,6 +26,7 @@ from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line
 from repro.tracking.outbox import Outbox, Record
+from repro.tracking.reader import store_id
 from repro.tracking.store import Client, StoreError, experiment_id, open_client, shown_uri
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
@@ -121,8 +122,9 @@ class RunWriter:
                 self.outbox.flush()
                 for record in self.outbox.pending():
                     self._client = self._client or open_client()
-                    if not (self._in_doubt and _is_there(self._client, self.run_id, record)):
-                        _send(self._client, self.run_id, record, self.outbox.files)
+                    run_id = store_id(self.run_id)
+                    if not (self._in_doubt and _is_there(self._client, run_id, record)):
+                        _send(self._client, run_id, record, self.outbox.files)
                     self._in_doubt = False
                     self.outbox.mark_delivered()
             except (MlflowException, SQLAlchemyError, OSError, StoreError) as error:
@@ -229,9 +231,10 @@ def annotate(notes: dict[str, Note]) -> int:
     changed = 0
     with Client("runs cannot be given their notes") as client:
         for run_id, note in notes.items():
-            tags = changed_tags(client.get_run(run_id), note.tags | {MLFLOW_RUN_NOTE: note.text})
+            run = client.get_run(store_id(run_id))
+            tags = changed_tags(run, note.tags | {MLFLOW_RUN_NOTE: note.text})
             if tags:
-                client.log_batch(run_id, tags=tags)
+                client.log_batch(run.info.run_id, tags=tags)
                 changed += 1
     return changed
 

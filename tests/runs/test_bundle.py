@@ -1,0 +1,208 @@
+"""Bundles: what is exported comes out the same elsewhere, and a damaged or hostile file is refused in one sentence."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.process import client, in_a_process, repro
+
+from repro import names
+from repro.errors import UsageError
+from repro.runs import bundle, run_dir
+from repro.tracking import reader, transfer
+
+STAND_IN = ["--data", "stand-in", "--threads", "1"]
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished runs, and with `all.zip`, the bundle of both."""
+    from conftest import SMALL  # noqa: PLC0415 - pytest has put it on the path by then
+
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "small.py").write_text(SMALL, encoding="utf-8")
+    for seed in "12":
+        assert repro("run", "small.py", "--seed", seed, *STAND_IN, cwd=folder).returncode == 0
+    process = repro("export", "small.py", "--out", "all.zip", "--json", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert len(json.loads(process.stdout)["runs"]) == 2
+    return folder
+
+
+@pytest.fixture
+def elsewhere(made: Path, tmp_path: Path) -> Path:
+    """An empty folder with the same experiment and a copy of the bundle."""
+    for name in ("small.py", "all.zip"):
+        shutil.copy(made / name, tmp_path)
+    return tmp_path
+
+
+def test_what_is_imported_is_what_was_exported(made: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert repro("import", "all.zip", cwd=elsewhere).stdout == "all.zip: 2 runs taken in, 0 were here already\n"
+    said = [repro("compare", "small.py", "--json", cwd=folder).stdout for folder in (made, elsewhere)]
+    assert said[0] == said[1]
+    assert {row["n"] for row in json.loads(said[0])} == {0}, "a stand-in decides nothing"
+    records = []
+    for folder in (made, elsewhere):
+        monkeypatch.chdir(folder)
+        reader.forget_ids()
+        runs = sorted(run.run_id for run in reader.runs("small"))
+        records.append([(transfer.read(run_id), dict(transfer.files_of(run_id))) for run_id in runs])
+    for (mine, files), (theirs, same_files) in zip(*records, strict=True):
+        assert mine[0] == theirs[0]
+        assert mine[1].equals(theirs[1])
+        assert files == same_files
+    again = repro("import", "all.zip", "--json", cwd=elsewhere)
+    assert (again.returncode, json.loads(again.stdout)["all.zip"]["new"]) == (0, [])
+    parts = {path.split("/")[0] for path in zipfile.ZipFile("all.zip").namelist()}
+    assert parts <= {"manifest.json", "runs", "source"}
+    seeds = repro("run", "small.py", "--seeds", "1-2", *STAND_IN, cwd=elsewhere)
+    assert (seeds.returncode, seeds.stdout.count("finished before")) == (0, 2), "what was imported is not trained again"
+
+
+def test_a_run_of_a_bundle_is_trained_again_and_compared(elsewhere: Path) -> None:
+    run_id = next(iter(bundle.Bundle(elsewhere / "all.zip").runs))
+    process = repro("verify", "all.zip", "--run", run_id[:8], "--epochs", "2", "--json", cwd=elsewhere)
+    found = json.loads(process.stdout)
+    assert (process.returncode, found["agreement"], found["epochs"], found["recorded"]) == (0, "bit-identical", 2, 3)
+    assert repro("verify", "all.zip", "--run", "xyz", cwd=elsewhere).returncode == 2
+
+
+def test_an_unfinished_run_goes_on_where_it_was_imported(made: Path, tmp_path: Path) -> None:
+    """Its end is that of the run that was left alone."""
+    folder, there = tmp_path / "cut", tmp_path / "there"
+    shutil.copytree(made, folder)
+    there.mkdir()
+    shutil.copy(made / "small.py", there)
+    store = client(folder)
+    (run_id,) = [path.name for path in (folder / "mlruns/runs").iterdir() if run_seed(path) == 2]
+    weights = store.get_run(run_id).data.tags[names.WEIGHTS_SHA256]
+    assert repro("run", "small.py", "--seed", "3", *STAND_IN, cwd=folder).returncode == 0
+    cut = next(path for path in (folder / "mlruns/runs").iterdir() if run_seed(path) == 3)
+    expected = store.get_run(cut.name).data.tags[names.WEIGHTS_SHA256]
+    store.set_terminated(cut.name, "KILLED")
+    (cut / "checkpoints/epoch-000003.safetensors").unlink()
+    process = in_a_process("export", "small.py", "--unfinished", "--out", "cut.zip", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert in_a_process("import", str(folder / "cut.zip"), cwd=there).returncode == 0
+    assert not (there / f"mlruns/runs/{cut.name}/summary.json").exists()
+    done = in_a_process("resume", cut.name, cwd=there)
+    assert done.returncode == 0, done.stderr
+    end = client(there).search_runs(["1"], f"tags.`{names.RUN_ID}` = '{cut.name}'")[0]
+    assert (end.info.status, end.data.tags[names.WEIGHTS_SHA256]) == ("FINISHED", expected)
+    assert expected != weights
+    points = client(there).get_metric_history(end.info.run_id, names.COST)
+    assert [point.step for point in points] == [1, 2, 3]
+
+
+def run_seed(folder: Path) -> int:
+    return int(json.loads((folder / "run.json").read_text())["seed"])
+
+
+def rewritten(file: Path, change: Callable[[Files], None], honest: bool = True) -> None:
+    """Change the files of a bundle; `honest` is whether the manifest is changed with them."""
+    with zipfile.ZipFile(file) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    change(files)
+    if honest and "manifest.json" in files:
+        manifest = json.loads(files["manifest.json"])
+        manifest["files"] = {n: hashlib.sha256(c).hexdigest() for n, c in files.items() if n != "manifest.json"}
+        files["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def first(files: Files, end: str) -> str:
+    return next(name for name in sorted(files) if name.startswith("runs/") and name.endswith(end))
+
+
+def edit(end: str, old: bytes, new: bytes) -> Callable[[Files], None]:
+    def change(files: Files) -> None:
+        name = first(files, end)
+        assert old in files[name]
+        files[name] = files[name].replace(old, new, 1)
+
+    return change
+
+
+def add(name: str) -> Callable[[Files], None]:
+    return lambda files: files.update({name: b"x"})
+
+
+HOSTILE = {
+    "escapes": (add("../evil.json"), True, "'../evil.json' is no name of a file of a bundle"),
+    "absolute": (add("/etc/evil.json"), True, "'/etc/evil.json' is no name"),
+    "escapes by source": (add("source/0123456/../../evil.py"), True, "is no name of a file of a bundle"),
+    "program": (add("runs/evil.py"), True, "'runs/evil.py' is no name"),
+    "not listed": (add("source/0123456/setup.py"), False, "is in the manifest or in the file, and not in both"),
+    "no manifest": (lambda files: files.pop("manifest.json"), False, "it has no manifest.json"),
+    "edited": (edit("values.csv", b"cost,1,", b"cost,1,9"), False, "its SHA-256 is another"),
+    "nan": (edit("values.csv", b"cost,1,", b"cost,1,nan,0\ncost,9,"), True, "no finite number"),
+    "no number": (edit("values.csv", b"cost,1,", b"cost,1,x"), True, "is refused"),
+    "twice": (edit("values.csv", b"cost,1,", b"cost,1,5.0,0\ncost,1,"), True, "two values of a metric at one step"),
+    "html": (
+        edit("run.json", b'"experiment": "small"', b'"experiment": "<b>x</b>"'),
+        True,
+        "experiment: string should",
+    ),
+    "html in a metric": (edit("values.csv", b"cost,1,", b"<b>,1,"), True, "without a proper name"),
+    "other run": (edit("run.json", b'"run_id": "', b'"run_id": "' + b"0" * 32 + b'", "x": "'), True, "is refused"),
+    "other weights": (lambda files: files.update({first(files, "weights.safetensors"): b"x"}), True, "the weights of"),
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_a_hostile_bundle_is_refused_in_one_sentence_and_nothing_is_written(elsewhere: Path, fault: str) -> None:
+    change, honest, said = HOSTILE[fault]
+    rewritten(elsewhere / "all.zip", change, honest)
+    process = repro("import", "all.zip", cwd=elsewhere)
+    assert process.returncode == 2, process.stderr
+    assert said in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not list(elsewhere.glob("**/evil*"))
+    assert not (elsewhere / "mlruns/runs").exists()
+
+
+def test_a_truncated_file_a_bomb_and_another_record_are_refused(elsewhere: Path) -> None:
+    file = elsewhere / "all.zip"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match="is no bundle, or a damaged one"):
+        bundle.Bundle(file)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", b" " * (bundle.LARGEST_MANIFEST + 1))
+    with pytest.raises(UsageError, match="are read"):
+        bundle.Bundle(file)
+    file.write_bytes(whole)
+    assert repro("import", "all.zip", cwd=elsewhere).returncode == 0
+    rewritten(file, edit("values.csv", b"cost,1,", b"cost,1,1"))
+    process = repro("import", "all.zip", cwd=elsewhere)
+    assert process.returncode == 2
+    assert "is in this store with another record: cost at step 1: here " in process.stderr
+
+
+def test_an_export_overwrites_nothing(made: Path) -> None:
+    before = (made / "all.zip").read_bytes()
+    process = repro("export", "small.py", "--out", "all.zip", cwd=made)
+    assert (process.returncode, "exists already" in process.stderr) == (2, True)
+    assert (made / "all.zip").read_bytes() == before
+    assert repro("export", "mnist_fc", "--out", "none.zip", cwd=made).returncode == 1
+    assert not (made / "none.zip").exists()
+
+
+def test_a_run_that_was_deleted_in_the_store_does_not_count(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(made, folder)
+    (run_id,) = [path.name for path in (folder / "mlruns/runs").iterdir() if run_seed(path) == 1]
+    client(folder).delete_run(run_id)
+    process = in_a_process("run", "small.py", "--seeds", "1-2", *STAND_IN, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("finished before") == 1
+    assert len(list((folder / "mlruns/runs").iterdir())) == 3
+    assert run_dir.path(run_id).name == run_id
