@@ -1,10 +1,10 @@
 """Runs one training from its first step to its last artifact: trains, checkpoints and tracks."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from shutil import copy2
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from repro.errors import ReproError
 from repro.evaluation.likelihood import entropy_floor
 from repro.model import Generator, check
 from repro.rng import stream
-from repro.runs import run_dir
+from repro.runs import claims, run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import (
     UNFINISHED,
@@ -30,6 +30,7 @@ from repro.runs.result import (
     not_comparable,
 )  # fmt: skip
 from repro.signals import Interrupted, interruptible
+from repro.tracking import reader
 from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, comparability, start_run
 from repro.training import checkpoint
 from repro.training.loop import NotFiniteError
@@ -62,9 +63,17 @@ def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[
     """
     check(config.spec.model, config.spec.data.shape)
     name = config.entry.name
-    run_id = start_run(experiment or name, {names.RUN_NAME: f"{name} seed {config.seed}"} | (tags or {}))
-    run_dir.save_config(run_id, replace(config.resolved(), fingerprint=dataset.fingerprint))
+    config = replace(config.resolved(), fingerprint=dataset.fingerprint)
+    given = {names.RUN_NAME: f"{name} seed {config.seed}", names.CLAIM: claims.key(config)} | (tags or {})
+    run_id = start_run(experiment or name, given)
+    run_dir.save_config(run_id, config)
     return run_id
+
+
+def give_up(run_id: str) -> None:
+    """Delete a run that has begun and was not trained. Raises StoreError."""
+    reader.forget(run_id)
+    shutil.rmtree(run_dir.path(run_id), ignore_errors=True)
 
 
 def run(run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) -> RunResult:
@@ -187,7 +196,7 @@ class _Run:
         if checkpoints and not self.config.trial:
             newest = checkpoints[-1]
             with self._survive_disk_errors(f"the checkpoint {newest} cannot be logged"):
-                copy2(newest, self.writer.outbox.files / newest.name)
+                shutil.copy2(newest, self.writer.outbox.files / newest.name)
                 self.writer.file(newest.name, "checkpoints")
         reasons = self.reasons if status == "FINISHED" else (*self.reasons, UNFINISHED)
         kind = type(error).__name__ if isinstance(error, (PrunedError, ReproError, OSError)) else "-"

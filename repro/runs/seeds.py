@@ -13,7 +13,8 @@ from repro import provenance
 from repro.data import Dataset
 from repro.errors import ReproError
 from repro.names import Status
-from repro.runs import progress, run_dir, runner
+from repro.runs import claims, progress, run_dir, runner
+from repro.runs.claims import Claim
 from repro.runs.config import RunConfig
 from repro.runs.parallel import POLL, Channel, run_all
 from repro.runs.progress import RunDisplay, SeedsDisplay
@@ -47,26 +48,33 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     config = replace(config, fingerprint=dataset.fingerprint)
     reasons = not_comparable(config.entry, config.spec, dataset, config.precision)
     progress.announce(config, dataset, f"seeds {seed_list(seeds)}, {at_once} at a time")
-    earlier = run_dir.same_runs(config)
+    earlier = claims.of_seeds(config)
     parent = SeedsParent(
         config.entry.name, config.spec, dataset.fingerprint, dataset.status, reasons, frozenset(seeds), say
     )
     results = {result.seed: result for result in _finished(earlier, seeds)}
     delivered = [_report_finished(result) for result in results.values()]
     data = DataSource.of(dataset)
-    tasks = [_Task(replace(config, seed=seed), earlier.get(seed, ""), data) for seed in seeds if seed not in results]
+    left = {seed: claim.run_id for seed, claim in earlier.items() if claim.state == "here"}
+    tasks = [_Task(replace(config, seed=seed), left.get(seed, ""), data) for seed in seeds if seed not in results]
     stopped = 0
     if tasks:
         steps = config.spec.training.epochs * (len(dataset.train) // config.spec.training.batch_size)
         with progress.bars() as bars:
             handler = _SeedsHandler(parent, results, SeedsDisplay(config.spec, len(tasks), steps, bars))
             stopped = run_all(_train_seed, tasks, at_once, handler.on_end, handler.on_message)
+    elsewhere = [seed for seed in seeds if results[seed].status == "RUNNING"]
+    if elsewhere:
+        results |= {result.seed: result for result in _finished(claims.of_seeds(config), elsewhere)}
     runs = tuple(results[seed] for seed in seeds)
     done = [result.run_id for result in runs if result.status == "FINISHED"]
-    status: Status = "KILLED" if stopped else "FINISHED" if len(done) == len(seeds) else "FAILED"
+    busy = any(result.status == "RUNNING" for result in runs)
+    status: Status = "KILLED" if stopped else "FINISHED" if len(done) == len(seeds) else "RUNNING" if busy else "FAILED"
     parent.close(status, done)
     progress.conclude_seeds(runs, reasons)
-    if status != "FINISHED":
+    if busy and not stopped:
+        say("other processes train the seeds with the status RUNNING; to gather them, give the same command again")
+    elif status != "FINISHED":
         say(f"go on: {provenance.command()}")
     failed = not all(delivered) or any(each.exit_code for each in runs)
     return SeedsResult(config.entry.name, parent.run_id, runs, stopped or int(failed))
@@ -74,11 +82,11 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
 
 def finished(config: RunConfig, dataset: Dataset, seeds: Sequence[int]) -> list[RunResult]:
     """Return the results of the seeds that have finished before, without training any."""
-    return _finished(run_dir.same_runs(replace(config, fingerprint=dataset.fingerprint)), seeds)
+    return _finished(claims.of_seeds(replace(config, fingerprint=dataset.fingerprint)), seeds)
 
 
-def _finished(earlier: dict[int, str], seeds: Sequence[int]) -> list[RunResult]:
-    found = [run_dir.load_result(earlier[seed]) for seed in seeds if seed in earlier]
+def _finished(earlier: dict[int, Claim], seeds: Sequence[int]) -> list[RunResult]:
+    found = [earlier[seed].result for seed in seeds if seed in earlier]
     return [result for result in found if result is not None]
 
 
@@ -86,7 +94,7 @@ def _report_finished(result: RunResult) -> bool:
     """Print that a seed has finished before, and deliver what the store lacks of it; False if the store refuses."""
     say(f"seed {result.seed}: finished before, run {result.run_id[:8]}, cost {result.cost:.4f}")
     try:
-        return runner.deliver(result.run_id, say)
+        return not run_dir.exists(result.run_id) or runner.deliver(result.run_id, say)
     except run_dir.BusyError:
         return True
 
@@ -95,6 +103,10 @@ class _Task(NamedTuple):
     config: RunConfig
     run_id: str  # of the run to go on with; "" for a new one
     data: DataSource
+
+    def elsewhere(self) -> RunResult:
+        """Return what is known of a seed that another process trains."""
+        return replace(self.unfinished("", "RUNNING", ""), error=None, cause="", exit_code=0)
 
     def unfinished(self, run_id: str, status: Status, error: str) -> RunResult:
         """Return the result of a run that ended without one."""
@@ -127,16 +139,33 @@ def _train_seed(task: _Task, channel: Channel[_Message]) -> None:
             else:
                 config, dataset = task.config, task.config.load_data()
             channel.check_stop()
-            run_id = run_id or runner.begin(config, dataset)
+            run_id = run_id or _begin(config, dataset)
+            if not run_id:
+                channel.send(task.elsewhere())
+                return
             result = runner.run(run_id, config, dataset, _ChannelReporter(channel))
         except Interrupted as stop:
             result = task.unfinished(run_id, "KILLED", f"interrupted by {stop}")
+        except run_dir.BusyError:
+            result = task.elsewhere()
         except (ReproError, OSError) as error:
             result = task.unfinished(run_id, "FAILED", str(error))
         except Exception as error:
             alone = f"alone, with --seed {task.config.seed}, it says more"
             result = task.unfinished(run_id, "FAILED", f"unexpected {type(error).__name__}: {error}; {alone}")
     channel.send(result)
+
+
+def _begin(config: RunConfig, dataset: Dataset) -> str:
+    """Begin the run of a seed and return its id; "" if another process has trained the seed, or is training it."""
+    config = replace(config, fingerprint=dataset.fingerprint)
+    if config.seed in claims.of_seeds(config):
+        return ""
+    run_id = runner.begin(config, dataset)
+    if claims.others(config, run_id):  # which began at the same time
+        runner.give_up(run_id)
+        return ""
+    return run_id
 
 
 class _ChannelReporter(runner.Reporter):

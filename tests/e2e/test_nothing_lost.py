@@ -1,8 +1,10 @@
 """Crashes, outages, full disks and crowds, done to the real command: what was measured is all there in the end."""
 
+import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -146,6 +148,37 @@ def test_a_server_that_goes_away_in_mid_run_gets_everything_in_the_end(tmp_path:
         )
         assert done.returncode == 0
         assert recorded(MlflowClient(tracking_uri=address), run_id) == alone
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_three_processes_with_one_server_share_the_seeds(tmp_path: Path, small_file: Path) -> None:
+    """One of them is killed and started again. Every seed is trained once."""
+    folders, port = [tmp_path / name for name in "abc"], free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = ["run", "small.py", "--seeds", "0-11", "--epochs", "8", *STAND_IN]
+    with server(tmp_path, port):
+        for folder in folders:
+            folder.mkdir()
+            shutil.copy(small_file, folder)
+        running = [started(*command, cwd=folder, MLFLOW_TRACKING_URI=address) for folder in folders]
+        wait_for("epoch    3/8", folders[0])
+        running[0].kill()
+        running[0].wait()
+        running[0] = started(*command, cwd=folders[0], MLFLOW_TRACKING_URI=address)
+        for process, folder in zip(running, folders, strict=True):
+            assert process.wait(600) == 0, (folder / "output.txt").read_text()
+        store = MlflowClient(tracking_uri=address)
+        found = store.search_runs([store.get_experiment_by_name("small").experiment_id])
+        runs = [run for run in found if names.KIND not in run.data.tags]
+        assert sorted(int(run.data.params[names.SEED]) for run in runs) == list(range(12))
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert all(len(store.get_metric_history(run.info.run_id, names.COST)) == 8 for run in runs)
+        assert all(list((folder / "mlruns/runs").iterdir()) for folder in folders), "each of them trained some"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", address)
+            gathered = repro(*command, "--json", cwd=folders[0])
+    assert [run["status"] for run in json.loads(gathered.stdout)["runs"]] == ["FINISHED"] * 12
 
 
 @pytest.mark.slow
