@@ -1,16 +1,17 @@
 """The cost of each variant, which changes one setting, and that of the experiment that it varies."""
 
 import pandas as pd
-from repro.analysis.claims.evidence import Evidence, MissingError
+from repro.analysis.claims.evidence import Evidence, MissingError, run_command
 from repro.analysis.curves import by_seed
+from repro.analysis.paired import paired
 from repro.analysis.tables import DIVERGED, Row, all_entries
 
 from repro import registry
 from repro.registry import Entry
 
 COLUMNS = [
-    "variant", "of", "change", "seeds", "epoch", "cost", "baseline", "difference", "low", "high", "test_neg_elbo",
-    "baseline_test", "data", "note",
+    "variant", "of", "change", "seeds", "pairs", "epoch", "cost", "baseline", "difference", "low", "high", "interval",
+    "test_neg_elbo", "baseline_test", "data", "note",
 ]  # fmt: skip
 OTHER_SCALE = {"model.likelihood": "its cost is a density of another scale, not compared"}
 OTHER_OBJECTIVE = {"training.kl": "its cost is another objective; the test negative ELBO is the true one"}
@@ -22,11 +23,12 @@ DIVERGED_THEN = "its cost was not finite in the next epoch"
 def table(evidence: Evidence) -> pd.DataFrame:
     """Return one row for each variant. Costs are nats per image, means over seeds at the variant's last epoch.
 
-    `difference` is cost - baseline at that epoch; `low` to `high` is its range over the seeds of both. For a variant
-    without a run, `note` is the command that makes it.
+    `difference` is the mean of cost - baseline over the seeds that both have, `low` to `high` its 95% confidence
+    interval, and `interval` shows it, with `~` if it holds 0. For a variant without a run, `note` is the command that
+    makes it.
     """
     rows = [_row(entry, evidence) for entry in all_entries() if entry.spec.variant_of]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"epoch": "Int64"})  # integers, some of them missing
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"epoch": "Int64", "pairs": "Int64"})  # some are missing
 
 
 def changed(entry: Entry) -> dict[str, tuple[str, str]]:
@@ -35,10 +37,19 @@ def changed(entry: Entry) -> dict[str, tuple[str, str]]:
     return {key: values for key, values in found.items() if key not in NOT_A_CHANGE}
 
 
+def changes_of(experiment: str) -> dict[str, str]:
+    """Return by variant of an experiment what it changes: `optim.lr: 0.001 -> 0.0001`."""
+    entries = [entry for entry in all_entries() if entry.spec.variant_of == experiment]
+    return {entry.name: _words(changed(entry)) for entry in entries}
+
+
+def _words(changes: dict[str, tuple[str, str]]) -> str:
+    return "; ".join(f"{key}: {before} -> {after}" for key, (before, after) in changes.items())
+
+
 def _row(entry: Entry, evidence: Evidence) -> Row:
     of, change = str(entry.spec.variant_of), changed(entry)
-    words = "; ".join(f"{key}: {before} -> {after}" for key, (before, after) in change.items())
-    row: Row = {"variant": entry.name, "of": of, "change": words, "seeds": 0}
+    row: Row = {"variant": entry.name, "of": of, "change": _words(change), "seeds": 0}
     try:
         runs = evidence.trained(entry.name)
     except MissingError as missing:
@@ -63,10 +74,16 @@ def _row(entry: Entry, evidence: Evidence) -> Row:
     except MissingError as missing:
         return row | {"note": f"missing: {missing}"}
     base = by_seed(evidence.tables.curves_of(base_runs)).reindex([epoch]).loc[epoch].dropna()
+    pairs = paired(costs, base)
+    if pairs is None:
+        note = f"it shares no seed with {of}; {run_command(entry.name, seeds=tuple(sorted(base.index[:3])))}"
+        return row | {"baseline": float(base.mean()), "note": "; ".join([*caveats, note])}
     return row | {
+        "pairs": pairs.n,
         "baseline": float(base.mean()),
-        "difference": float(costs.mean() - base.mean()),
-        "low": float(costs.min() - base.max()),
-        "high": float(costs.max() - base.min()),
+        "difference": pairs.difference,
+        "low": pairs.low,
+        "high": pairs.high,
+        "interval": pairs.interval,
         "baseline_test": float(base_runs.loc[base_runs["epochs"] == epoch, "test_neg_elbo"].mean()),
     }

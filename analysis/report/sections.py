@@ -181,7 +181,7 @@ def _claims(evidence: Evidence) -> Contents:
 def _variants(evidence: Evidence) -> Contents:
     table = variants.table(evidence)
     tests = {"test_neg_elbo": "test", "baseline_test": "baseline test"}
-    columns = ["variant", "change", "note", "seeds", "epoch", "cost", "baseline", "difference"]
+    columns = ["variant", "change", "note", "seeds", "epoch", "cost", "baseline", "difference", "interval", "pairs"]
     alt = "Difference in cost of each variant from its experiment, nats per image"
     compared = table["difference"].notna().any()
     mean: dict[str, pd.Series[float]] = {}
@@ -196,7 +196,7 @@ def _variants(evidence: Evidence) -> Contents:
     both = "Training cost against epoch of " + ", ".join(mean)
     return {
         "variants_plot": [drawn("variants_plot", partial(plots.variants, table), alt)] if compared else [],
-        "variants": table[[*columns, *tests, "data"]].rename(columns=tests),
+        "variants": table[[*columns, *tests, "data"]].rename(columns=tests | {"interval": "95% interval"}),
         "network_and_rate": [drawn("network_and_rate", partial(plots.several, mean), both)] if len(mean) > 1 else [],
     }
 
