@@ -41,14 +41,18 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 
 @app.command("data")
-def data_(data_dir: DataDir = None) -> None:
+def data_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show where data sets are found and whether they are canonical.
 
     Nothing is downloaded.
     """
     from repro.data import survey
 
-    table([vars(finding) for finding in survey(data_dir)])
+    rows = [vars(finding) for finding in survey(data_dir)]
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))
+    else:
+        table(rows)
 
 
 @app.command()

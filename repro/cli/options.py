@@ -1,8 +1,9 @@
 """The command line's application, options that several commands share, and checks that the parser cannot make."""
 
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,6 +53,13 @@ DataDir = Annotated[Path | None, value("DIR", "Directory of the data; also read 
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Threads = Annotated[int | None, number("CPU threads; all cores if not given.", most=1024)]
 SummaryFile = Annotated[Path | None, value("FILE", "Write the result to FILE as JSON.")]
+
+
+@contextmanager
+def json_alone(as_json: bool) -> Iterator[None]:
+    """Print everything in the block on stderr if JSON is to be alone on stdout."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        yield
 
 
 def config(

@@ -1,14 +1,15 @@
 """Commands that evaluate runs, compare them with the reported results, write the report, and open the UI."""
 
+import dataclasses
 import json
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from repro.cli.options import AsJson, DataDir, Names, RunId, Threads, app, number, value
+from repro.cli.options import AsJson, DataDir, RunId, Threads, app, number, value
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -18,28 +19,39 @@ if TYPE_CHECKING:
     from repro.measurement import Measurement, Row
     from repro.runs.load import FinishedRun
 
+EXIT_DIFFERENT, EXIT_OPEN = 4, 5
 Results = Annotated[Path | None, value("DIR", "Read the tables in DIR, not the tracking store.")]
 
 
 @app.command()
 def compare(
-    names: Names = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", help="Experiments, also with changed settings: NAME,KEY=VALUE; all if not given."
+        ),
+    ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     results: Results = None,
     figures: Annotated[Path | None, value("DIR", "Also draw cost curves and samples into DIR.")] = None,
-) -> None:
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 4 if a result is different, 5 if one is interim or not comparable.")
+    ] = False,
+) -> int:
     """Decide which reported costs are reproduced.
 
-    Prints a verdict on each, a comparison of the cost curves, and the runs.
+    Prints a verdict on each, a comparison of the cost curves, and the runs. Of several experiments that are named, it
+    also compares each two over the seeds that they share.
     """
-    entries = [registry.get(name) for name in names or registry.names()]
     if as_json and as_csv:
         raise UsageError("--json and --csv: should be one of the two")
-    from repro.analysis import curves, verdicts
+    from repro.analysis import curves, machines, paired, verdicts
     from repro.analysis.report.sections import run_rows
     from repro.analysis.report.write import draw
 
+    settings = [paired.Setting.read(name) for name in names or registry.names()]
+    entries = list({setting.entry.name: setting.entry for setting in settings}.values())
     tables = _tables(entries, results)
     found = verdicts.verdicts(entries, tables)
     if as_json:
@@ -51,6 +63,8 @@ def compare(
             ("Verdicts; costs in nats per image", verdicts.rows(found)),
             ("Plans: seeds, commit and outcome", verdicts.plan_rows(found)),
             ("Rank of each published curve among ours", curves.rows(entries, tables)),
+            ("Machines that trained the seeds", machines.rows(found, tables)),
+            ("Paired differences, first - second, nats per image", paired.rows(settings, tables) if names else []),
             ("Runs", run_rows(entries, tables)),
         ):
             if rows:
@@ -60,6 +74,44 @@ def compare(
             print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
     for entry in entries if figures else []:
         _note(*(f"wrote {path}" for path in draw(entry, Path(str(figures)))))
+    if not check:
+        return 0
+    if any(each.verdict.startswith("different") for each in found):
+        return EXIT_DIFFERENT
+    return 0 if all(each.decided for each in found) else EXIT_OPEN
+
+
+@app.command()
+def check(
+    curve: Annotated[Path, typer.Argument(metavar="CURVE.csv", help="Training costs, in the columns epoch and cost.")],
+    against: Annotated[str, value("NAME", "The experiment to compare with.")],
+    per: Annotated[
+        Literal["image", "batch", "pixel", "bits"],
+        typer.Option(
+            help="The unit of a cost: nats per image, summed over the batch, or as a mean per pixel and channel; "
+            "or bits per pixel and channel."
+        ),
+    ] = "image",
+    results: Results = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare a training curve of any program with the seeds of an experiment.
+
+    It is inside their band, or leaves it at an epoch; then the variant or the unit that it looks like is named. Exit
+    codes: 0 inside, 4 outside.
+    """
+    from repro.analysis import check as checking
+    from repro.analysis.claims import Evidence
+    from repro.analysis.tables import all_entries
+
+    entry = registry.get(against)
+    costs = checking.read_curve(curve)
+    found = checking.check(costs, entry, Evidence(_tables(all_entries(), results)), per)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found) | {"inside": found.inside}, indent=2))
+    else:
+        print(*found.sentences(), sep="\n")
+    return 0 if found.inside else EXIT_DIFFERENT
 
 
 @app.command()

@@ -1,21 +1,37 @@
 """Commands that train: run, resume and verify; and sync, which delivers measurements to the tracking store."""
 
 import json
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from repro.cli import options
-from repro.cli.options import DataChoice, DataDir, Device, Name, RunId, SummaryFile, Threads, app, number, value
+from repro.cli.options import (
+    AsJson,
+    DataChoice,
+    DataDir,
+    Device,
+    Name,
+    Names,
+    RunId,
+    SummaryFile,
+    Threads,
+    app,
+    number,
+    value,
+)
 from repro.errors import ReproError, UsageError
 from repro.spec import overrides, registry
 
 if TYPE_CHECKING:
     from repro.data import Dataset
     from repro.runs.config import RunConfig
+    from repro.runs.result import RunResult
+    from repro.runs.seeds import SeedsResult
 
 
 @app.command()
@@ -37,6 +53,7 @@ def run(
     resume: Annotated[
         bool, typer.Option(help="Resume the newest run of this experiment and seed, if there is one.")
     ] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Train an experiment and track the run.
 
@@ -65,86 +82,158 @@ def run(
     if resume and seeds is None:
         run_id = run_dir.newest(config.experiment, spec, config.seed)
         if run_id:
-            return _resume(run_id, data_dir, summary)
-    dataset = config.load_data()  # before the slow imports, so that a fault of the data is reported at once
+            return _resume(run_id, data_dir, summary, as_json)
+    with options.json_alone(as_json):
+        dataset = config.load_data()  # before the slow imports, so that a fault of the data is reported at once
 
-    from repro.runs import runner
-    from repro.runs import seeds as several
+        from repro.runs import runner
+        from repro.runs import seeds as several
 
-    if seeds is None:
-        return _train(runner.begin(config, dataset), config, dataset, summary)
-    result = several.run(config, dataset, chosen, jobs or 1)
-    _write_summary(summary, result.to_json())
-    return result.exit_code
+        if seeds is None:
+            result: RunResult | SeedsResult = _train(runner.begin(config, dataset), config, dataset)
+        else:
+            result = several.run(config, dataset, chosen, jobs or 1)
+    return _give(result, summary, as_json)
 
 
 @app.command("resume")
-def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None) -> int:
+def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None, as_json: AsJson = False) -> int:
     """Continue an interrupted run from its last checkpoint."""
     from repro.runs import run_dir
 
-    return _resume(run_dir.find(run_id), data_dir, summary)
+    return _resume(run_dir.find(run_id), data_dir, summary, as_json)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, value("FILE", "The bundle to write.")],
+    names: Names = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also runs that have not finished, with their newest checkpoint.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Write runs to a bundle: one file with everything that a verdict needs.
+
+    It has specs, plans, costs of every epoch, final weights, data fingerprints, machines and the source code.
+    """
+    entries = [registry.get(name) for name in names or registry.names()]
+
+    from repro.runs import bundle
+    from repro.tracking import reader
+
+    wanted = ("FINISHED", "FAILED", *(("RUNNING", "KILLED") if unfinished else ()))
+    run_ids = [run.run_id for entry in entries for run in reader.runs(entry.name) if run.status in wanted]
+    if not run_ids:
+        raise ReproError(f"no such run of {', '.join(entry.name for entry in entries)} in the tracking store")
+    bundle.write(out, run_ids, partial(print, file=sys.stderr))
+    said = {"file": str(out), "bytes": out.stat().st_size, "runs": run_ids}
+    print(json.dumps(said, indent=2) if as_json else f"wrote {len(run_ids)} runs to {out} ({said['bytes']:,} bytes)")
+    return 0
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Bundles that `export` has written.")],
+    as_json: AsJson = False,
+) -> int:
+    """Take the runs of bundles into this tracking store, under their own ids.
+
+    A run that is here already must be the same. All files are checked before a run is written.
+    """
+    from repro.runs import bundle
+
+    bundles = [bundle.Bundle(file) for file in files]
+    done = [bundle.take_in(each) for each in bundles]
+    said = {str(file): found for file, found in zip(files, done, strict=True)}
+    if as_json:
+        print(json.dumps(said, indent=2))
+    for file, found in said.items() if not as_json else ():
+        print(f"{file}: {len(found['new'])} runs taken in, {len(found['here'])} were here already")
+    return 0
 
 
 @app.command("verify")
 def verify_(
-    run_id: RunId,
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run, by its first characters, or a bundle.")],
+    run: Annotated[str, value("RUN_ID", "The run of a bundle.")] = "",
     epochs: Annotated[int | None, number("Only the first N epochs.")] = None,
     threads: Annotated[int | None, number("CPU threads; those of the run if not given.", most=1024)] = None,
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> int:
     """Train a run again and compare it with its record.
 
     The verdict is bit-identical, equal within float tolerance, or different (exit 1). With another number of threads
     the bits may differ.
     """
-    from repro.runs import load, run_dir
+    from repro.runs import bundle, load, run_dir
 
-    found = run_dir.find(run_id)
-    before, dataset = run_dir.recorded(found, data_dir)
-    same = load.verify(found, before, dataset, epochs, threads or before.threads, partial(print, flush=True))
-    return int(not same)
+    tell = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    if Path(run_id).is_file():
+        record, before = bundle.Bundle(Path(run_id)).record(run)
+    else:
+        found = run_dir.find(run_id)
+        record, before = load.record(found), run_dir.load_config(found)
+    before, dataset = run_dir.with_data(record.run_id, before, data_dir)
+    verdict = load.verify(record, before, dataset, epochs, threads or before.threads, tell)
+    if as_json:
+        print(json.dumps(asdict(verdict), indent=2))
+    return int(verdict.agreement == "different")
 
 
 @app.command()
-def sync(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "") -> int:
+def sync(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "",
+    as_json: AsJson = False,
+) -> int:
     """Deliver to the tracking store what it has not received yet."""
     from repro.runs import run_dir, runner
 
-    failed = 0
-    for each in [run_dir.find(run_id)] if run_id else run_dir.run_ids():
-        try:
-            failed += not runner.deliver(each, print)
-        except run_dir.BusyError as busy:
-            print(busy)
-    return int(failed > 0)
+    found: dict[str, list[str]] = {"delivered": [], "failed": [], "busy": []}
+    with options.json_alone(as_json):
+        for each in [run_dir.find(run_id)] if run_id else run_dir.run_ids():
+            try:
+                found["delivered" if runner.deliver(each, print) else "failed"].append(each)
+            except run_dir.BusyError as busy:
+                print(busy)
+                found["busy"].append(each)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    return int(bool(found["failed"]))
 
 
-def _resume(run_id: str, data_dir: Path | None, summary: Path | None) -> int:
-    from repro.runs import run_dir
+def _resume(run_id: str, data_dir: Path | None, summary: Path | None, as_json: bool) -> int:
+    from repro.runs import run_dir, runner
 
-    finished = run_dir.load_result(run_id)
-    if finished is not None:
-        print(f"run {run_id} is finished already: training cost {finished.cost:.4f} nats per image")
-        _write_summary(summary, finished.to_json())
-        return sync(run_id)
-    return _train(run_id, *run_dir.recorded(run_id, data_dir), summary)
+    with options.json_alone(as_json):
+        result = run_dir.load_result(run_id)
+        if result is not None:
+            print(f"run {run_id} is finished already: training cost {result.cost:.4f} nats per image")
+            result = replace(result, exit_code=int(not runner.deliver(run_id, print)))
+        else:
+            result = _train(run_id, *run_dir.recorded(run_id, data_dir))
+    return _give(result, summary, as_json)
 
 
-def _train(run_id: str, config: "RunConfig", dataset: "Dataset", summary: Path | None) -> int:
+def _train(run_id: str, config: "RunConfig", dataset: "Dataset") -> "RunResult":
     from repro.runs import progress, runner
 
     progress.announce(config, dataset)
     with progress.bars() as bars:
         result = runner.run(run_id, config, dataset, progress.RunDisplay(config.spec, bars))
     progress.conclude(result)
-    _write_summary(summary, result.to_json())
-    return result.exit_code
+    return result
 
 
-def _write_summary(file: Path | None, summary: dict[str, Any]) -> None:
+def _give(result: "RunResult | SeedsResult", file: Path | None, as_json: bool) -> int:
+    """Write the result to the file and to stdout, where they are asked for; return the exit code."""
+    text = json.dumps(result.to_json(), indent=2)
+    if as_json:
+        print(text)
     try:
         if file is not None:
-            file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            file.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ReproError(f"--summary {file} cannot be written: {error}") from None
+    return result.exit_code
