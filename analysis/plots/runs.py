@@ -173,6 +173,7 @@ def latent_map(measured: pd.DataFrame) -> Figure:
 def variants(table: pd.DataFrame) -> Figure:
     """Draw each variant's cost less its experiment's at the same epoch."""
     rows = table[table["difference"].notna()].reset_index(drop=True)
+    rows = rows.astype({"low": float, "high": float}).fillna({"low": rows["difference"], "high": rows["difference"]})
     figure, (axes,) = new(7.2, 1.0 + 0.45 * max(len(rows), 1))
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.hlines(rows.index, rows["low"], rows["high"], color=COLORS[0], linewidth=2.5)

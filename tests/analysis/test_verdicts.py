@@ -250,12 +250,20 @@ def test_a_variant_is_measured_against_its_experiment_at_the_same_epoch(store: P
     synthetic.run("mnist_fc", 0, 96.2)
     synthetic.run("mnist_fc", 1, 96.4)
     synthetic.run("mnist_fc_pytorch_init", 0, 95.0)
+    synthetic.run("mnist_fc_pytorch_init", 1, 95.4)
+    synthetic.run("mnist_fc_heldout_included", 7, 95.4)
     synthetic.run("mnist_fc_gaussian", 0, -1000.0)
     found, _ = tables.from_store(tables.all_entries())
     rows = variants.table(Evidence(found)).set_index("variant")
     init = rows.loc["mnist_fc_pytorch_init"]
     assert (init["epoch"], init["change"]) == (100, "model.init: truncated_normal -> pytorch")
-    assert init[["difference", "low", "high"]].tolist() == pytest.approx([-1.3, -1.4, -1.2])
+    paired = stats.ttest_rel([95.0, 95.4], [96.2, 96.4]).confidence_interval(0.95)
+    assert init[["difference", "low", "high"]].tolist() == pytest.approx([-1.1, paired.low, paired.high])
+    assert (init["pairs"], init["interval"]) == (2, f"{paired.low:+.2f} to {paired.high:+.2f} ~")
+    unpaired = rows.loc["mnist_fc_heldout_included"]
+    assert np.isnan(unpaired["difference"])
+    note = "it shares no seed with mnist_fc; python -m repro run mnist_fc_heldout_included --seeds 0-1"
+    assert unpaired["note"] == note
     assert np.isnan(rows.loc["mnist_fc_gaussian", "difference"])
     assert "not compared" in rows.loc["mnist_fc_gaussian", "note"]
     assert rows.loc["cifar_conv_shuffled", "note"] == "not run yet: python -m repro run cifar_conv_shuffled"

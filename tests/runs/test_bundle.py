@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.process import client, in_a_process, repro
+from support.run_here import run_all_here
 
 from repro import names
 from repro.errors import UsageError
-from repro.runs import bundle, run_dir
+from repro.runs import bundle, run_dir, seeds
 from repro.tracking import reader, transfer
 
 STAND_IN = ["--data", "stand-in", "--threads", "1"]
@@ -61,8 +62,8 @@ def test_what_is_imported_is_what_was_exported(made: Path, elsewhere: Path, monk
     assert (again.returncode, json.loads(again.stdout)["all.zip"]["new"]) == (0, [])
     parts = {path.split("/")[0] for path in zipfile.ZipFile("all.zip").namelist()}
     assert parts <= {"manifest.json", "runs", "source"}
-    seeds = repro("run", "small.py", "--seeds", "1-2", *STAND_IN, cwd=elsewhere)
-    assert (seeds.returncode, seeds.stdout.count("finished before")) == (0, 2), "what was imported is not trained again"
+    both = repro("run", "small.py", "--seeds", "1-2", *STAND_IN, cwd=elsewhere)
+    assert (both.returncode, both.stdout.count("finished before")) == (0, 2), "what was imported is not trained again"
 
 
 def test_a_run_of_a_bundle_is_trained_again_and_compared(elsewhere: Path) -> None:
@@ -73,6 +74,7 @@ def test_a_run_of_a_bundle_is_trained_again_and_compared(elsewhere: Path) -> Non
     assert repro("verify", "all.zip", "--run", "xyz", cwd=elsewhere).returncode == 2
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_goes_on_where_it_was_imported(made: Path, tmp_path: Path) -> None:
     """Its end is that of the run that was left alone."""
     folder, there = tmp_path / "cut", tmp_path / "there"
@@ -196,12 +198,15 @@ def test_an_export_overwrites_nothing(made: Path) -> None:
     assert not (made / "none.zip").exists()
 
 
-def test_a_run_that_was_deleted_in_the_store_does_not_count(made: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_deleted_in_the_store_does_not_count(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeds, "run_all", run_all_here)
     folder = tmp_path / "copy"
     shutil.copytree(made, folder)
     (run_id,) = [path.name for path in (folder / "mlruns/runs").iterdir() if run_seed(path) == 1]
     client(folder).delete_run(run_id)
-    process = in_a_process("run", "small.py", "--seeds", "1-2", *STAND_IN, cwd=folder)
+    process = repro("run", "small.py", "--seeds", "1-2", *STAND_IN, cwd=folder)
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("finished before") == 1
     assert len(list((folder / "mlruns/runs").iterdir())) == 3
