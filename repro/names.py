@@ -16,10 +16,10 @@ IMAGES_PER_SECOND = "images_per_second"
 EPOCH_SECONDS = "epoch_seconds"
 ENTROPY_FLOOR = "entropy_floor"
 
-METRICS = {
+METRICS = {  # the test metrics and the entropy floor once, at the end; the others at each epoch
     COST: "nats per image; mean over the epoch's training steps of reconstruction + KL, while the weights move",
     RECONSTRUCTION: "nats per image; the cost's first part, -log p(x|z)",
-    KL: "nats per image; the cost's second part, KL(q(z|x) || p(z))",
+    KL: "nats per image; the cost's second part, KL(q(z|x) || p(z)), by the formula that training.kl names",
     HELDOUT_NEG_ELBO: "nats per image; negative ELBO after the epoch on images not trained on, one draw of z each",
     TEST_NEG_ELBO: "nats per image; negative ELBO of the final weights on the test images, ten draws of z each",
     TEST_RECONSTRUCTION: "nats per image; first part of test_neg_elbo, -log p(x|z)",

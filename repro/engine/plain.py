@@ -17,7 +17,10 @@ def to_batch(images: Tensor) -> Tensor:
 
 
 def losses(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return reconstruction, averaged over the L draws, and KL, nats per image. [B, C, H, W], [L, B, D] -> [B], [B]."""
+    """Return reconstruction, averaged over the L draws, and KL in closed form, nats per image, however it was trained.
+
+    [B, C, H, W], [L, B, D] -> [B], [B].
+    """
     mean, log_variance = model.encode(x)
     by_draw = _decoded(model, model.sample(mean, log_variance, noise), x)
     return by_draw.mean(0), objective.kl_to_standard_normal(mean, log_variance)

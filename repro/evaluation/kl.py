@@ -15,7 +15,7 @@ CHUNK = 100  # images whose draws are in memory at once
 
 
 @torch.no_grad()
-def closed_form(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) -> Measurement:
+def formulas(model: VAE, images: Tensor, draws: int = 1000, seed: int = 0) -> Measurement:
     """Compute the mean KL(q(z|x) || N(0, I)) over images in three ways, nats per image. uint8 [N, H, W, C].
 
     The Monte Carlo estimate is the mean of log q(z|x) - log p(z) over `draws` of z ~ q for each image. A row

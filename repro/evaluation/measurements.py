@@ -32,7 +32,7 @@ class TrainedRun:
 
 MEASUREMENTS: dict[str, Callable[[TrainedRun, Options, Tell], Measurement]] = {
     "evaluation": lambda run, options, tell: likelihood.evaluate(run.model, run.dataset, options, tell),
-    "kl": lambda run, options, tell: kl.closed_form(run.model, run.dataset.test[:1000], seed=options.seed),
+    "kl": lambda run, options, tell: kl.formulas(run.model, run.dataset.test[:1000], seed=options.seed),
     "gradients": lambda run, options, tell: gradients.over_training(run.trainer(), run.model, tell=tell),
     "digits": lambda run, options, tell: realism.realism(run.model, run.dataset, seed=options.seed, tell=tell),
     "spectrum": lambda run, options, tell: spectrum.blurriness(run.model, run.dataset.test, seed=options.seed),

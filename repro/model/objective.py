@@ -2,6 +2,9 @@
 
 Formulas: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", section 2.3, and appendix B for the KL. The
 variance of q(z|x) is exp(log_variance).
+
+The plain engine differentiates these functions. The fast engine has their values and gradients by hand
+(`engine/fast/`), and must be changed with them; tests hold the two together.
 """
 
 import math
@@ -41,10 +44,11 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def kl_as_printed(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """The KL as the notebook prints it, nats per image: correct for a variance exp(2 s), but its q has exp(s).
+    """The KL as the notebook prints it, nats per image. [B, D], [B, D] -> [B].
 
-    It is here to measure the effect of this erratum. It can be negative: -0.077 per dimension where exp(2 s) is 1/2.
-    [B, D], [B, D] -> [B].
+    It is correct for a variance of exp(2 * log_variance), but the notebook's own variance is exp(log_variance). It is
+    here to measure the effect of this erratum. It can be negative: -0.077 per dimension where exp(2 * log_variance) is
+    1/2.
     """
     return -0.5 * (1 + log_variance - mean.square() - (2 * log_variance).exp()).sum(1)
 

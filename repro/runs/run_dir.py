@@ -86,7 +86,7 @@ def save_result(run_id: str, result: RunResult) -> None:
 
 
 def load_result(run_id: str) -> RunResult | None:
-    """Return the result of a finished run; None if the run has not finished."""
+    """Return the result of a finished run; None if the run has no result, or did not finish."""
     try:
         found = RunResult.from_json(json.loads((path(run_id) / "summary.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):

@@ -159,10 +159,10 @@ class Adam:
 class Training:
     """The length of training and its objective.
 
-    `samples` is L, the number of Monte Carlo samples of z per image and step. `kl` is the closed form for the variance
-    exp(s) of q, or the form that the notebook prints, with (exp(s))^2 in its place. `estimator` is the estimator of the
-    encoder's gradient of the reconstruction: pathwise, through z = mean + standard deviation * noise, or the score
-    function grad log q(z|x).
+    `samples` is L, the number of Monte Carlo samples of z per image and step. `kl` is the KL in closed form, or the
+    formula that the notebook prints, which has exp(s)^2 where the closed form has the variance exp(s). `estimator` is
+    the estimator of the encoder's gradient of the reconstruction: pathwise, through z = mean + standard deviation *
+    noise, or the score function grad log q(z|x).
     """
 
     epochs: Count

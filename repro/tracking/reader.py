@@ -53,7 +53,7 @@ def run(run_id: str) -> RunRecord:
 
 
 def own_id(run: Run) -> str:
-    """Return the id that a run had where it was trained."""
+    """Return the id that a run had where it was trained; `store_id` is the inverse."""
     return str(run.data.tags.get(names.RUN_ID, run.info.run_id))
 
 

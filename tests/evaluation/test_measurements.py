@@ -47,7 +47,7 @@ def test_the_kl_is_that_of_torch_distributions_and_of_its_own_definition(model: 
     with torch.no_grad():
         model.log_variance_head.bias.add_(torch.tensor([-2.0, 0.5, -4.0]))
         mean, log_variance = model.encode(as_batch(images))
-    found = kl.closed_form(model, images, draws=2000)
+    found = kl.formulas(model, images, draws=2000)
     expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum(1).mean()
     assert value(found, "kl_closed_form").value == pytest.approx(float(expected), rel=1e-5)
     # log q - log p is a quadratic of the noise, whose variance is 1/2 (variance - 1)^2 + variance * mean^2
@@ -59,8 +59,8 @@ def test_the_kl_is_that_of_torch_distributions_and_of_its_own_definition(model: 
     assert value(found, "kl_closed_form_image_deviation").value == pytest.approx(1, abs=0.3)
     assert abs(value(found, "kl_as_printed_deviation").value) > 20
     assert value(found, "kl_as_printed_image_deviation").value > 5
-    assert kl.closed_form(model, images, draws=2000).rows == found.rows
-    assert value(kl.closed_form(model, images, draws=2000, seed=1), "kl_monte_carlo") != value(found, "kl_monte_carlo")
+    assert kl.formulas(model, images, draws=2000).rows == found.rows
+    assert value(kl.formulas(model, images, draws=2000, seed=1), "kl_monte_carlo") != value(found, "kl_monte_carlo")
 
 
 def test_both_estimators_have_the_variance_that_is_known() -> None:

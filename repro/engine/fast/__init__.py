@@ -50,7 +50,7 @@ class FastStep(Step):
         products = products_for(settings.products, settings.precision)
         self.settings = replace(settings, engine="fast", products=products.name)
         self.model, self.batch_size = model, experiment.training.batch_size
-        self.exact = settings.precision == "float32" and experiment.training.kl == "closed_form"
+        self.trains_elbo = settings.precision == "float32" and experiment.training.kl == "closed_form"
         self.network = Network(model, experiment.training, products)
         self.adam = {layer: Adam(experiment.optim, (layer.weight, layer.bias)) for layer in self.network.trained}
         self.steps = torch.zeros(())
@@ -63,8 +63,8 @@ class FastStep(Step):
 
     @torch.no_grad()
     def costs(self, images: Tensor, noise: Tensor) -> Tensor:
-        # the network computes whole batches, if its costs are the ELBO; the plain functions compute the rest
-        whole = len(images) - len(images) % self.batch_size if self.exact else 0
+        # the network computes the whole batches, the plain functions the rest; all, if training has other costs
+        whole = len(images) - len(images) % self.batch_size if self.trains_elbo else 0
         total = torch.zeros(2, dtype=torch.float64)
         for first in range(0, whole, self.batch_size):
             batch = slice(first, first + self.batch_size)

@@ -43,7 +43,7 @@ class Latent:
 
     mean: Tensor
     std: Tensor  # exp(log_variance / 2)
-    slope: Tensor  # twice the derivative of the KL by the log-variance
+    slope: Tensor  # 2 dKL / dlog_variance: exp(log_variance) - 1; as printed, 2 exp(2 log_variance) - 1
     noise: Tensor
 
     def __init__(self, kl_as_printed: bool = False) -> None:
