@@ -95,7 +95,7 @@ class Check:
 
 def read_curve(path: Path) -> pd.Series:
     """Return the costs, by epoch, in a CSV file with the columns epoch and cost. Raises ReproError with the place."""
-    table = read_csv(path, COLUMNS)
+    table = read_csv(path, COLUMNS, "curve")
     if table.empty:
         raise UsageError(f"{path} has no rows; it should have the columns epoch and cost")
     return table.set_index("epoch")["cost"].sort_index()

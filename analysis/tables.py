@@ -174,8 +174,8 @@ class Tables(TableSet):
         return self.curves[self.curves["run_id"].isin(runs["run_id"])]
 
 
-def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
-    """Read the columns of `schema` and ignore others.
+def read_csv(path: Path, schema: Schema, what: str = "results file") -> pd.DataFrame:
+    """Read the columns of `schema` and ignore others. Messages call the file `what`.
 
     Raises ReproError that names the file, the row (1 is the header) and the column of a field that is missing, is not
     of the column's type, or repeats the key of a row above.
@@ -183,11 +183,11 @@ def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
     try:  # without a header, so that pandas refuses a row that is longer than the header
         raw = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise ReproError(f"results file {path} cannot be read: {' '.join(str(error).split())}") from None
+        raise ReproError(f"{what} {path} cannot be read: {' '.join(str(error).split())}") from None
     heads = raw.iloc[0].tolist()
     missing = [column for column in schema.columns if column not in heads]
     if missing:
-        raise ReproError(f"results file {path} has no column {', '.join(missing)}")
+        raise ReproError(f"{what} {path} has no column {', '.join(missing)}")
     table = pd.DataFrame(index=raw.index[1:])
     for name, column in schema.columns.items():
         texts, kinds = raw.loc[table.index, heads.index(name)], cast(Any, GenericAlias(list, (column.kind,)))
@@ -196,15 +196,15 @@ def read_csv(path: Path, schema: Schema) -> pd.DataFrame:
         except ValidationError as error:
             first = error.errors()[0]
             message = f"{str(first['input'])[:60]!r} {first['msg'].removeprefix('Input ')}"
-            raise _fault(path, table.index[first["loc"][0]], name, message) from None
+            raise _fault(path, table.index[first["loc"][0]], name, message, what) from None
         table[name] = pd.Series(texts if column.dtype == "str" else values, dtype=column.dtype, index=table.index)
     for row in table.index[table.duplicated(schema.key)][:1] if schema.key else ():
-        raise _fault(path, row, " and ".join(schema.key), "the same as in a row above")
+        raise _fault(path, row, " and ".join(schema.key), "the same as in a row above", what)
     return table.reset_index(drop=True)
 
 
-def _fault(path: Path, row: int, column: str, text: str) -> ReproError:
-    return ReproError(f"results file {path}, row {row + 1}, column {column}: {text}")
+def _fault(path: Path, row: int, column: str, text: str, what: str = "results file") -> ReproError:
+    return ReproError(f"{what} {path}, row {row + 1}, column {column}: {text}")
 
 
 def from_store(entries: Iterable[Entry]) -> tuple[Tables, list[str]]:
