@@ -101,6 +101,9 @@ class SeedsDisplay:
             self.progress.remove_task(self._rows.pop(result.seed).task)
         self.ended += 1
         self._show()
+        if result.status == "RUNNING":
+            say(f"seed {result.seed}: another process trains it, or has trained it")
+            return
         if result.status == "FINISHED":
             how = f"in {duration(result.seconds)}, run {result.run_id[:8]}, cost {result.cost:.4f}"
         else:

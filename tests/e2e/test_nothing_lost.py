@@ -162,7 +162,7 @@ def test_three_processes_with_one_server_share_the_seeds(tmp_path: Path, small_f
             folder.mkdir()
             shutil.copy(small_file, folder)
         running = [started(*command, cwd=folder, MLFLOW_TRACKING_URI=address) for folder in folders]
-        wait_for("epoch    3/8", folders[0])
+        wait_for("epoch    3/8", folders[0], seconds=400)
         running[0].kill()
         running[0].wait()
         running[0] = started(*command, cwd=folders[0], MLFLOW_TRACKING_URI=address)
