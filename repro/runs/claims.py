@@ -14,14 +14,14 @@ from repro.tracking.reader import RunRecord
 from repro.tracking.store import StoreError
 
 LEASE = 900.0
-"""Seconds without a sign of life after which a run of another directory is taken for dead."""
+"""Seconds without a sign of life after which a run of another directory, cut off or killed, is given up."""
 State = Literal["finished", "here", "elsewhere"]
-_ORDER: tuple[State, ...] = ("finished", "here", "elsewhere")
+_ORDER: tuple[State, ...] = ("finished", "elsewhere", "here")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The run of a seed: finished, with its result; to be continued from its directory here; or trained elsewhere."""
+    """The run of a seed: finished, with its result; trained or to be continued elsewhere; or to be continued here."""
 
     run_id: str
     state: State
@@ -37,8 +37,8 @@ def of_seeds(config: RunConfig) -> dict[int, Claim]:
     """Return by seed the run of this experiment, spec, data and precision that counts.
 
     Runs that were deleted in the store do not count, nor do unfinished ones without a sign of life and a directory
-    here. Of several runs a finished one counts first, then one to be continued here; the newest of these. If the store
-    does not answer, the directories here decide.
+    here. Of several runs a finished one counts first, then one that is trained elsewhere; the newest of these. If the
+    store does not answer, the directories here decide.
     """
     try:
         records = list(_same(config))
@@ -86,7 +86,7 @@ def _claim(record: RunRecord, config: RunConfig) -> Claim | None:
         return Claim(record.run_id, "finished", _result(record, config))
     if here:
         return Claim(record.run_id, "here")
-    alive = record.status == "RUNNING" and time.time() - reader.last_sign(record.run_id) < LEASE
+    alive = record.status != "FAILED" and time.time() - reader.last_sign(record.run_id) < LEASE
     return Claim(record.run_id, "elsewhere") if alive else None
 
 

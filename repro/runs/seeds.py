@@ -54,18 +54,13 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     )
     results = {result.seed: result for result in _finished(earlier, seeds)}
     delivered = [_report_finished(result) for result in results.values()]
-    data = DataSource.of(dataset)
-    left = {seed: claim.run_id for seed, claim in earlier.items() if claim.state == "here"}
-    tasks = [_Task(replace(config, seed=seed), left.get(seed, ""), data) for seed in seeds if seed not in results]
-    stopped = 0
-    if tasks:
-        steps = config.spec.training.epochs * (len(dataset.train) // config.spec.training.batch_size)
-        with progress.bars() as bars:
-            handler = _SeedsHandler(parent, results, SeedsDisplay(config.spec, len(tasks), steps, bars))
-            stopped = run_all(_train_seed, tasks, at_once, handler.on_end, handler.on_message)
+    stopped = _train(config, dataset, [seed for seed in seeds if seed not in results], at_once, parent, results)
     elsewhere = [seed for seed in seeds if results[seed].status == "RUNNING"]
-    if elsewhere:
-        results |= {result.seed: result for result in _finished(claims.of_seeds(config), elsewhere)}
+    if elsewhere and not stopped:  # by now they have finished, or were given up
+        now = claims.of_seeds(config)
+        results |= {result.seed: result for result in _finished(now, elsewhere)}
+        given_up = [seed for seed in elsewhere if seed not in now or now[seed].state == "here"]
+        stopped = _train(config, dataset, given_up, at_once, parent, results)
     runs = tuple(results[seed] for seed in seeds)
     done = [result.run_id for result in runs if result.status == "FINISHED"]
     busy = any(result.status == "RUNNING" for result in runs)
@@ -78,6 +73,24 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
         say(f"go on: {provenance.command()}")
     failed = not all(delivered) or any(each.exit_code for each in runs)
     return SeedsResult(config.entry.name, parent.run_id, runs, stopped or int(failed))
+
+
+def _train(
+    config: RunConfig,
+    dataset: Dataset,
+    seeds: Sequence[int],
+    at_once: int,
+    parent: SeedsParent,
+    results: dict[int, RunResult],
+) -> int:
+    """Train seeds and add their results. Returns 0, or 130 or 143 after an interrupt."""
+    if not seeds:
+        return 0
+    tasks = [_Task(replace(config, seed=seed), DataSource.of(dataset)) for seed in seeds]
+    steps = config.spec.training.epochs * (len(dataset.train) // config.spec.training.batch_size)
+    with progress.bars() as bars:
+        handler = _SeedsHandler(parent, results, SeedsDisplay(config.spec, len(tasks), steps, bars))
+        return run_all(_train_seed, tasks, at_once, handler.on_end, handler.on_message)
 
 
 def finished(config: RunConfig, dataset: Dataset, seeds: Sequence[int]) -> list[RunResult]:
@@ -101,7 +114,6 @@ def _report_finished(result: RunResult) -> bool:
 
 class _Task(NamedTuple):
     config: RunConfig
-    run_id: str  # of the run to go on with; "" for a new one
     data: DataSource
 
     def elsewhere(self) -> RunResult:
@@ -130,19 +142,21 @@ _Message = str | partial[None] | RunResult
 
 def _train_seed(task: _Task, channel: Channel[_Message]) -> None:
     """Train a seed in a child process, which prints nothing: the parent process has one display for all."""
-    run_id = task.run_id
+    run_id = ""
     with Path(os.devnull).open("w", encoding="utf-8") as silence, redirect_stdout(silence), redirect_stderr(silence):
         try:
             channel.check_stop()
-            if run_id:
-                config, dataset = run_dir.recorded(run_id, task.config.data_dir)
-            else:
-                config, dataset = task.config, task.config.load_data()
-            channel.check_stop()
-            run_id = run_id or _begin(config, dataset)
+            config, claim = task.config, claims.of_seeds(task.config).get(task.config.seed)
+            if claim and claim.state == "here":
+                run_id = claim.run_id
+                config, dataset = run_dir.recorded(run_id, config.data_dir)
+            elif claim is None:
+                dataset = config.load_data()
+                run_id = _begin(config, dataset)
             if not run_id:
                 channel.send(task.elsewhere())
                 return
+            channel.check_stop()
             result = runner.run(run_id, config, dataset, _ChannelReporter(channel))
         except Interrupted as stop:
             result = task.unfinished(run_id, "KILLED", f"interrupted by {stop}")
@@ -157,12 +171,9 @@ def _train_seed(task: _Task, channel: Channel[_Message]) -> None:
 
 
 def _begin(config: RunConfig, dataset: Dataset) -> str:
-    """Begin the run of a seed and return its id; "" if another process has trained the seed, or is training it."""
-    config = replace(config, fingerprint=dataset.fingerprint)
-    if config.seed in claims.of_seeds(config):
-        return ""
+    """Begin the run of a seed and return its id; "" if another process has begun it at the same time."""
     run_id = runner.begin(config, dataset)
-    if claims.others(config, run_id):  # which began at the same time
+    if claims.others(config, run_id):
         runner.give_up(run_id)
         return ""
     return run_id
@@ -222,7 +233,7 @@ class _SeedsHandler:
 
     def on_end(self, task: _Task, exit_code: int | None, stopped: bool) -> None:
         seed = task.config.seed
-        run_id = self._run_ids.get(seed, task.run_id)
+        run_id = self._run_ids.get(seed, "")
         if exit_code is None:
             self.results[seed] = task.unfinished(run_id, "KILLED", "a signal came before it began")
             return
