@@ -76,15 +76,16 @@ class Check:
     def sentences(self) -> Iterator[str]:
         """Yield the answer in sentences."""
         seeds = f"{len(self.seeds)} seeds of {self.against}"
-        if self.leaving is None:
+        nearest, where = self.likenesses[0], self.leaving
+        if where is None:
             yield f"inside: all {self.epochs} epochs are in the band of {seeds}"
+            if nearest.experiment != self.against:
+                yield f"on average nearer to {nearest.experiment} ({nearest.change}) than to {self.against}"
             return
-        where = self.leaving
         yield (
             f"outside: at epoch {where.epoch} the cost is {where.cost:.2f}, and the band of {seeds} is {where.low:.2f} "
             f"to {where.high:.2f}: {abs(where.beyond):.2f} nats {'above' if where.beyond > 0 else 'below'} it"
         )
-        nearest = self.likenesses[0]
         if nearest.unit != self.unit:
             yield f"looks like {_mistake(nearest)}; give --per {nearest.unit}"
         if nearest.experiment != self.against:
@@ -111,11 +112,13 @@ def band(ours: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Return `low` and `high` by epoch, from curves by seed, nats per image.
 
     Half the width is that of Student's t prediction interval for one more seed, with Bonferroni's correction for the
-    number of epochs, plus `margin`, the difference that counts as none. The standard deviation is the largest of an
-    epoch and its two neighbours: that of a few seeds at a single epoch may be far too small by chance.
+    number of looks, plus `margin`, the difference that counts as none. Costs of neighbouring epochs are nearly the
+    same: a curve counts as one look for each time that its length doubles. The standard deviation is the largest of
+    an epoch and its two neighbours: that of a few seeds at a single epoch may be far too small by chance.
     """
     n, mean = len(ours.columns), ours.mean(axis=1)
-    quantile = stats.t.ppf(1 - LEVEL / (2 * len(ours)), n - 1)
+    looks = 1 + np.log2(len(ours))
+    quantile = stats.t.ppf(1 - LEVEL / (2 * looks), n - 1)
     std = ours.std(axis=1, ddof=1).rolling(3, center=True, min_periods=1).max()
     half = quantile * np.sqrt(1 + 1 / n) * std + margin
     return pd.DataFrame({"low": mean - half, "high": mean + half})
