@@ -144,8 +144,12 @@ def import_(
     from repro.runs import bundle
 
     bundles = [bundle.Bundle(file) for file in files]
-    done = [bundle.take_in(each) for each in bundles]
-    said = {str(file): found for file, found in zip(files, done, strict=True)}
+    for each in bundles:
+        bundle.compare(each)
+    said = {}
+    for each in bundles:
+        said[str(each.file)] = found = bundle.compare(each)  # again: two bundles may have the same run
+        bundle.take_in(each, found["new"])
     if as_json:
         print(json.dumps(said, indent=2))
     for file, found in said.items() if not as_json else ():

@@ -27,6 +27,7 @@ from repro.errors import UsageError
 from repro.runs import run_dir
 from repro.runs.config import RunConfig
 from repro.runs.load import COMPARED, Record
+from repro.spec import from_dict
 from repro.text import first_line, plural
 from repro.tracking import reader, transfer
 from repro.tracking.outbox import Outbox
@@ -133,7 +134,10 @@ class Bundle:
     def config(self, run_id: str) -> RunConfig | None:
         """Return the configuration of a run; None if the bundle has none. Raises UsageError if it is damaged."""
         path = f"runs/{run_id}/config.json"
-        return RunConfig.from_json(json.loads(self._read(path))) if path in self._sums else None
+        try:
+            return RunConfig.from_json(json.loads(self._read(path))) if path in self._sums else None
+        except ValueError as error:
+            raise UsageError(f"{self.file} is refused: {path} is damaged: {first_line(error)}") from None
 
     def record(self, text: str) -> tuple[Record, RunConfig]:
         """Return what `load.verify` compares of the run that begins with `text`, and its configuration.
@@ -207,15 +211,16 @@ class Bundle:
         return table
 
 
-def take_in(bundle: Bundle) -> dict[str, list[str]]:
-    """Import the runs of a bundle that this store does not have; return `here` and `new`, the ids of both kinds.
+def compare(bundle: Bundle) -> dict[str, list[str]]:
+    """Return the ids of the runs that this store does not have, as `new`, and of those that it has, as `here`.
 
-    Raises UsageError, before anything is written, if the store has another record of one of the runs.
+    Writes nothing. Raises UsageError if a run's configuration, spec or weights are not those of its record, or if the
+    store has another record of the run.
     """
     there: dict[str, list[str]] = {"new": [], "here": []}
     faults = []
     for run_id, theirs in bundle.runs.items():
-        _check_weights(bundle, theirs[0])
+        _check_record(bundle, theirs[0])
         known = reader.known(run_id)
         there["here" if known else "new"].append(run_id)
         found = transfer.differences(transfer.read(run_id), theirs) if known else []
@@ -224,23 +229,35 @@ def take_in(bundle: Bundle) -> dict[str, list[str]]:
             faults.append(f"run {run_id} is in this store with another record: {found[0]}{more}")
     if faults:
         raise UsageError(*faults)
-    for run_id in there["new"]:
-        run, values = bundle.runs[run_id]
-        _restore_folder(bundle, run, values)
-        transfer.create(run, values, bundle.files(run_id, "artifacts"))
     return there
 
 
-def _check_weights(bundle: Bundle, run: StoredRun) -> None:
-    """Raise UsageError if the final weights are not those that the run recorded."""
-    said = run.tags.get(names.WEIGHTS_SHA256)
+def take_in(bundle: Bundle, run_ids: list[str]) -> None:
+    """Import runs of a bundle that `compare` has found new. Raises StoreError if the store does not take them."""
+    for run_id in run_ids:
+        run, values = bundle.runs[run_id]
+        _restore_folder(bundle, run, values)
+        transfer.create(run, values, bundle.files(run_id, "artifacts"))
+
+
+def _check_record(bundle: Bundle, run: StoredRun) -> None:
+    """Raise UsageError if the configuration, the spec or the final weights are not those that the run recorded."""
+    tags, config, faults = run.tags, bundle.config(run.run_id), []
+    weights = tags.get(names.WEIGHTS_SHA256)
+    recorded = tags.get(names.SIGNATURE), tags.get(names.DATA_FINGERPRINT), run.params.get(names.SEED)
+    if config and (config.spec.signature, config.fingerprint, str(config.seed)) != recorded:
+        faults.append("configuration")
     for path, content in bundle.files(run.run_id, "artifacts"):
         try:
-            good = path != names.WEIGHTS_FILE or checkpoint.digest(load_tensors(content)) == said
-        except SafetensorError:
-            good = False
-        if not good:
-            raise UsageError(f"{bundle.file} is refused: the weights of run {run.run_id} are not those it recorded")
+            if path == names.SPEC_FILE and from_dict(json.loads(content)).signature != recorded[0]:
+                faults.append("spec")
+            if path == names.WEIGHTS_FILE and checkpoint.digest(load_tensors(content)) != weights:
+                faults.append("weights")
+        except (ValueError, UsageError, SafetensorError):
+            faults.append(path)
+    if faults:
+        what = f"{' and '.join(faults)} of run {run.run_id}"
+        raise UsageError(f"{bundle.file} is refused: {what}: not what the run recorded")
 
 
 def _restore_folder(bundle: Bundle, run: StoredRun, values: pd.DataFrame) -> None:

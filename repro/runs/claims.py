@@ -53,14 +53,14 @@ def of_seeds(config: RunConfig) -> dict[int, Claim]:
 
 
 def others(config: RunConfig, run_id: str) -> bool:
-    """Whether an older run of the same seed has finished or is being trained elsewhere. Raises StoreError.
+    """Whether an older run of the same seed counts, which has begun at about the same time. Raises StoreError.
 
     The clocks of the machines should agree to about a second.
     """
     mine = reader.run(run_id)
-    same = [record for record in _same(config) if _seed(record) == config.seed and record.run_id != run_id]
+    same = [record for record in _same(config) if _seed(record) == config.seed]
     older = [record for record in same if (record.started_ms, record.run_id) < (mine.started_ms, run_id)]
-    return any((claim := _claim(record, config)) and claim.state != "here" for record in older)
+    return any(_claim(record, config) for record in older)
 
 
 def _same(config: RunConfig) -> Iterator[RunRecord]:

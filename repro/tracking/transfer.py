@@ -7,10 +7,11 @@ from typing import Annotated
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from repro import names
+from repro.names import Status
 from repro.tracking import artifacts, reader
 from repro.tracking.store import Client, experiment_id
 
@@ -44,7 +45,7 @@ class StoredRun(BaseModel):
     run_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     experiment: Name
     name: Text
-    status: Name
+    status: Status
     started: int
     ended: int | None
     params: dict[Key, Text]
@@ -140,6 +141,5 @@ def create(run: StoredRun, values: pd.DataFrame, files: Iterator[tuple[str, byte
             client.update_run(made, "RUNNING")
         else:
             client.set_terminated(made, run.status, run.ended)
-        client.log_batch(made, tags=[RunTag(names.INCOMPLETE, "")])
         client.delete_tag(made, names.INCOMPLETE)
     reader.forget_ids()

@@ -155,7 +155,12 @@ HOSTILE = {
     ),
     "html in a metric": (edit("values.csv", b"cost,1,", b"<b>,1,"), True, "without a proper name"),
     "other run": (edit("run.json", b'"run_id": "', b'"run_id": "' + b"0" * 32 + b'", "x": "'), True, "is refused"),
-    "other weights": (lambda files: files.update({first(files, "weights.safetensors"): b"x"}), True, "the weights of"),
+    "other weights": (edit("weights.safetensors", b"", b"x"), True, "weights.safetensors of run"),
+    "other spec": (edit("spec.json", b"0.001", b"0.002"), True, "spec of run"),
+    "other configuration": (edit("config.json", b"0.001", b"0.002"), True, "configuration of run"),
+    "other seed": (edit("config.json", b'"seed": ', b'"seed": 9'), True, "configuration of run"),
+    "no configuration": (edit("config.json", b"{", b"{{"), True, "config.json is damaged"),
+    "no such status": (edit("run.json", b'"FINISHED"', b'"DONE"'), True, "status: input should be"),
 }
 
 
