@@ -1,6 +1,7 @@
 """Sweeps as two tables: a row for each trial and each retrained setting. Is the published setting near the best one?"""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,35 @@ class Sweeps(TableSet):
         found.need(folder, "retrained", again, "trial_value", "of a trial that was trained again")
         return found
 
+    def joined(self, other: Self) -> Self:
+        """Return the trials of both, so that no trial is lost. Where both have a trial, it is taken from this one."""
+        return type(self)(
+            **{
+                name: pd.concat([table, vars(other)[name]], ignore_index=True).drop_duplicates(["study", "trial"])
+                for name, table in vars(self).items()
+            }
+        )
+
+    def beside(self, other: Self) -> Self:
+        """Return these studies, renamed where `other` has another of that name: `mnist_fc` to `mnist_fc.1a2b3c4d`.
+
+        Two studies are the same if they have a run in common. The new name ends with the first run of the study.
+        """
+        new_names = {}
+        for study in self.names():
+            mine, theirs = _runs_of(self, study), _runs_of(other, study)
+            if theirs and not set(mine) & set(theirs):
+                new_names[study] = f"{study}.{mine[0][:8]}"
+        return type(self)(**{name: table.replace({"study": new_names}) for name, table in vars(self).items()})
+
     def names(self) -> list[str]:
         return sorted(set(self.trials["study"]))
+
+
+def _runs_of(sweeps: Sweeps, study: str) -> list[str]:
+    """Return the ids of the runs of a study's trials, by the number of the trial."""
+    trials = sweeps.trials[sweeps.trials["study"] == study].sort_values("trial")
+    return ",".join(trials["runs"]).split(",") if len(trials) else []
 
 
 def from_store(entries: Iterable[Entry]) -> tuple[Sweeps, list[str]]:
@@ -158,8 +186,9 @@ def words(settings: str) -> str:
 
 
 def command(trials: pd.DataFrame, retrain: bool = False) -> str:
-    """Return the command that runs more trials of a study, or retrains its best settings."""
+    """Return the command that runs more trials of a study, or retrains its best settings, where its store is."""
     experiment, study = trials.iloc[0][["experiment", "study"]]
+    study = re.sub(r"\.[0-9a-f]{8}$", "", study)  # see Sweeps.beside
     named = "" if study == experiment else f" --study {study}"
     return f"python -m repro sweep {'retrain' if retrain else 'run'} {experiment}{named}"
 

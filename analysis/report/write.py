@@ -63,10 +63,20 @@ def update(found: Tables, files: Files) -> list[str]:
 
 
 def update_sweeps(found: Sweeps, files: Files) -> list[str]:
-    """Add studies on real data to the committed tables, which keep those of other machines. Returns as `update`."""
-    both = found.only(found.trials.loc[~found.trials["data"].str.endswith("(stand-in)"), "study"])
-    both = both.joined(Sweeps.from_files(files.folder))
-    return [f"wrote {path}" for path in both.save(files.folder)] if both.names() else []
+    """Add studies on real data to the committed tables, which keep those of other machines. Returns as `update`.
+
+    A study of another machine that has the same name keeps it, and the one of this store is added under a new name.
+    """
+    real, there = ~found.trials["data"].str.endswith("(stand-in)"), Sweeps.from_files(files.folder)
+    mine = found.only(found.trials.loc[real, "study"])
+    named = mine.beside(there)
+    told = [
+        f"note: {files.folder} has another study {old}; this store's is added as {new}"
+        for old, new in zip(mine.names(), named.names(), strict=True)
+        if old != new
+    ]
+    both = named.joined(there)
+    return [*told, *(f"wrote {path}" for path in both.save(files.folder))] if both.names() else []
 
 
 def write(page: Page, files: Files) -> list[Path]:

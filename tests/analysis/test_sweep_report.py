@@ -241,3 +241,23 @@ def test_studies_of_stand_ins_stay_out_of_the_results(tmp_path: Path) -> None:
     study(data="stand-in")
     assert update_sweeps(read(), Files(tmp_path / "results")) == []
     assert not (tmp_path / "results" / "trials.csv").exists()
+
+
+def test_an_update_takes_no_study_away_and_does_not_mix_two_of_one_name(tmp_path: Path) -> None:
+    files = Files(tmp_path / "results")
+    finished(study(), [100.0, 101.0, 102.0], [99.0, 99.5, 98.5])
+    published = read()
+    update_sweeps(published, files)
+    here = Sweeps.from_rows(
+        trials=[row | {"runs": f"{row['trial']:032.0f}"} for row in published.trials.head(4).to_dict("records")]
+    )
+    told = update_sweeps(here, files)
+    assert told[0].endswith("has another study bowl; this store's is added as bowl.00000000")
+    assert update_sweeps(here, files)[0] == told[0]  # again under the same name
+    fewer = published.only(["bowl"])
+    fewer.trials, fewer.retrained = fewer.trials.tail(2), fewer.retrained.head(0)
+    assert len(update_sweeps(fewer, files)) == 2  # the files; it is the same study
+    found = Sweeps.from_files(files.folder)
+    assert found.trials["study"].value_counts().to_dict() == {"bowl": 13, "bowl.00000000": 4}
+    assert found.retrained["study"].tolist() == ["bowl", "bowl"]
+    assert sweeps.command(found.trials[found.trials["study"] != "bowl"]).endswith("--study bowl")
