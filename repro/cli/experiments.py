@@ -21,7 +21,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        table([_as_text(row) for row in rows])
+        table([_as_text(row) for row in rows], spare=("parameters", "latent", "batch_size", "learning_rate"))
 
 
 @app.command()
@@ -92,7 +92,7 @@ def bench(
 
 
 def _as_text(overview: dict[str, Any]) -> dict[str, Any]:
-    costs = "; ".join(f"{each['cost']:.2f} at epoch {each['epoch']}" for each in overview["reported"])
+    costs = "; ".join(f"{each['cost']:,.2f} at epoch {each['epoch']}" for each in overview["reported"])
     return overview | {"reported": costs or None}
 
 

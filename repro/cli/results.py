@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ import typer
 from repro.cli.options import AsJson, DataDir, RunId, Threads, app, number, value
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
-from repro.terminal import table
+from repro.terminal import table, wrapped
 
 if TYPE_CHECKING:
     from repro.analysis.tables import Tables
@@ -20,6 +19,11 @@ if TYPE_CHECKING:
     from repro.runs.load import FinishedRun
 
 EXIT_DIFFERENT, EXIT_OPEN = 4, 5
+SPARE_PLAN = ("t", "half_95%_of_excess", "data")
+SPARE_RANK = ("nats_there", "farthest_at_epoch")
+SPARE_RUN = ("status", "data", "test_neg_elbo")
+"""Columns that a narrow terminal leaves out, the first one first."""
+MOST_POINTS = 50  # of a series that `evaluate` prints
 Results = Annotated[Path | None, value("DIR", "Read the tables in DIR, not the tracking store.")]
 
 
@@ -59,19 +63,19 @@ def compare(
     elif as_csv:
         print(verdicts.as_csv(found), end="")
     else:
-        for title, rows in (
-            ("Verdicts; costs in nats per image", verdicts.rows(found)),
-            ("Plans: seeds, commit and outcome", verdicts.plan_rows(found)),
-            ("Rank of each published curve among ours", curves.rows(entries, tables)),
-            ("Machines that trained the seeds", machines.rows(found, tables)),
-            ("Paired differences, first - second, nats per image", paired.rows(settings, tables) if names else []),
-            ("Runs", run_rows(entries, tables)),
+        for title, rows, spare in (
+            ("Verdicts; costs in nats per image", verdicts.rows(found), ()),
+            ("Plans: seeds, commit and outcome", verdicts.plan_rows(found), SPARE_PLAN),
+            ("Rank of each published curve among ours", curves.rows(entries, tables), SPARE_RANK),
+            ("Machines that trained the seeds", machines.rows(found, tables), ()),
+            ("Paired differences, first - second, nats per image", paired.rows(settings, tables) if names else [], ()),
+            ("Runs", run_rows(entries, tables), SPARE_RUN),
         ):
             if rows:
                 print(f"\n{title}")
-                table(rows)
+                table(rows, spare=spare)
         for word, meaning in verdicts.MEANINGS.items() if found else ():
-            print(textwrap.fill(f"{word}: {meaning}.", 100, subsequent_indent="  "))
+            print(wrapped(f"{word}: {meaning}.", indent=2))
     for entry in entries if figures else []:
         _note(*(f"wrote {path}" for path in draw(entry, Path(str(figures)))))
     if not check:
@@ -136,7 +140,7 @@ def claims(as_json: AsJson = False, results: Results = None) -> None:
             ("decides", claim.criterion),
             ("evidence", finding.evidence),
         ):
-            print(textwrap.fill(f"{label:>9}: {line}", 110, subsequent_indent=" " * 11))
+            print(wrapped(f"{label:>9}: {line}", indent=11))
         print()
 
 
@@ -249,37 +253,37 @@ def _log_whole(run: "FinishedRun", name: str, measured: "Measurement") -> None:
 
 
 def _print_measurement(run: "FinishedRun", name: str, rows: list["Row"]) -> None:
-    """Print the single numbers in one table, and the series over `x` in tables of ten columns."""
+    """Print the single numbers in one table, and each series over `x` in a table of its own."""
     record, dataset = run.record, run.dataset
     print(f"\n{name} of run {record.run_id}: {record.experiment}, seed {run.seed}")
     print(f"data: {dataset.name}, {dataset.status}, {dataset.origin}")
-    table(
-        [
-            {
-                "quantity": row.quantity,
-                "of": row.group,
-                "value": row.value,
-                "+-": None if row.standard_error is None else _rounded(row.standard_error, 2),
-                "unit": row.unit,
-            }
-            for row in rows
-            if row.x is None
-        ]
-    )
-    print("+- is the Monte Carlo standard error of the draws, not of images or seeds.")
-    by_x: dict[float, dict[str, float]] = {}
+    single = [row for row in rows if row.x is None]
+    if single:
+        table(
+            [
+                {
+                    "quantity": row.quantity,
+                    "of": row.group,
+                    "value": row.value,
+                    "+-": row.standard_error,
+                    "unit": row.unit,
+                }
+                for row in single
+            ],
+            decimals=4,
+        )
+        print("+- is the Monte Carlo standard error of the draws, not of images or seeds.")
+    series: dict[str, dict[float, dict[str, float]]] = {}
     for row in rows:
         if row.x is not None:
-            by_x.setdefault(row.x, {})[f"{row.quantity} {row.group}".rstrip()] = _rounded(row.value, 3)
-    for start in range(0, len(by_x), 10):
-        block = sorted(by_x)[start : start + 10]
-        print()
-        labels = dict.fromkeys(label for x in block for label in by_x[x])
-        table([{"": label} | {f"{x:g}": by_x[x].get(label) for x in block} for label in labels])
-
-
-def _rounded(value: float, digits: int) -> float:
-    return float(f"{value:.{digits}g}")
+            series.setdefault(row.quantity, {}).setdefault(row.x, {})[row.group or "value"] = row.value
+    for quantity, by_x in series.items():
+        if len(by_x) > MOST_POINTS:
+            print(f"\n{quantity}: {len(by_x)} points, see --json")
+            continue
+        print(f"\n{quantity}")
+        groups = dict.fromkeys(group for point in by_x.values() for group in point)
+        table([{"x": f"{x:g}"} | {group: by_x[x].get(group) for group in groups} for x in sorted(by_x)])
 
 
 def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":

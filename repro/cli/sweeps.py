@@ -173,7 +173,7 @@ def status(
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        table(rows)
+        table(rows, spare=("runs", "worker", "seconds", "mlflow_run"))
     elif study:
         print(f"study {study} has no trials yet")
     else:
