@@ -226,11 +226,18 @@ def report(
 
 
 @app.command("ui")
-def ui_(port: Annotated[int, number("Port on 127.0.0.1.", most=65535)] = 5000) -> int:
-    """Open the MLflow UI on the tracked runs, for this machine only."""
+def ui_(
+    port: Annotated[int, number("Port on 127.0.0.1.", most=65535)] = 5000,
+    results: Annotated[Path, value("DIR", "Directory of the report, to which the start page links.")] = Path("results"),
+    open_: Annotated[bool, typer.Option("--open", help="Open the start page in your browser.")] = False,
+) -> int:
+    """Serve the MLflow UI on the tracked runs, for this machine only.
+
+    It prints the address of a start page, with links to the runs, the seeds compared, the studies and the report.
+    """
     from repro.tracking import ui
 
-    return ui.serve(port)
+    return ui.serve(port, results / "report.html", open_)
 
 
 def _note(*lines: str) -> None:

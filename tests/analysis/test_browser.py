@@ -1,7 +1,9 @@
-"""The report in a real browser: it loads by itself, its tables sort, and it is of use to a keyboard."""
+"""The report and the MLflow UI in a real browser: the report works by itself, the UI's start page leads to runs."""
 
 import os
+import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pandas as pd
 import pytest
 from repro.analysis.plots import runs as plots
 from repro.analysis.report.document import Card, Figure, Page, Section, Table, drawn, html
+from support import synthetic
+from support.process import fetched, free_port, started
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -128,3 +132,32 @@ def test_what_is_folded_opens(page: "sync_api.Page") -> None:
     assert not page.get_by_text("folded").is_visible()
     page.get_by_text("More of this").click()
     assert page.get_by_text("folded").is_visible()
+
+
+def test_the_start_page_of_the_ui_leads_to_a_table_of_runs(browser: "sync_api.Browser", tmp_path: Path) -> None:
+    for seed in (100, 101):
+        synthetic.run("mnist_fc", seed, 96.0)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "report.html").write_text(report(), encoding="utf-8")
+    start = f"http://127.0.0.1:{(port := free_port())}/start"
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    with started("ui", "--port", str(port), cwd=tmp_path) as server:
+        try:
+            fetched(start, seconds=120)
+            tab.goto(start)
+            tab.get_by_role("link", name="mnist_fc", exact=True).click()
+            for name in ("mnist_fc seed 100", "mnist_fc seed 101"):
+                sync_api.expect(tab.get_by_role("link", name=name)).to_be_visible(timeout=120_000)
+            tab.get_by_role("link", name="Experiments", exact=True).first.click()  # the mode stays
+            sync_api.expect(tab).to_have_url(re.compile("/experiments($|[?])"), timeout=120_000)
+            sync_api.expect(tab.get_by_text("Model registry")).to_be_visible(timeout=120_000)
+            assert tab.get_by_text("Prompts").count() == 0
+            tab.goto(start)
+            tab.get_by_role("link", name="the report").click()
+            sync_api.expect(tab.get_by_role("heading", name="A report")).to_be_visible()
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+            tab.close()
+    lines = (tmp_path / "output.txt").read_text().splitlines()
+    assert (len(lines), start in lines[0]) == (1, True), "silent but for the address"

@@ -132,10 +132,9 @@ def test_the_ui_serves_the_runs_on_loopback_only(done: tuple[Path, dict[str, obj
         command, cwd=done[0], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
         try:
-            assert f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning" in str(
-                server.stdout.readline()
-            )  # type: ignore[union-attr]
-            assert "MLflow" in fetched(f"http://127.0.0.1:{port}/", seconds=90)
+            start = f"http://127.0.0.1:{port}/start"
+            assert start in str(server.stdout.readline())  # type: ignore[union-attr]
+            assert "mnist_fc" in fetched(start, seconds=90)
             again = repro("ui", "--port", str(port), cwd=done[0])
             assert (again.returncode, "cannot be used" in again.stderr) == (1, True)
         finally:
