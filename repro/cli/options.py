@@ -65,7 +65,12 @@ def json_alone(as_json: bool) -> Iterator[None]:
 def config(
     name: str, device: str, threads: int | None, jobs: int, data: "Choice", data_dir: Path | None
 ) -> "RunConfig":
-    """Return the configuration of an experiment as it is, with the threads of one of `jobs` processes."""
+    """Return the configuration of an experiment as it is, with the threads of one of `jobs` processes.
+
+    Raises UsageError for an unknown experiment or device, and for a directory beside a demand for the stand-in.
+    """
+    if data == "stand-in" and data_dir is not None:
+        raise UsageError(f"--data stand-in and --data-dir {data_dir}: should be one of the two")
     from repro import provenance
     from repro.runs.config import RunConfig, pick_device
 

@@ -151,7 +151,9 @@ def recorded(run_id: str, data_dir: Path | None = None) -> tuple[RunConfig, Data
 def with_data(run_id: str, config: RunConfig, data_dir: Path | None) -> tuple[RunConfig, Dataset]:
     """Return a recorded configuration for this machine, and its data. Raises as `recorded` does."""
     _require_same_spec(run_id, config.spec, overrides.apply(config.entry.spec, config.assignments))
-    config = replace(config, device=pick_device(config.device), data_dir=data_dir or config.data_dir)
+    config = replace(config, device=pick_device(config.device))
+    if data_dir is not None:  # it is searched, also for a run on the stand-in
+        config = replace(config, data="auto", data_dir=data_dir)
     dataset = config.load_data()
     require_same_data(run_id, config.fingerprint, dataset)
     return config, dataset

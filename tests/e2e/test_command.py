@@ -111,6 +111,15 @@ def test_compare_lists_runs_and_draws_them(done: tuple[Path, dict[str, object], 
     assert not list((folder / "figures").iterdir()), "stand-ins are not drawn over the reported curve"
 
 
+@pytest.mark.parametrize("command", ["verify", "evaluate"])
+def test_a_named_directory_is_a_demand_also_for_a_run_on_the_stand_in(
+    done: tuple[Path, dict[str, object], str], tmp_path: Path, command: str
+) -> None:
+    folder, summary, _ = done
+    process = repro(command, str(summary["run_id"]), "--data-dir", str(tmp_path), cwd=folder)
+    assert (process.returncode, f"not in the data directory {tmp_path}" in process.stderr) == (3, True)
+
+
 def test_a_moved_project_still_finds_its_artifacts(
     done: tuple[Path, dict[str, object], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +272,8 @@ WRONG = [
     (["run", "mnist_fc", "--data", "real"], 3, ["REPRO_DATA_DIR"]),
     (["run", "mnist_fc", "--data-dir", "nowhere"], 3, ["nowhere"]),
     (["run", "mnist_fc", "--data-dir", "."], 3, ["not in the data directory", "train-images-idx3-ubyte"]),
+    (["sweep", "run", "mnist_fc", "--data-dir", "."], 3, ["not in the data directory"]),
+    (["run", "mnist_fc", "--data", "stand-in", "--data-dir", "."], 2, ["--data-dir .: should be one of the two"]),
     (["run", "mnist_fc", "--summary", "no/where.json"], 2, ["--summary no/where.json"]),
     (["ui"], 1, ["no runs yet"]),
     (["compare"], 1, ["no runs yet"]),
