@@ -1,5 +1,6 @@
 """Progress display: a live line for each run on a terminal, one plain line an epoch when piped."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from repro import names
 from repro.data import Dataset
 from repro.runs.config import RunConfig
+from repro.runs.estimate import STEPS, Estimate
 from repro.runs.result import RunResult
 from repro.runs.runner import Reporter
 from repro.spec import Experiment
@@ -34,6 +36,19 @@ def announce(config: RunConfig, dataset: Dataset, seeds: str = "") -> None:
             "*** STAND-IN DATA: this is not the real data set. Nothing here compares with a reported cost. ***",
             "*** Name a directory that has it (--data-dir DIR), or allow a download. ***",
         )
+
+
+def forecast(found: Estimate, epochs: int, runs: int, at_once: int = 1) -> float:
+    """Print how `runs` runs would be computed and how long they would take; return that in seconds."""
+    how, seconds = found.settings, found.epoch_seconds * epochs * math.ceil(runs / at_once)
+    say(
+        f"engine: {' '.join(filter(None, (how.engine, how.products)))}, {how.device}, "
+        f"{plural(how.threads, 'thread')}, {how.precision}",
+        f"{plural(runs, 'run')} of {plural(epochs, 'epoch')} of {plural(found.steps, 'step')}: about "
+        f"{duration(seconds)}; an epoch takes {found.epoch_seconds:.1f} s, by {STEPS} steps timed now",
+        "dry run: nothing was trained, nothing written",
+    )
+    return seconds
 
 
 def bars() -> Progress:
