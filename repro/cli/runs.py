@@ -197,8 +197,33 @@ def _train(run_id: str, config: "RunConfig", dataset: "Dataset") -> "RunResult":
     progress.announce(config, dataset)
     with progress.bars() as bars:
         result = runner.run(run_id, config, dataset, progress.RunDisplay(config.spec, bars))
-    progress.conclude(result)
+    progress.conclude(result, config.experiment, _beside(result, config, dataset))
     return result
+
+
+def _beside(result: "RunResult", config: "RunConfig", dataset: "Dataset") -> str:
+    """Return a sentence on the last epoch beside the published run and our seeds; "" where the run is of another kind.
+
+    Our seeds are those of the tracking store and, of an experiment of this project, those in `results` here.
+    """
+    changed = config.entry.spec.differences(config.spec).keys() - {"training.epochs"}
+    if result.cost is None or dataset.status == "stand-in" or config.precision != "float32" or changed:
+        return ""
+    from repro.analysis import check
+    from repro.analysis.claims import Evidence
+    from repro.analysis.tables import Tables, from_store
+
+    committed, evidence = Path("results"), None
+    try:
+        if config.experiment in registry.names():
+            tables, _ = from_store([config.entry])
+            if (committed / "runs.csv").exists():
+                tables = tables.joined(Tables.from_files(committed))
+            evidence = Evidence(tables.only(set(tables.runs["run_id"]) - {result.run_id}))
+        return check.sentence(result.cost, result.epochs, config.entry, evidence)
+    except ReproError as error:
+        say(f"note: {error}", error=True)
+        return ""
 
 
 def _give(result: "RunResult | SeedsResult", file: Path | None, as_json: bool) -> int:

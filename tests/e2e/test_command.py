@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pytorch
@@ -12,7 +13,8 @@ import pytest
 import torch
 from support.process import ROOT, client, environment, fetched, free_port, in_a_process, repro
 
-from repro import names
+from repro import data, names
+from repro.spec import Data
 from repro.training import checkpoint
 
 PARTS = (names.RECONSTRUCTION, names.KL)
@@ -41,6 +43,32 @@ def test_a_run_says_what_it_is_and_what_it_came_to(done: tuple[Path, dict[str, o
     assert "stand-in" in str(summary["reasons"])
     assert 100 < float(str(summary["test_neg_elbo"])) < 544
     assert summary["data"]["canonical"] is False  # type: ignore[index]
+
+
+def test_a_run_says_what_to_do_next_and_where_the_weights_are(done: tuple[Path, dict[str, object], str]) -> None:
+    folder, summary, printed = done
+    *_, compare, look, draw, weights = printed.splitlines()
+    assert compare == "compare: python -m repro compare mnist_fc"
+    assert look == "look:    python -m repro ui"
+    assert draw == f"draw:    python -m repro evaluate {str(summary['run_id'])[:8]} --measure latents"
+    assert (folder / weights.removeprefix("weights: ")).name == names.WEIGHTS_FILE
+    assert (folder / weights.removeprefix("weights: ")).is_file()
+    assert "epoch 3:" not in printed, "on the stand-in nothing is compared"
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_short_look_at_other_images_is_put_beside_the_published_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    other = replace(data.load(Data("mnist"), "stand-in"), status="unverified")
+    monkeypatch.setattr(data, "load", lambda *_: other)
+    if committed:
+        (tmp_path / "results").symlink_to(ROOT / "results")
+    process = repro("run", "mnist_fc", "--epochs", "1", "--threads", "1", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (said,) = [line for line in process.stdout.splitlines() if line.startswith("  epoch 1:")]
+    assert "the published run had 198.49 ± 0.17 there" in said
+    assert ("of our seeds" in said) == committed
 
 
 def test_a_run_is_tracked_in_full(done: tuple[Path, dict[str, object], str]) -> None:
