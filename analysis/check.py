@@ -14,6 +14,7 @@ from repro.analysis.curves import by_seed
 from repro.analysis.tables import NUMBER, Column, Schema, read_csv
 from scipy import stats
 
+from repro import images
 from repro.errors import UsageError
 from repro.registry import Entry
 from repro.spec import Experiment
@@ -129,7 +130,7 @@ def check(curve: pd.Series, entry: Entry, evidence: Evidence, unit: Unit = "imag
 
     Raises UsageError if the experiment has too few seeds, or none that reaches an epoch of the curve.
     """
-    ours = _curves(entry.name, curve, evidence)
+    ours = _curves(entry.name, curve.index, evidence)
     if ours is None or len(ours.columns) < LEAST:
         has = 0 if ours is None else len(ours.columns)
         raise UsageError(
@@ -138,7 +139,7 @@ def check(curve: pd.Series, entry: Entry, evidence: Evidence, unit: Unit = "imag
         )
     scale = factors(entry.spec)
     mine = curve.reindex(ours.index) * scale[unit]
-    limits = band(ours, max((each.margin or 0.0 for each in entry.spec.reported), default=0.0))
+    limits = _limits(ours, entry)
     beyond = (mine - limits["high"]).clip(lower=0) + (mine - limits["low"]).clip(upper=0)
     leaving = None
     for epoch in beyond.index[beyond != 0][:1]:
@@ -146,7 +147,7 @@ def check(curve: pd.Series, entry: Entry, evidence: Evidence, unit: Unit = "imag
         leaving = Leaving(int(epoch), float(mine[epoch]), float(low), float(high), float(beyond[epoch]))
     likenesses: list[Likeness] = []
     for name, change in {entry.name: "", **variants.changes_of(entry.name)}.items():
-        theirs = _curves(name, curve, evidence)
+        theirs = _curves(name, curve.index, evidence)
         if theirs is None:
             continue
         for per, factor in scale.items():
@@ -157,16 +158,39 @@ def check(curve: pd.Series, entry: Entry, evidence: Evidence, unit: Unit = "imag
     return Check(entry.name, unit, tuple(map(int, ours.columns)), len(ours), leaving, tuple(likenesses))
 
 
-def _curves(name: str, curve: pd.Series, evidence: Evidence) -> pd.DataFrame | None:
-    """Return the costs of an experiment's seeds at the epochs that they all share with a curve; None if there are none.
+def sentence(cost: float, epoch: int, entry: Entry, evidence: Evidence | None) -> str:
+    """Put the cost of a run's last epoch, nats per image, beside the published curve and our seeds' band there.
 
-    Of seeds of several lengths those count that reach the most of the curve.
+    What is not known at this epoch is left out; "" if neither is known. `evidence` is None for an experiment that is
+    not registered. Raises ReproError if the file of the published curve is damaged.
+    """
+    parts = [f"epoch {epoch}: {cost:.2f}"]
+    published = images.reported_curve(entry.file, entry.spec.reported[-1]) if entry.spec.reported else None
+    for index in np.flatnonzero(published.epoch == epoch) if published else ():
+        error = f" ± {published.reading_error[index]:.2f}" if published.reading_error[index] else ""
+        parts.append(f"the published run had {published.cost[index]:.2f}{error} there")
+    ours = _curves(entry.name, pd.RangeIndex(1, epoch + 1), evidence) if evidence else None
+    if ours is not None and len(ours.columns) >= LEAST and epoch in ours.index:
+        low, high = _limits(ours, entry).loc[epoch]
+        where = "inside" if low <= cost <= high else "outside"
+        parts.append(f"the band of {len(ours.columns)} of our seeds is {low:.2f} to {high:.2f}: {where}")
+    return "; ".join(parts) if len(parts) > 1 else ""
+
+
+def _limits(ours: pd.DataFrame, entry: Entry) -> pd.DataFrame:
+    return band(ours, max((each.margin or 0.0 for each in entry.spec.reported), default=0.0))
+
+
+def _curves(name: str, epochs: pd.Index, evidence: Evidence) -> pd.DataFrame | None:
+    """Return the costs of an experiment's seeds at those of these epochs that they share; None if there are none.
+
+    Of seeds of several lengths those count that reach the most epochs.
     """
     try:
         found = by_seed(evidence.tables.curves_of(evidence.trained(name)))
     except MissingError:
         return None
-    shared = found.reindex(curve.index).dropna(how="all")
+    shared = found.reindex(epochs).dropna(how="all")
     return None if shared.empty else shared.dropna(axis="columns")
 
 

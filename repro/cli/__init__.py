@@ -5,7 +5,7 @@ import tempfile
 import traceback
 from contextlib import suppress
 
-from repro.cli import experiments, results, runs, sweeps  # noqa: F401 - they register their commands
+from repro.cli import evaluate, experiments, results, runs, store, sweeps  # noqa: F401 - they register their commands
 from repro.cli.options import app
 from repro.errors import ReproError
 

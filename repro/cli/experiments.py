@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from repro.cli.options import AsJson, DataDir, Name, Names, app, number
+from repro.cli.options import AsJson, DataDir, Name, Names, app, examples, number
 from repro.spec import registry
 from repro.spec.overrides import FIXED
 from repro.terminal import table
 
 
-@app.command("list")
+@app.command("list", epilog=examples("list", "list --json"))
 def list_(as_json: AsJson = False) -> None:
     """List the experiments with their reported costs."""
     rows = [_overview(registry.get(name)) for name in registry.names()]
@@ -24,7 +24,7 @@ def list_(as_json: AsJson = False) -> None:
         table([_as_text(row) for row in rows], spare=("parameters", "latent", "batch_size", "learning_rate"))
 
 
-@app.command()
+@app.command(epilog=examples("show mnist_fc", "show ./my_vae.py --json"))
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show one experiment and every setting that --set can change."""
     entry = registry.get(name)
@@ -40,7 +40,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
             print(f"  {key} = {value}")
 
 
-@app.command("data")
+@app.command("data", epilog=examples("data", "data --data-dir DIR"))
 def data_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show where data sets are found and whether they are canonical.
 
@@ -55,7 +55,7 @@ def data_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         table(rows)
 
 
-@app.command()
+@app.command(epilog=examples("bench mnist_fc --threads 1", "bench --quick --json"))
 def bench(
     names: Names = None,
     threads: Annotated[

@@ -1,15 +1,19 @@
 """The command line's application, options that several commands share, and checks that the parser cannot make."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from repro.errors import UsageError
+from repro.runs import ids
 from repro.spec import registry
 
 if TYPE_CHECKING:
@@ -20,15 +24,50 @@ MOST_SEEDS = 1000  # of one command
 LARGEST_SEED = 2**63 - 1
 MOST_EPOCHS = 1_000_000
 
+BY_USE = (
+    "run", "resume", "compare", "ui", "evaluate", "verify", "check", "sweep", "claims", "report",
+    "list", "show", "data", "export", "import", "sync", "bench",
+)  # fmt: skip
+"""The commands as `--help` lists them: those that are used most come first."""
+
+
+class ByUse(TyperGroup):
+    """The commands in the order of BY_USE."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=BY_USE.index)
+
+
 app = typer.Typer(
+    cls=ByUse,
     name="python -m repro",
     help="Rerun published results of variational autoencoders, track every run, and decide which are reproduced.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"repro-vae {metadata.version('repro-vae')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Rerun published results of variational autoencoders, track every run, and decide which are reproduced."""
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: the examples, without `python -m repro`, one a line."""
+    lines = "\n".join(f"  python -m repro {command}" for command in commands)
+    return f"\b\nExamples:\n{lines}"
 
 
 def number(text: str, least: int = 1, most: int | None = None) -> Any:
@@ -41,9 +80,29 @@ def value(metavar: str, text: str) -> Any:
     return typer.Option(metavar=metavar, help=text)
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment (see `list`), or the path of your own file.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Experiments; all if not given.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="The id of a run, or its first characters.")]
+def experiments(incomplete: str) -> list[str]:
+    """Return the experiments whose names begin with `incomplete`, for completion in a shell."""
+    return [name for name in registry.names() if name.startswith(incomplete)]
+
+
+def run_id(text: str) -> Any:
+    """Return an argument for a run, with its help."""
+    return typer.Argument(metavar="RUN_ID", help=text, autocompletion=ids.completions)
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="An experiment (see `list`), or the path of your own file.", autocompletion=experiments
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", help="Experiments; all if not given.", autocompletion=experiments),
+]
+RunId = Annotated[str, run_id("The id of a run, or its first characters.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long; train nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataChoice = Annotated[
     Literal["auto", "real", "stand-in"],
@@ -56,16 +115,28 @@ SummaryFile = Annotated[Path | None, value("FILE", "Write the result to FILE as 
 
 
 @contextmanager
-def json_alone(as_json: bool) -> Iterator[None]:
-    """Print everything in the block on stderr if JSON is to be alone on stdout."""
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        yield
+def output(as_json: bool, quiet: bool = False) -> Iterator[None]:
+    """Print everything in the block on stderr if JSON is to be alone on stdout, and nowhere if `quiet`.
+
+    What the block itself prints on stderr is printed in either case.
+    """
+    if quiet:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    else:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            yield
 
 
 def config(
     name: str, device: str, threads: int | None, jobs: int, data: "Choice", data_dir: Path | None
 ) -> "RunConfig":
-    """Return the configuration of an experiment as it is, with the threads of one of `jobs` processes."""
+    """Return the configuration of an experiment as it is, with the threads of one of `jobs` processes.
+
+    Raises UsageError for an unknown experiment or device, and for a directory beside a demand for the stand-in.
+    """
+    if data == "stand-in" and data_dir is not None:
+        raise UsageError(f"--data stand-in and --data-dir {data_dir}: should be one of the two")
     from repro import provenance
     from repro.runs.config import RunConfig, pick_device
 

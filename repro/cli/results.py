@@ -1,38 +1,38 @@
-"""Commands that evaluate runs, compare them with the reported results, write the report, and open the UI."""
+"""Commands that compare runs with the reported results, write the report, and open the UI."""
 
 import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from repro.cli.options import AsJson, DataDir, RunId, Threads, app, number, value
+from repro.cli import options
+from repro.cli.options import AsJson, app, examples, number, value
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
 from repro.terminal import table, wrapped
 
 if TYPE_CHECKING:
     from repro.analysis.tables import Tables
-    from repro.measurement import Measurement, Row
-    from repro.runs.load import FinishedRun
 
 EXIT_DIFFERENT, EXIT_OPEN = 4, 5
 SPARE_PLAN = ("t", "half_95%_of_excess", "data")
 SPARE_RANK = ("nats_there", "farthest_at_epoch")
 SPARE_RUN = ("status", "data", "test_neg_elbo")
 """Columns that a narrow terminal leaves out, the first one first."""
-MOST_POINTS = 50  # of a series that `evaluate` prints
 Results = Annotated[Path | None, value("DIR", "Read the tables in DIR, not the tracking store.")]
 
 
-@app.command()
+@app.command(epilog=examples("compare mnist_fc", "compare mnist_fc mnist_fc,optim.lr=0.0003 --results results"))
 def compare(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", help="Experiments, also with changed settings: NAME,KEY=VALUE; all if not given."
+            metavar="NAME",
+            help="Experiments, also with changed settings: NAME,KEY=VALUE; all if not given.",
+            autocompletion=options.experiments,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -50,6 +50,9 @@ def compare(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv: should be one of the two")
+    for name in names or []:
+        registry.get(name.partition(",")[0])
+
     from repro.analysis import curves, machines, paired, verdicts
     from repro.analysis.report.sections import run_rows
     from repro.analysis.report.write import draw
@@ -85,10 +88,15 @@ def compare(
     return 0 if all(each.decided for each in found) else EXIT_OPEN
 
 
-@app.command()
+@app.command(
+    epilog=examples("check my_curve.csv --against mnist_fc", "check my_curve.csv --against mnist_fc --results results")
+)
 def check(
     curve: Annotated[Path, typer.Argument(metavar="CURVE.csv", help="Training costs, in the columns epoch and cost.")],
-    against: Annotated[str, value("NAME", "The experiment to compare with.")],
+    against: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The experiment to compare with.", autocompletion=options.experiments),
+    ],
     per: Annotated[
         Literal["image", "batch", "pixel", "bits"],
         typer.Option(
@@ -104,11 +112,12 @@ def check(
     It is inside their band, or leaves it at an epoch; then the variant or the unit that it looks like is named. Exit
     codes: 0 inside, 4 outside.
     """
+    entry = registry.get(against)
+
     from repro.analysis import check as checking
     from repro.analysis.claims import Evidence
     from repro.analysis.tables import all_entries
 
-    entry = registry.get(against)
     costs = checking.read_curve(curve)
     found = checking.check(costs, entry, Evidence(_tables(all_entries(), results)), per)
     if as_json:
@@ -118,7 +127,7 @@ def check(
     return 0 if found.inside else EXIT_DIFFERENT
 
 
-@app.command()
+@app.command(epilog=examples("claims", "claims --results results"))
 def claims(as_json: AsJson = False, results: Results = None) -> None:
     """Check the notebook's claims against the runs.
 
@@ -144,51 +153,7 @@ def claims(as_json: AsJson = False, results: Results = None) -> None:
         print()
 
 
-@app.command()
-def evaluate(
-    run_id: RunId,
-    samples: Annotated[int, typer.Option(min=2, metavar="K", help="Draws of z for each image of log p(x).")] = 5000,
-    draws: Annotated[int, typer.Option(min=2, metavar="L", help="Draws of z for each test image of the ELBO.")] = 100,
-    images: Annotated[int, number("Number of test images for log p(x).", 2)] = 500,
-    only: Annotated[str, value("RANGES", "Training images, 0-1016,5000, to compare with the others.")] = "",
-    measure: Annotated[
-        list[str] | None, value("NAME", "A measurement; may be repeated. `evaluation` if not given.")
-    ] = None,
-    study: Annotated[list[str] | None, typer.Option(hidden=True, help="The former name of --measure.")] = None,
-    data_dir: DataDir = None,
-    threads: Threads = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure the model of a finished run.
-
-    `evaluation` measures log p(x), the test ELBO and the active units. The results are logged to the run.
-
-    On one core it takes about 2 minutes for mnist_fc, 4 for mnist_conv and 9 for cifar_conv. The time is proportional
-    to K * N + 10,000 * L. An interrupted command exits with 130 and logs nothing.
-    """
-    from repro import provenance
-    from repro.evaluation import measurements
-    from repro.evaluation.likelihood import Options, caveats, parse_ranges
-    from repro.runs import load
-
-    wanted = measurements.check_names([*(measure or []), *(study or [])] or ["evaluation"])
-    options = Options(samples, draws, images, parse_ranges(only))
-    run = load.load(run_id, data_dir, threads or provenance.cores())
-    found: dict[str, Any] = {}
-    for name in wanted:
-        measured = measurements.MEASUREMENTS[name](run, options, _note)
-        found[name] = [vars(row) for row in measured.rows]
-        if not as_json:
-            _print_measurement(run, name, measured.rows)
-            if name == "evaluation":
-                print(f"\n{caveats(run.spec, measured)}")
-        _log_whole(run, name, measured)
-    if as_json:
-        about = {"run_id": run.record.run_id, "experiment": run.record.experiment, "seed": run.seed}
-        print(json.dumps(about | {"data": run.dataset.origin, "measurements": found}, indent=2))
-
-
-@app.command()
+@app.command(epilog=examples("report", "report --update"))
 def report(
     results: Annotated[Path, value("DIR", "Directory of the tables; the report is written there.")] = Path("results"),
     update: Annotated[
@@ -199,14 +164,15 @@ def report(
     ] = False,
 ) -> int:
     """Write the report: DIR/report.html, and RESULTS.md beside DIR."""
+    if update and check:
+        raise UsageError("--update and --check: should be one of the two")
+
     from repro.analysis import sweeps
     from repro.analysis.claims import Evidence
     from repro.analysis.report import write
     from repro.analysis.report.sections import build
     from repro.analysis.tables import Tables, all_entries
 
-    if update and check:
-        raise UsageError("--update and --check: should be one of the two")
     files = write.Files(results)
     found = _tables(all_entries(), None) if update else None
     if found:
@@ -225,7 +191,7 @@ def report(
     return 0
 
 
-@app.command("ui")
+@app.command("ui", epilog=examples("ui --open", "ui --port 5001"))
 def ui_(
     port: Annotated[int, number("Port on 127.0.0.1.", most=65535)] = 5000,
     results: Annotated[Path, value("DIR", "Directory of the report, to which the start page links.")] = Path("results"),
@@ -243,54 +209,6 @@ def ui_(
 def _note(*lines: str) -> None:
     for line in lines:
         print(line, file=sys.stderr, flush=True)
-
-
-def _log_whole(run: "FinishedRun", name: str, measured: "Measurement") -> None:
-    """Log a measurement. An interrupt takes effect after all of it is logged."""
-    from repro import provenance
-    from repro.signals import Interrupted, interruptible
-    from repro.tracking import artifacts
-
-    try:
-        with interruptible() as check_interrupt:
-            artifacts.log_measurement(run.record, name, measured, provenance.command())
-            check_interrupt()
-    except Interrupted as stop:
-        raise typer.Exit(stop.exit_code) from None
-
-
-def _print_measurement(run: "FinishedRun", name: str, rows: list["Row"]) -> None:
-    """Print the single numbers in one table, and each series over `x` in a table of its own."""
-    record, dataset = run.record, run.dataset
-    print(f"\n{name} of run {record.run_id}: {record.experiment}, seed {run.seed}")
-    print(f"data: {dataset.name}, {dataset.status}, {dataset.origin}")
-    single = [row for row in rows if row.x is None]
-    if single:
-        table(
-            [
-                {
-                    "quantity": row.quantity,
-                    "of": row.group,
-                    "value": row.value,
-                    "+-": row.standard_error,
-                    "unit": row.unit,
-                }
-                for row in single
-            ],
-            decimals=4,
-        )
-        print("+- is the Monte Carlo standard error of the draws, not of images or seeds.")
-    series: dict[str, dict[float, dict[str, float]]] = {}
-    for row in rows:
-        if row.x is not None:
-            series.setdefault(row.quantity, {}).setdefault(row.x, {})[row.group or "value"] = row.value
-    for quantity, by_x in series.items():
-        if len(by_x) > MOST_POINTS:
-            print(f"\n{quantity}: {len(by_x)} points, see --json")
-            continue
-        print(f"\n{quantity}")
-        groups = dict.fromkeys(group for point in by_x.values() for group in point)
-        table([{"x": f"{x:g}"} | {group: by_x[x].get(group) for group in groups} for x in sorted(by_x)])
 
 
 def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":

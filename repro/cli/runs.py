@@ -1,11 +1,9 @@
-"""Commands that train: run, resume and verify; and sync, which delivers measurements to the tracking store."""
+"""Commands that train: run, resume and verify."""
 
 import json
-import sys
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,17 +13,22 @@ from repro.cli.options import (
     DataChoice,
     DataDir,
     Device,
+    DryRun,
     Name,
-    Names,
+    Quiet,
     RunId,
     SummaryFile,
     Threads,
     app,
+    examples,
     number,
     value,
 )
 from repro.errors import ReproError, UsageError
+from repro.runs import ids
 from repro.spec import overrides, registry
+from repro.terminal import say
+from repro.text import seed_list
 
 if TYPE_CHECKING:
     from repro.data import Dataset
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from repro.runs.seeds import SeedsResult
 
 
-@app.command()
+@app.command(epilog=examples("run mnist_fc --epochs 5", "run mnist_fc --seeds 100-111 --jobs 2"))
 def run(
     name: Name,
     seed: Annotated[int | None, number("Random seed; 0 if not given.", 0, options.LARGEST_SEED)] = None,
@@ -53,21 +56,24 @@ def run(
     resume: Annotated[
         bool, typer.Option(help="Resume the newest run of this experiment and seed, if there is one.")
     ] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> int:
     """Train an experiment and track the run.
 
     Exit codes: 0 done, 1 failed, 2 wrong use, 3 no data, 130 or 143 interrupted.
     """
-    spec, asked, faults = registry.get(name).spec, assignments or [], []
-    if epochs is not None:
-        asked = [*asked, f"training.epochs={epochs}"]
-    if seed is not None and seeds is not None:
-        faults.append(f"--seed {seed} and --seeds {seeds}: should be one of the two")
-    if jobs is not None and seeds is None:
-        faults.append(f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job")
-    if summary is not None and (summary.is_dir() or not summary.absolute().parent.is_dir()):
-        faults.append(f"--summary {summary}: should be a file in a directory that exists")
+    spec = registry.get(name).spec
+    asked = [*(assignments or []), *([f"training.epochs={epochs}"] if epochs is not None else [])]
+    rules = {
+        f"--seed {seed} and --seeds {seeds}: should be one of the two": seed is not None and seeds is not None,
+        "--dry-run and --resume: should be one of the two": dry_run and resume,
+        f"--jobs {jobs}: is for --seeds, such as --seeds 0-4; one seed is one job": jobs is not None and seeds is None,
+        f"--summary {summary}: should be a file in a directory that exists": summary is not None
+        and (summary.is_dir() or not summary.absolute().parent.is_dir()),
+    }
+    faults = [fault for fault, broken in rules.items() if broken]
     with options.collected(faults):
         chosen = (seed or 0,) if seeds is None else options.seeds(seeds)
     with options.collected(faults):
@@ -82,88 +88,46 @@ def run(
     if resume and seeds is None:
         run_id = run_dir.newest(config.experiment, spec, config.seed)
         if run_id:
-            return _resume(run_id, data_dir, summary, as_json)
-    with options.json_alone(as_json):
+            return _resume(run_id, data_dir, summary, as_json, quiet)
+    with options.output(as_json, quiet):
         dataset = config.load_data()  # before the slow imports, so that a fault of the data is reported at once
-
-        from repro.runs import runner
-        from repro.runs import seeds as several
-
-        if seeds is None:
-            result: RunResult | SeedsResult = _train(runner.begin(config, dataset), config, dataset)
+        if dry_run:
+            said = _dry_run(config, dataset, chosen, jobs or 1, several=seeds is not None)
         else:
-            result = several.run(config, dataset, chosen, jobs or 1)
-    return _give(result, summary, as_json)
+            from repro.runs import runner
+            from repro.runs import seeds as many
 
-
-@app.command("resume")
-def resume_(run_id: RunId, data_dir: DataDir = None, summary: SummaryFile = None, as_json: AsJson = False) -> int:
-    """Continue an interrupted run from its last checkpoint."""
-    from repro.runs import run_dir
-
-    return _resume(run_dir.find(run_id), data_dir, summary, as_json)
-
-
-@app.command()
-def export(
-    out: Annotated[Path, value("FILE", "The bundle to write.")],
-    names: Names = None,
-    unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Also runs that have not finished, with their newest checkpoint.")
-    ] = False,
-    as_json: AsJson = False,
-) -> int:
-    """Write runs to a bundle: one file with everything that a verdict needs.
-
-    It has specs, plans, costs of every epoch, final weights, data fingerprints, machines and the source code.
-    """
-    entries = [registry.get(name) for name in names or registry.names()]
-
-    from repro.runs import bundle
-    from repro.tracking import reader
-
-    wanted = ("FINISHED", "FAILED", *(("RUNNING", "KILLED") if unfinished else ()))
-    run_ids = [run.run_id for entry in entries for run in reader.runs(entry.name) if run.status in wanted]
-    if not run_ids:
-        raise ReproError(f"no such run of {', '.join(entry.name for entry in entries)} in the tracking store")
-    bundle.write(out, run_ids, partial(print, file=sys.stderr))
-    said = {"file": str(out), "bytes": out.stat().st_size, "runs": run_ids}
-    print(json.dumps(said, indent=2) if as_json else f"wrote {len(run_ids)} runs to {out} ({said['bytes']:,} bytes)")
-    return 0
-
-
-@app.command("import")
-def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Bundles that `export` has written.")],
-    as_json: AsJson = False,
-) -> int:
-    """Take the runs of bundles into this tracking store, under their own ids.
-
-    A run that is here already must be the same. All files are checked before a run is written.
-    """
-    from repro.runs import bundle
-
-    bundles = [bundle.Bundle(file) for file in files]
-    for each in bundles:
-        bundle.compare(each)
-    said = {}
-    for each in bundles:
-        said[str(each.file)] = found = bundle.compare(each)  # again: two bundles may have the same run
-        bundle.take_in(each, found["new"])
+            if seeds is None:
+                result: RunResult | SeedsResult = _train(runner.begin(config, dataset), config, dataset)
+            else:
+                result = many.run(config, dataset, chosen, jobs or 1)
+    if not dry_run:
+        return _give(result, summary, as_json)
     if as_json:
         print(json.dumps(said, indent=2))
-    for file, found in said.items() if not as_json else ():
-        print(f"{file}: {len(found['new'])} runs taken in, {len(found['here'])} were here already")
     return 0
 
 
-@app.command("verify")
+@app.command("resume", epilog=examples("resume 1a2b3c", "resume 1a2b3c --summary out.json"))
+def resume_(
+    run_id: RunId,
+    data_dir: DataDir = None,
+    summary: SummaryFile = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Continue an interrupted run from its last checkpoint."""
+    return _resume(ids.find(run_id), data_dir, summary, as_json, quiet)
+
+
+@app.command("verify", epilog=examples("verify 1a2b3c", "verify 1a2b3c --epochs 5"))
 def verify_(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run, by its first characters, or a bundle.")],
+    run_id: Annotated[str, options.run_id("A run, by its first characters, or a bundle.")],
     run: Annotated[str, value("RUN_ID", "The run of a bundle.")] = "",
     epochs: Annotated[int | None, number("Only the first N epochs.")] = None,
     threads: Annotated[int | None, number("CPU threads; those of the run if not given.", most=1024)] = None,
     data_dir: DataDir = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> int:
     """Train a run again and compare it with its record.
@@ -171,46 +135,26 @@ def verify_(
     The verdict is bit-identical, equal within float tolerance, or different (exit 1). With another number of threads
     the bits may differ.
     """
+    found = None if Path(run_id).is_file() else ids.find(run_id)
+
     from repro.runs import bundle, load, run_dir
 
-    tell = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
-    if Path(run_id).is_file():
-        record, before = bundle.Bundle(Path(run_id)).record(run)
-    else:
-        found = run_dir.find(run_id)
-        record, before = load.record(found), run_dir.load_config(found)
-    before, dataset = run_dir.with_data(record.run_id, before, data_dir)
-    verdict = load.verify(record, before, dataset, epochs, threads or before.threads, tell)
+    with options.output(as_json, quiet):
+        if found is None:
+            record, before = bundle.Bundle(Path(run_id)).record(run)
+        else:
+            record, before = load.record(found), run_dir.load_config(found)
+        before, dataset = run_dir.with_data(record.run_id, before, data_dir)
+        verdict = load.verify(record, before, dataset, epochs, threads or before.threads, say)
     if as_json:
         print(json.dumps(asdict(verdict), indent=2))
     return int(verdict.agreement == "different")
 
 
-@app.command()
-def sync(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run; all runs if not given.")] = "",
-    as_json: AsJson = False,
-) -> int:
-    """Deliver to the tracking store what it has not received yet."""
+def _resume(run_id: str, data_dir: Path | None, summary: Path | None, as_json: bool, quiet: bool) -> int:
     from repro.runs import run_dir, runner
 
-    found: dict[str, list[str]] = {"delivered": [], "failed": [], "busy": []}
-    with options.json_alone(as_json):
-        for each in [run_dir.find(run_id)] if run_id else run_dir.run_ids():
-            try:
-                found["delivered" if runner.deliver(each, print) else "failed"].append(each)
-            except run_dir.BusyError as busy:
-                print(busy)
-                found["busy"].append(each)
-    if as_json:
-        print(json.dumps(found, indent=2))
-    return int(bool(found["failed"]))
-
-
-def _resume(run_id: str, data_dir: Path | None, summary: Path | None, as_json: bool) -> int:
-    from repro.runs import run_dir, runner
-
-    with options.json_alone(as_json):
+    with options.output(as_json, quiet):
         result = run_dir.load_result(run_id)
         if result is not None:
             print(f"run {run_id} is finished already: training cost {result.cost:.4f} nats per image")
@@ -220,14 +164,66 @@ def _resume(run_id: str, data_dir: Path | None, summary: Path | None, as_json: b
     return _give(result, summary, as_json)
 
 
+def _dry_run(
+    config: "RunConfig", dataset: "Dataset", seeds: tuple[int, ...], jobs: int, several: bool
+) -> dict[str, Any]:
+    """Print what would be trained and for how long; return it for JSON. Of several seeds, those that are left."""
+    from repro.runs import progress
+    from repro.runs.estimate import estimate
+    from repro.runs.result import DataSource
+    from repro.runs.seeds import finished
+    from repro.tracking import store
+
+    before = [each.seed for each in finished(config, dataset, seeds)] if several and store.exists() else []
+    left = [seed for seed in seeds if seed not in before]
+    progress.announce(config, dataset, f"seeds {seed_list(seeds)}, {jobs} at a time" if several else "")
+    if before:
+        say(f"finished before: seeds {seed_list(before)}")
+    found, epochs = estimate(config, dataset), config.spec.training.epochs
+    return {
+        "experiment": config.entry.name,
+        "seeds": left,
+        "finished_before": before,
+        "epochs": epochs,
+        "data": asdict(DataSource.of(dataset)),
+        **asdict(found),
+        "seconds": progress.forecast(found, epochs, len(left), jobs),
+    }
+
+
 def _train(run_id: str, config: "RunConfig", dataset: "Dataset") -> "RunResult":
     from repro.runs import progress, runner
 
     progress.announce(config, dataset)
     with progress.bars() as bars:
         result = runner.run(run_id, config, dataset, progress.RunDisplay(config.spec, bars))
-    progress.conclude(result)
+    progress.conclude(result, config.experiment, _beside(result, config, dataset))
     return result
+
+
+def _beside(result: "RunResult", config: "RunConfig", dataset: "Dataset") -> str:
+    """Return a sentence on the last epoch beside the published run and our seeds; "" where the run is of another kind.
+
+    Our seeds are those of the tracking store and, of an experiment of this project, those in `results` here.
+    """
+    changed = config.entry.spec.differences(config.spec).keys() - {"training.epochs"}
+    if result.cost is None or dataset.status == "stand-in" or config.precision != "float32" or changed:
+        return ""
+    from repro.analysis import check
+    from repro.analysis.claims import Evidence
+    from repro.analysis.tables import Tables, from_store
+
+    committed, evidence = Path("results"), None
+    try:
+        if config.experiment in registry.names():
+            tables, _ = from_store([config.entry])
+            if (committed / "runs.csv").exists():
+                tables = tables.joined(Tables.from_files(committed))
+            evidence = Evidence(tables.only(set(tables.runs["run_id"]) - {result.run_id}))
+        return check.sentence(result.cost, result.epochs, config.entry, evidence)
+    except ReproError as error:
+        say(f"note: {error}", error=True)
+        return ""
 
 
 def _give(result: "RunResult | SeedsResult", file: Path | None, as_json: bool) -> int:

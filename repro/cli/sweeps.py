@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from repro.cli import options
-from repro.cli.options import AsJson, DataChoice, DataDir, Device, Name, Threads, app, number, value
+from repro.cli.options import (
+    AsJson,
+    DataChoice,
+    DataDir,
+    Device,
+    DryRun,
+    Name,
+    Quiet,
+    Threads,
+    app,
+    examples,
+    number,
+    value,
+)  # fmt: skip
 from repro.errors import UsageError
 from repro.spec import registry
 from repro.terminal import table
@@ -46,9 +59,10 @@ def _study_name(name: str) -> str:
 
 
 def _storage(url: str) -> str:
-    from repro.sweep.storage import address
+    if url:
+        from repro.sweep.address import address
 
-    address(url)
+        address(url)
     return url
 
 
@@ -66,7 +80,9 @@ Storage = Annotated[
 ]
 
 
-@sweeps.command()
+@sweeps.command(
+    epilog=examples("sweep run mnist_fc --trials 40 --jobs 2", "sweep run mnist_fc --space optim.lr=log:1e-4:1e-2")
+)
 def run(
     name: Name,
     trials: Annotated[int, number("How many there are to be in all.", most=100_000)] = 20,
@@ -102,18 +118,22 @@ def run(
     threads: Threads = None,
     data: DataChoice = "auto",
     data_dir: DataDir = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
 ) -> int:
     """Search settings by the held-out cost of short runs.
 
     The same command, given again, continues the study.
     """
+    from repro.sweep import space as spaces
+
     entry = registry.get(name)
+    searched = spaces.read(entry.spec, space or [])
+    spaces.check_sampler(sampler, searched)
 
     from repro.sweep import run as running
-    from repro.sweep import space as spaces
     from repro.sweep.study import Sweep, Terms
 
-    searched = spaces.read(entry.spec, space or [])
     terms = Terms(
         experiment=entry.name,
         signature=entry.spec.signature,
@@ -128,10 +148,12 @@ def run(
     )
     config = options.config(name, device, threads, jobs, data, data_dir)
     until = time.time() + timeout if timeout is not None else None
-    return running.run(Sweep(study or entry.name, storage, terms, config, searched, trials, until), jobs)
+    sweep = Sweep(study or entry.name, storage, terms, config, searched, trials, until)
+    with options.output(as_json=False, quiet=quiet):
+        return running.forecast(sweep, jobs) if dry_run else running.run(sweep, jobs)
 
 
-@sweeps.command()
+@sweeps.command(epilog=examples("sweep retrain mnist_fc", "sweep retrain mnist_fc --best 1 --seeds 5 --jobs 2"))
 def retrain(
     name: Name,
     study: StudyName = "",
@@ -144,18 +166,25 @@ def retrain(
     threads: Threads = None,
     data: DataChoice = "auto",
     data_dir: DataDir = None,
+    quiet: Quiet = False,
 ) -> int:
     """Retrain the best settings at full length on fresh seeds.
 
     The experiment's own setting is trained on the same seeds. Only this command looks at the test images.
     """
+    registry.get(name)
+
     from repro.sweep import retrain as retraining
 
     config = options.config(name, device, threads, jobs, data, data_dir)
-    return retraining.retrain(study or config.entry.name, storage, config, best, seeds, jobs, as_json)
+    with options.output(as_json, quiet):
+        found, code = retraining.retrain(study or config.entry.name, storage, config, best, seeds, jobs)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    return code
 
 
-@sweeps.command()
+@sweeps.command(epilog=examples("sweep status", "sweep status mnist_fc --json"))
 def status(
     study: Annotated[str, typer.Argument(metavar="[STUDY]", help="List its trials; without it, the studies.")] = "",
     experiment: Annotated[str, value("NAME", "Only the studies of an experiment.")] = "",
@@ -163,7 +192,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the studies, or the trials of one."""
-    from repro.sweep.storage import address
+    from repro.sweep.address import address
     from repro.sweep.study import all_studies, find
 
     if study:

@@ -5,7 +5,6 @@ Autoencoders", section 5.2.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from repro import names
 from repro.data import Dataset
 from repro.errors import ReproError, UsageError
+from repro.evaluation import Ranges
 from repro.evaluation.bounds import Bound, LogPx, bound, log_px
 from repro.measurement import Measurement, Row, Tell, silent
 from repro.model import VAE
@@ -25,8 +25,6 @@ from repro.training.loop import EVALUATION_BATCH
 TRAIN_DRAWS = 10  # of z for each training image, of which there are tens of thousands
 NATS = "nats per image"
 VARIANCE = "variance over test images of E_q[z]"
-Ranges = tuple[tuple[int, int], ...]
-"""First and last index of ranges of training images, as `evaluate --only` names them. Both belong to the range."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +36,6 @@ class Options:
     images: int = 500  # of the first test images for log p(x)
     only: Ranges = ()
     seed: int = 0  # of the noise
-
-
-def parse_ranges(text: str) -> Ranges:
-    """Parse `0-1016,5000` into ranges of indices. Raises UsageError with every fault."""
-    ranges, faults = [], []
-    for part in text.split(",") if text else []:
-        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
-        if match is None:
-            faults.append(f"--only {part.strip()!r}: should be an index or a range, such as 0-1016,10000-11016")
-            continue
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            faults.append(f"--only {part.strip()}: ends before it begins")
-        ranges.append((first, last))
-    if faults:
-        raise UsageError(*faults)
-    return tuple(ranges)
 
 
 def named_images(ranges: Ranges, dataset: Dataset) -> Tensor:

@@ -1,17 +1,15 @@
-"""The measurements that `repro evaluate` makes of a finished run, by name. A new one is a new line in MEASUREMENTS."""
+"""The measurements that `repro evaluate` makes of a finished run, by the names of `repro.evaluation.MEASUREMENTS`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from repro.data import Dataset
 from repro.engine import Settings
-from repro.errors import UsageError
 from repro.evaluation import gradients, kl, latents, likelihood, realism, spectrum
 from repro.evaluation.likelihood import Options
 from repro.measurement import Measurement, Tell
 from repro.model import VAE
 from repro.spec import Experiment
-from repro.text import did_you_mean
 from repro.training.trainer import Trainer
 
 
@@ -30,7 +28,7 @@ class TrainedRun:
         return Trainer(self.spec, self.seed, self.dataset, self.settings)
 
 
-MEASUREMENTS: dict[str, Callable[[TrainedRun, Options, Tell], Measurement]] = {
+FUNCTIONS: dict[str, Callable[[TrainedRun, Options, Tell], Measurement]] = {
     "evaluation": lambda run, options, tell: likelihood.evaluate(run.model, run.dataset, options, tell),
     "kl": lambda run, options, tell: kl.formulas(run.model, run.dataset.test[:1000], seed=options.seed),
     "gradients": lambda run, options, tell: gradients.over_training(run.trainer(), run.model, tell=tell),
@@ -38,16 +36,3 @@ MEASUREMENTS: dict[str, Callable[[TrainedRun, Options, Tell], Measurement]] = {
     "spectrum": lambda run, options, tell: spectrum.blurriness(run.model, run.dataset.test, seed=options.seed),
     "latents": lambda run, options, tell: latents.maps(run.model, run.dataset, seed=options.seed),
 }
-
-
-def check_names(names: list[str]) -> list[str]:
-    """Return the names without repetitions. Raises UsageError for each that is no measurement, with a suggestion."""
-    distinct = list(dict.fromkeys(names))
-    faults = [
-        f"--measure {name}: is none of {', '.join(MEASUREMENTS)}{did_you_mean(name, list(MEASUREMENTS))}"
-        for name in distinct
-        if name not in MEASUREMENTS
-    ]
-    if faults:
-        raise UsageError(*faults)
-    return distinct

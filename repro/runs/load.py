@@ -17,7 +17,7 @@ from repro.engine import Settings
 from repro.errors import ReproError, UsageError
 from repro.evaluation.measurements import TrainedRun
 from repro.model import VAE, build
-from repro.runs import run_dir
+from repro.runs import ids, run_dir
 from repro.runs.config import RunConfig, load_data, require_same_data
 from repro.spec import Experiment, from_dict
 from repro.text import first_line
@@ -26,7 +26,6 @@ from repro.tracking.reader import RunRecord
 from repro.training import checkpoint
 from repro.training.trainer import Trainer
 
-ID_LENGTH = 32  # of MLflow's run ids
 COMPARED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
 TOLERANCE = 2e-3  # of the cost: the size to which rounding in another order may grow over many epochs
 
@@ -49,9 +48,9 @@ def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
     record = _record(text)
     spec = _spec(record.run_id)
     model = _model(record, spec)
+    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in" and data_dir is None
     if data_dir is None and run_dir.exists(record.run_id):
         data_dir = run_dir.load_config(record.run_id).data_dir
-    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in"
     dataset = load_data(spec, "stand-in" if stand_in else "real", data_dir)
     require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
     recorded: dict[str, Any] = {key: record.params[key] for key in ("device", "precision", "engine", "products")}
@@ -65,15 +64,14 @@ def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
 
 
 def _record(text: str) -> RunRecord:
-    known = any(run_id.startswith(text) for run_id in run_dir.run_ids())
-    run_id = run_dir.find(text) if known or len(text) != ID_LENGTH else text
+    run_id = ids.find_tracked(text)
     if not store.exists():  # to read it would create an empty one
         raise UsageError(f"run {run_id} is not known: there is no tracking store in {store.folder()}")
     record = reader.run(run_id)
     if names.KIND in record.tags:
         raise UsageError(f"run {record.run_id} is the parent of several seeds and has no model; name one of its runs")
     if record.status != "FINISHED":
-        remedy = f"; go on with it: python -m repro resume {run_id[:8]}" if known else ""
+        remedy = f"; go on with it: python -m repro resume {run_id[:8]}" if run_dir.exists(run_id) else ""
         raise UsageError(f"run {run_id} has not finished ({record.status}){remedy}")
     return record
 

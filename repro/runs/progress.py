@@ -1,5 +1,7 @@
 """Progress display: a live line for each run on a terminal, one plain line an epoch when piped."""
 
+import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,14 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from repro import names
 from repro.data import Dataset
+from repro.runs import run_dir
 from repro.runs.config import RunConfig
+from repro.runs.estimate import STEPS, Estimate
 from repro.runs.result import RunResult
 from repro.runs.runner import Reporter
 from repro.spec import Experiment
 from repro.terminal import duration, say, table
 from repro.text import plural
-
-SEE_MORE = "see curves, samples and checkpoints: python -m repro ui"
+from repro.tracking import artifacts
 
 
 def announce(config: RunConfig, dataset: Dataset, seeds: str = "") -> None:
@@ -34,6 +37,19 @@ def announce(config: RunConfig, dataset: Dataset, seeds: str = "") -> None:
             "*** STAND-IN DATA: this is not the real data set. Nothing here compares with a reported cost. ***",
             "*** Name a directory that has it (--data-dir DIR), or allow a download. ***",
         )
+
+
+def forecast(found: Estimate, epochs: int, runs: int, at_once: int = 1) -> float:
+    """Print how `runs` runs would be computed and how long they would take; return that in seconds."""
+    how, seconds = found.settings, found.epoch_seconds * epochs * math.ceil(runs / at_once)
+    say(
+        f"engine: {' '.join(filter(None, (how.engine, how.products)))}, {how.device}, "
+        f"{plural(how.threads, 'thread')}, {how.precision}",
+        f"{plural(runs, 'run')} of {plural(epochs, 'epoch')} of {plural(found.steps, 'step')}: about "
+        f"{duration(seconds)}; an epoch takes {found.epoch_seconds:.1f} s, by {STEPS} steps timed now",
+        "dry run: nothing was trained, nothing written",
+    )
+    return seconds
 
 
 def bars() -> Progress:
@@ -118,8 +134,11 @@ class SeedsDisplay:
         self.progress.update(self.all, description=title, completed=completed)
 
 
-def conclude(result: RunResult) -> None:
-    """Print a run's result, how it compares with the reported costs, and where to see more."""
+def conclude(result: RunResult, experiment: str, beside: str = "") -> None:
+    """Print a run's result, how it compares with the reported costs, what to do next, and where the weights are.
+
+    `experiment` is its name or file; `beside` is a sentence on the last epoch.
+    """
     took = duration(result.seconds)
     if result.status != "FINISHED":
         say(f"run {result.run_id} {result.status} after {plural(result.epochs, 'epoch')} and {took}: {result.error}")
@@ -128,17 +147,32 @@ def conclude(result: RunResult) -> None:
     say(f"\nrun {result.run_id} FINISHED in {took}")
     say(f"  training cost, last epoch  {result.cost:10.4f} nats per image")
     _say_comparison([result], result.reasons)
+    if beside:
+        say(f"  {beside}")
     if result.test_neg_elbo is not None:
         say(f"  test negative ELBO         {result.test_neg_elbo:10.4f} nats per image")
     if result.error:
         say(f"error: {result.error}", error=True)
-    say(SEE_MORE)
+    waiting = run_dir.path(result.run_id) / "files" / names.WEIGHTS_FILE  # to be delivered
+    weights = str(waiting) if waiting.exists() else artifacts.place(result.run_id, names.WEIGHTS_FILE)
+    say_next(experiment, result.run_id)
+    say(f"weights: {weights}")
 
 
-def conclude_seeds(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
+def say_next(experiment: str, run_id: str) -> None:
+    """Print three commands for what a person does after a run of an experiment, a name or a file."""
+    say(
+        f"compare: python -m repro compare {shlex.quote(experiment)}",
+        "look:    python -m repro ui",
+        f"draw:    python -m repro evaluate {run_id[:8]} --measure latents",
+    )
+
+
+def conclude_seeds(runs: Sequence[RunResult], experiment: str, reasons: Sequence[str]) -> None:
     """Print a table of the seeds' runs, the mean of their costs and its sample standard deviation, nats per image.
 
-    `reasons` are why the cost may not be compared with the reported one; empty if it may.
+    `experiment` is a name or a file. `reasons` are why the cost may not be compared with the reported one; empty if it
+    may.
     """
     rows = [
         {
@@ -159,7 +193,8 @@ def conclude_seeds(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:
         deviation = f", standard deviation {stdev(costs):.4f}" if len(costs) > 1 else ""
         say(f"\n  training cost, mean of {len(costs):4d} {fmean(costs):10.4f} nats per image{deviation}")
     _say_comparison(finished, reasons)
-    say(SEE_MORE)
+    if finished:
+        say_next(experiment, finished[0].run_id)
 
 
 def _say_comparison(runs: Sequence[RunResult], reasons: Sequence[str]) -> None:

@@ -13,22 +13,18 @@ from filelock import FileLock, Timeout
 
 from repro.data import Dataset
 from repro.errors import ReproError, UsageError
+from repro.runs import ids
 from repro.runs.config import RunConfig, pick_device, require_same_data
 from repro.runs.result import RunResult
 from repro.spec import Experiment, overrides
-from repro.text import did_you_mean
 
 
 class BusyError(ReproError):
     """Another process works on the run."""
 
 
-def root() -> Path:
-    return Path("mlruns/runs").resolve()
-
-
 def path(run_id: str) -> Path:
-    return root() / run_id
+    return ids.root() / run_id
 
 
 def exists(run_id: str) -> bool:
@@ -43,22 +39,6 @@ def epochs(run_id: str) -> int:
     """Return how many epochs are in the newest checkpoint of a run; 0 if it has none."""
     found = sorted(checkpoints(run_id).glob("epoch-*.safetensors")) if run_id else []
     return int(found[-1].stem.removeprefix("epoch-")) if found else 0
-
-
-def run_ids() -> list[str]:
-    """Return the ids of the runs that have a directory here, newest first."""
-    found = root().glob("*/run.json")
-    return [file.parent.name for file in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)]
-
-
-def find(text: str) -> str:
-    """Return the id of the run that is, or begins with, `text`. Raises UsageError if there is not exactly one."""
-    ids = run_ids()
-    matching = [run_id for run_id in ids if text and run_id.startswith(text)]
-    if len(matching) != 1:
-        what = "begins like several runs" if matching else "is no run"
-        raise UsageError(f"{text!r} {what} in {root()}{did_you_mean(text, ids)}; python -m repro compare lists them")
-    return matching[0]
 
 
 def save_config(run_id: str, config: RunConfig) -> None:
@@ -110,7 +90,7 @@ def earlier_runs(experiment: str) -> Iterator[tuple[str, RunConfig]]:
 
     Runs whose `run.json` cannot be read, such as one of an older version of the program, are left out.
     """
-    for run_id in run_ids():
+    for run_id in ids.here():
         try:
             config = load_config(run_id)
         except UsageError:
@@ -151,7 +131,9 @@ def recorded(run_id: str, data_dir: Path | None = None) -> tuple[RunConfig, Data
 def with_data(run_id: str, config: RunConfig, data_dir: Path | None) -> tuple[RunConfig, Dataset]:
     """Return a recorded configuration for this machine, and its data. Raises as `recorded` does."""
     _require_same_spec(run_id, config.spec, overrides.apply(config.entry.spec, config.assignments))
-    config = replace(config, device=pick_device(config.device), data_dir=data_dir or config.data_dir)
+    config = replace(config, device=pick_device(config.device))
+    if data_dir is not None:  # it is searched, also for a run on the stand-in
+        config = replace(config, data="auto", data_dir=data_dir)
     dataset = config.load_data()
     require_same_data(run_id, config.fingerprint, dataset)
     return config, dataset

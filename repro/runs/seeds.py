@@ -66,7 +66,7 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     busy = any(result.status == "RUNNING" for result in runs)
     status: Status = "KILLED" if stopped else "FINISHED" if len(done) == len(seeds) else "RUNNING" if busy else "FAILED"
     parent.close(status, done)
-    progress.conclude_seeds(runs, reasons)
+    progress.conclude_seeds(runs, config.experiment, reasons)
     if busy and not stopped:
         say("other processes train the seeds with the status RUNNING; to gather them, give the same command again")
     elif status != "FINISHED":

@@ -5,9 +5,7 @@ training its settings again with other seeds shows how much of it was luck.
 """
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, redirect_stdout
 from statistics import fmean, stdev
 from typing import Any
 
@@ -31,8 +29,8 @@ OWN = "the experiment's own"
 Row = dict[str, Any]  # the results of a setting, as they are logged
 
 
-def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs: int, as_json: bool = False) -> int:
-    """Retrain the `best` settings of study `name` on `fresh` seeds each, and compare; return the exit code.
+def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs: int) -> tuple[list[Row], int]:
+    """Retrain the `best` settings of study `name` on `fresh` seeds each; return their results and the exit code.
 
     Runs that have finished are left alone. After an interrupt, what has finished is compared. `config` is the
     experiment's own. Raises UsageError if there is no such study, if it is of another experiment, spec or data, or if
@@ -45,22 +43,21 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
     numbers = range(first, first + fresh)
     found: list[Row] = []
     code = 0
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # JSON is to be all of the output
-        for trial in (*study.best()[:best], None):
-            setting = with_values(config, trial.params) if trial else config
-            if code >= 128:
-                found.append(_row(study, trial, seeds.finished(setting, dataset, numbers)))
-                continue
-            say(f"\ntrial {trial.number}: {spaces.shown(trial.params)}" if trial else f"\n{OWN}")
-            result = seeds.run(setting, dataset, numbers, jobs)
-            code = result.exit_code or code
-            if result.parent_run_id:
-                parents.add_child(study.parent, result.parent_run_id, study.name)
-            found.append(_row(study, trial, result.runs))
-    _conclude(study, found, as_json)
+    for trial in (*study.best()[:best], None):
+        setting = with_values(config, trial.params) if trial else config
+        if code >= 128:
+            found.append(_row(study, trial, seeds.finished(setting, dataset, numbers)))
+            continue
+        say(f"\ntrial {trial.number}: {spaces.shown(trial.params)}" if trial else f"\n{OWN}")
+        result = seeds.run(setting, dataset, numbers, jobs)
+        code = result.exit_code or code
+        if result.parent_run_id:
+            parents.add_child(study.parent, result.parent_run_id, study.name)
+        found.append(_row(study, trial, result.runs))
+    _conclude(study, found)
     if code >= 128:
-        say("go on: the same command again", error=as_json)
-    return code
+        say("go on: the same command again")
+    return found, code
 
 
 def _require_same(study: Study, config: RunConfig, dataset: Dataset) -> None:
@@ -103,14 +100,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _conclude(study: Study, found: list[Row], as_json: bool) -> None:
+def _conclude(study: Study, found: list[Row]) -> None:
     """Log the results to the study's parent run, and print them."""
     with survive_store():
         what = {"epochs_of_trials": study.terms.epochs, "settings": found}
         artifacts.log_files(study.parent, {names.FINISH_FILE: json.dumps(what, indent=2).encode()})
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return
     say(f"\nstudy {study.name}, retrained on fresh seeds; nats per image")
     shown = []
     for row in found:

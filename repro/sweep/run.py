@@ -6,10 +6,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 
 import numpy as np
 import optuna
@@ -20,16 +19,18 @@ from optuna.visualization import matplotlib as visualization
 
 from repro import names
 from repro.data import Dataset
-from repro.errors import ReproError, UsageError
-from repro.runs import run_dir, runner
+from repro.errors import ReproError
+from repro.runs import progress, run_dir, runner
 from repro.runs.config import RunConfig
+from repro.runs.estimate import estimate
 from repro.runs.parallel import Channel, run_all
 from repro.signals import Interrupted, interruptible
-from repro.spec import Data, Space
+from repro.spec import Data
 from repro.sweep import space as spaces
+from repro.sweep.address import address
 from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, with_values
 from repro.sweep.storage import Storage
-from repro.sweep.study import REASON, Study, Sweep, join, runs_of
+from repro.sweep.study import OPEN, REASON, Study, Sweep, all_studies, join, runs_of
 from repro.terminal import say
 from repro.text import plural
 from repro.tracking import artifacts, parents
@@ -48,17 +49,12 @@ def run(sweep: Sweep, jobs: int) -> int:
     `sweep.config` is the experiment's own, and `sweep.terms` lack the fingerprint of the data. Raises UsageError for
     terms that cannot be, DataError, StorageError and StoreError.
     """
-    if sweep.terms.sampler == "grid":
-        spaces.cells(sweep.space)
-    if sweep.terms.sampler == "cmaes" and find_spec("cmaes") is None:  # Optuna looks for it at the second trial
-        raise UsageError("--sampler cmaes: needs the package cmaes; pip install cmaes")
-    config, dataset = load_data(sweep.config)
-    config = replace(with_values(config, {"training.epochs": sweep.terms.epochs}), trial=True)
-    sweep = replace(sweep, config=config, terms=replace(sweep.terms, fingerprint=dataset.fingerprint))
+    sweep, dataset = _with_data(sweep)
     study = join(Storage(sweep.storage, sweep.terms.heartbeat), sweep.study, sweep.terms, partial(_start_parent, sweep))
     if sweep.terms.sampler == "grid":
         study.queue_grid(sweep.space, sweep.trials)
-    _announce(study, sweep.space, dataset)
+    _announce(sweep, study.storage.shown, dataset)
+    say(f"trials: {study.count() or 'none yet'}")
     code = 0
     if study.is_done(sweep.trials):
         tried = len(study.trials()) - len(study.trials(TrialState.FAIL))
@@ -66,8 +62,34 @@ def run(sweep: Sweep, jobs: int) -> int:
         say(f"study {study.name!r} has its {tried} trials; {more}")
     else:
         _show(study, "RUNNING")
-        code = _run_workers(sweep, {config.spec.data: dataset}, jobs)
+        code = _run_workers(sweep, {sweep.config.spec.data: dataset}, jobs)
     return _conclude(study, sweep, code)
+
+
+def forecast(sweep: Sweep, jobs: int) -> int:
+    """Print which trials `run` would begin, and how long they would take at most; return the exit code, 0.
+
+    The study is looked up and not made. Raises as `run` does.
+    """
+    sweep, dataset = _with_data(sweep)
+    study, terms = all_studies(sweep.storage).get(sweep.study), sweep.terms
+    if study:
+        study.require(terms)
+    _announce(sweep, address(sweep.storage).render_as_string(), dataset)
+    tried = len(study.trials()) - len(study.trials(TrialState.FAIL, *OPEN)) if study else 0
+    most = min(sweep.trials, len(spaces.cells(sweep.space))) if terms.sampler == "grid" else sweep.trials
+    say(f"trials: {(study and study.count()) or 'none yet'}; {max(0, most - tried)} left, of which the pruner may end "
+        "some early")  # fmt: skip
+    runs = max(0, most - tried) * terms.seeds_per_trial
+    progress.forecast(estimate(sweep.config, dataset), terms.epochs, runs, jobs)
+    return 0
+
+
+def _with_data(sweep: Sweep) -> tuple[Sweep, Dataset]:
+    """Load the data; return the sweep with their fingerprint, and with the configuration of a trial."""
+    config, dataset = load_data(sweep.config)
+    config = replace(with_values(config, {"training.epochs": sweep.terms.epochs}), trial=True)
+    return replace(sweep, config=config, terms=replace(sweep.terms, fingerprint=dataset.fingerprint)), dataset
 
 
 def load_data(config: RunConfig) -> tuple[RunConfig, Dataset]:
@@ -138,12 +160,26 @@ def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
             exit_code = 1
         worst = max(worst, exit_code or 0)
 
-    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, on_end) or worst
+    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, on_end, lambda _, line: say(line)) or worst
 
 
-def _work_in_child(sweep: Sweep, _: int, channel: Channel[None]) -> None:
+class _Lines(io.TextIOBase):
+    """A stream that sends each line to the parent process, which alone prints."""
+
+    def __init__(self, channel: Channel[str]) -> None:
+        self.channel, self._begun = channel, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self.channel.send(line)
+        return len(text)
+
+
+def _work_in_child(sweep: Sweep, _: int, channel: Channel[str]) -> None:
     try:
-        code = work(sweep, {}, channel.check_stop)
+        with redirect_stdout(_Lines(channel)):
+            code = work(sweep, {}, channel.check_stop)
     except ReproError as error:
         say(*(f"error: {line}" for line in str(error).splitlines()), error=True)
         code = error.exit_code
@@ -206,17 +242,16 @@ def _start_parent(sweep: Sweep) -> str:
     return parents.start_sweep(sweep.terms.experiment, sweep.study, params)
 
 
-def _announce(study: Study, space: Space, dataset: Dataset) -> None:
-    terms = study.terms
+def _announce(sweep: Sweep, storage: str, dataset: Dataset) -> None:
+    terms = sweep.terms
     length, seeds = plural(terms.epochs, "epoch"), plural(terms.seeds_per_trial, "seed")
     say(
-        f"study {study.name} of {terms.experiment}: {', '.join(f'{key}={each}' for key, each in space.items())}",
-        f"trials of {length}, {seeds} each, sampler {terms.sampler}, pruner {terms.pruner}, in {study.storage.shown}",
+        f"study {sweep.study} of {terms.experiment}: {', '.join(f'{key}={each}' for key, each in sweep.space.items())}",
+        f"trials of {length}, {seeds} each, sampler {terms.sampler}, pruner {terms.pruner}, in {storage}",
         f"data: {dataset.name}, {dataset.status}, {dataset.origin}; chosen by {len(dataset.heldout):,} held-out images",
     )
     if dataset.status == "stand-in":
         say("*** STAND-IN DATA: what is best here says nothing about the real data set. ***")
-    say(f"trials: {study.count() or 'none yet'}")
 
 
 def _show(study: Study, status: str) -> None:

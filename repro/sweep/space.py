@@ -5,12 +5,14 @@ import json
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
-
-from optuna.trial import Trial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from repro.errors import UsageError
 from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, Uniform, overrides
+
+if TYPE_CHECKING:  # so that a wrong --space is refused at once
+    from optuna.trial import Trial
 
 FORM = "KEY=log:LOW:HIGH, KEY=uniform:LOW:HIGH, KEY=int:LOW:HIGH, or KEY=VALUE,VALUE,..."
 MOST_CELLS = 10_000
@@ -110,7 +112,7 @@ def tried_values(each: Range) -> tuple[Any, ...]:
     return (each.low, each.high, math.nextafter(middle, each.high) if middle.is_integer() else middle)
 
 
-def draw(trial: Trial, space: Space) -> None:
+def draw(trial: "Trial", space: Space) -> None:
     """Draw what a trial is to try, in alphabetical order. A value that the trial has already stays."""
     for key, each in sorted(space.items()):
         match each:
@@ -120,6 +122,14 @@ def draw(trial: Trial, space: Space) -> None:
                 trial.suggest_int(key, each.low, each.high)
             case LogUniform() | Uniform():
                 trial.suggest_float(key, each.low, each.high, log=isinstance(each, LogUniform))
+
+
+def check_sampler(sampler: str, space: Space) -> None:
+    """Raise UsageError if a sampler cannot draw from a space, or lacks a package."""
+    if sampler == "grid":
+        cells(space)
+    if sampler == "cmaes" and find_spec("cmaes") is None:  # Optuna looks for it at the second trial
+        raise UsageError("--sampler cmaes: needs the package cmaes; pip install cmaes")
 
 
 def cells(space: Space) -> list[dict[str, Any]]:

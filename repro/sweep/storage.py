@@ -14,12 +14,12 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from repro.errors import ReproError, UsageError
+from repro.sweep.address import address
 from repro.text import first_line, without_password
-from repro.tracking.store import folder, uri
+from repro.tracking.store import uri
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, and the retry of trials
@@ -29,7 +29,6 @@ MOST_RETRIES = 5  # of a trial whose workers die
 LOCK_WAIT = 120  # seconds
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0)  # seconds between attempts while a server does not answer
 FAULTS = (SQLAlchemyError, StorageInternalError, OSError)  # of a database that does not answer
-FORMS = "sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE for several machines"
 
 T = TypeVar("T")
 
@@ -135,30 +134,3 @@ def patiently(call: Callable[[], T], faults: tuple[type[Exception], ...]) -> T:
             return call()
         time.sleep(pause)
     return call()
-
-
-def address(text: str) -> sqlalchemy.URL:
-    """Return the address of a store of studies; `text` may be empty for the file beside the tracking store.
-
-    Raises UsageError, without the password, if no store can be there.
-    """
-    default = folder() / "optuna.db"
-    try:
-        url = make_url(text or f"sqlite:///{default}")
-    except ArgumentError:
-        shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
-        raise UsageError(f"--storage {shown}: is no address; should be {FORMS}") from None
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in ("sqlite", "postgresql+psycopg") or url.database in (None, "", ":memory:"):
-        raise UsageError(f"--storage {url.render_as_string()}: should be {FORMS}")
-    if url.drivername == "sqlite":
-        file = Path(url.database or "").resolve()
-        if file != default and not file.parent.is_dir():
-            raise UsageError(f"--storage {url}: should be a file in a directory that exists")
-        return url.set(database=str(file))
-    try:
-        sqlalchemy.create_engine(url)
-    except (ImportError, NoSuchModuleError):
-        raise UsageError(f"--storage {url.render_as_string()}: needs psycopg; pip install 'psycopg[binary]'") from None
-    return url

@@ -22,7 +22,8 @@ from repro.rng import stream
 from repro.runs.config import RunConfig
 from repro.spec import Choice, Space
 from repro.sweep import space as spaces
-from repro.sweep.storage import Storage, address
+from repro.sweep.address import address
+from repro.sweep.storage import Storage
 from repro.text import did_you_mean
 
 SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"]
@@ -149,6 +150,16 @@ class Study:
         tried = sum(trial.state != TrialState.FAIL for trial in self.trials())
         return tried < count and self.terms.sampler != "grid"
 
+    def require(self, terms: Terms) -> None:
+        """Raise UsageError if the study has other terms than these."""
+        before, now = asdict(self.terms), asdict(terms)
+        changed = [key for key in now if before[key] != now[key]]
+        if changed:
+            raise UsageError(
+                f"study {self.name!r} exists with other terms; go on with those, or take another --study NAME:",
+                *(f"  {key.replace('_', ' ')}: was {before[key]}, is {now[key]}" for key in changed),
+            )
+
     def queue_grid(self, space: Space, count: int) -> None:
         """Queue what has not been tried of a grid, so that there are at most `count` trials."""
         kinds: dict[str, BaseDistribution] = {
@@ -230,13 +241,7 @@ def join(storage: Storage, name: str, terms: Terms, start_parent: Callable[[], s
             made.set_user_attr(PARENT, start_parent())
             made.set_user_attr(TERMS, asdict(terms))
         study = Study(storage, name)
-    before, now = asdict(study.terms), asdict(terms)
-    changed = [key for key in now if before[key] != now[key]]
-    if changed:
-        raise UsageError(
-            f"study {name!r} exists with other terms; go on with those, or take another --study NAME:",
-            *(f"  {key.replace('_', ' ')}: was {before[key]}, is {now[key]}" for key in changed),
-        )
+    study.require(terms)
     return study
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 from mlflow.entities import Metric, RunTag
@@ -36,6 +38,16 @@ def list_files(run_id: str) -> set[str]:
     """Return the paths of a run's artifacts outside folders. Raises StoreError."""
     with Client(f"the artifacts of run {run_id} cannot be listed") as client:
         return {item.path for item in client.list_artifacts(store_id(run_id))}
+
+
+def place(run_id: str, path: str) -> str:
+    """Return where a run's artifact file is: its path on this disk, or its address. Raises StoreError."""
+    with Client(f"run {run_id} cannot be read") as client:
+        uri = f"{client.get_run(store_id(run_id)).info.artifact_uri}/{path}"
+    local = Path(url2pathname(urlsplit(uri).path))
+    if urlsplit(uri).scheme not in ("", "file"):
+        return uri
+    return str(local.relative_to(Path.cwd()) if local.is_relative_to(Path.cwd()) else local)
 
 
 def read_file(run_id: str, path: str) -> bytes:

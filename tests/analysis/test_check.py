@@ -45,6 +45,17 @@ def test_each_of_our_seeds_is_inside_the_band_of_the_others(name: str) -> None:
         assert (found.inside, found.epochs, len(found.seeds)) == (True, len(ours), len(ours.columns) - 1), seed
 
 
+def test_a_short_look_is_put_beside_the_published_run_and_our_seeds() -> None:
+    said = check.sentence(136.32, 4, FC, Evidence(COMMITTED))
+    assert said.startswith("epoch 4: 136.32; the published run had 134.66 ± 0.11 there; the band of ")
+    margin = max(each.margin for each in FC.spec.reported)
+    low, high = check.band(curves("mnist_fc").loc[:4], margin).loc[4]
+    assert said.endswith(f"of our seeds is {low:.2f} to {high:.2f}: inside")
+    assert check.sentence(high + 0.1, 4, FC, Evidence(COMMITTED)).endswith("outside")
+    assert check.sentence(136.32, 4, FC, None).endswith("134.66 ± 0.11 there"), "no seeds, the published run alone"
+    assert check.sentence(90.0, 300, FC, Evidence(COMMITTED)) == "", "nobody has trained for so long"
+
+
 @pytest.mark.parametrize(
     ("variant", "epochs"),
     [

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pytorch
@@ -12,7 +13,8 @@ import pytest
 import torch
 from support.process import ROOT, client, environment, fetched, free_port, in_a_process, repro
 
-from repro import names
+from repro import data, names
+from repro.spec import Data
 from repro.training import checkpoint
 
 PARTS = (names.RECONSTRUCTION, names.KL)
@@ -41,6 +43,32 @@ def test_a_run_says_what_it_is_and_what_it_came_to(done: tuple[Path, dict[str, o
     assert "stand-in" in str(summary["reasons"])
     assert 100 < float(str(summary["test_neg_elbo"])) < 544
     assert summary["data"]["canonical"] is False  # type: ignore[index]
+
+
+def test_a_run_says_what_to_do_next_and_where_the_weights_are(done: tuple[Path, dict[str, object], str]) -> None:
+    folder, summary, printed = done
+    *_, compare, look, draw, weights = printed.splitlines()
+    assert compare == "compare: python -m repro compare mnist_fc"
+    assert look == "look:    python -m repro ui"
+    assert draw == f"draw:    python -m repro evaluate {str(summary['run_id'])[:8]} --measure latents"
+    assert (folder / weights.removeprefix("weights: ")).name == names.WEIGHTS_FILE
+    assert (folder / weights.removeprefix("weights: ")).is_file()
+    assert "epoch 3:" not in printed, "on the stand-in nothing is compared"
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_short_look_at_other_images_is_put_beside_the_published_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    other = replace(data.load(Data("mnist"), "stand-in"), status="unverified")
+    monkeypatch.setattr(data, "load", lambda *_: other)
+    if committed:
+        (tmp_path / "results").symlink_to(ROOT / "results")
+    process = repro("run", "mnist_fc", "--epochs", "1", "--threads", "1", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (said,) = [line for line in process.stdout.splitlines() if line.startswith("  epoch 1:")]
+    assert "the published run had 198.49 ± 0.17 there" in said
+    assert ("of our seeds" in said) == committed
 
 
 def test_a_run_is_tracked_in_full(done: tuple[Path, dict[str, object], str]) -> None:
@@ -109,6 +137,15 @@ def test_compare_lists_runs_and_draws_them(done: tuple[Path, dict[str, object], 
     assert str(summary["run_id"])[:8] in process.stdout
     assert "stand-in" in process.stdout
     assert not list((folder / "figures").iterdir()), "stand-ins are not drawn over the reported curve"
+
+
+@pytest.mark.parametrize("command", ["verify", "evaluate"])
+def test_a_named_directory_is_a_demand_also_for_a_run_on_the_stand_in(
+    done: tuple[Path, dict[str, object], str], tmp_path: Path, command: str
+) -> None:
+    folder, summary, _ = done
+    process = repro(command, str(summary["run_id"]), "--data-dir", str(tmp_path), cwd=folder)
+    assert (process.returncode, f"not in the data directory {tmp_path}" in process.stderr) == (3, True)
 
 
 def test_a_moved_project_still_finds_its_artifacts(
@@ -262,6 +299,8 @@ WRONG = [
     (["run", "mnist_fc", "--data", "real"], 3, ["REPRO_DATA_DIR"]),
     (["run", "mnist_fc", "--data-dir", "nowhere"], 3, ["nowhere"]),
     (["run", "mnist_fc", "--data-dir", "."], 3, ["not in the data directory", "train-images-idx3-ubyte"]),
+    (["sweep", "run", "mnist_fc", "--data-dir", "."], 3, ["not in the data directory"]),
+    (["run", "mnist_fc", "--data", "stand-in", "--data-dir", "."], 2, ["--data-dir .: should be one of the two"]),
     (["run", "mnist_fc", "--summary", "no/where.json"], 2, ["--summary no/where.json"]),
     (["ui"], 1, ["no runs yet"]),
     (["compare"], 1, ["no runs yet"]),

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from repro import spec
+from repro import evaluation, spec
 from repro.data import Dataset, load
 from repro.errors import UsageError
 from repro.evaluation import bounds, likelihood
@@ -143,10 +143,10 @@ def test_active_units_and_the_kl_of_each_dimension() -> None:
 
 
 def test_ranges_are_parsed_or_refused() -> None:
-    assert likelihood.parse_ranges("0-3,7") == ((0, 3), (7, 7))
+    assert evaluation.parse_ranges("0-3,7") == ((0, 3), (7, 7))
     for wrong in ("a-b", "3-1", "-1", "1,,2", "1-2-3", "٣"):
         with pytest.raises(UsageError, match="--only"):
-            likelihood.parse_ranges(wrong)
+            evaluation.parse_ranges(wrong)
 
 
 def test_ranges_name_training_images_by_their_index_in_the_file() -> None:

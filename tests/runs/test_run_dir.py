@@ -9,7 +9,7 @@ import pytest
 
 from repro import cli, names
 from repro.errors import UsageError
-from repro.runs import run_dir
+from repro.runs import ids, run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import DataSource, ReportedCost, RunResult
 from repro.spec import Experiment
@@ -63,7 +63,7 @@ def earlier(tmp_path: Path) -> str:
 
 
 def test_an_earlier_versions_run_is_read(earlier: str) -> None:
-    found = run_dir.load_config(run_dir.find(earlier[:6]))
+    found = run_dir.load_config(ids.find(earlier[:6]))
     assert (found.experiment, found.seed, found.spec.model.latent, found.data) == ("mnist_fc", 3, 2, "stand-in")
     assert (found.device, found.threads, found.precision, found.engine, found.products) == (
         "cpu", 1, "float32", "fast", "onednn",
