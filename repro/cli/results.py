@@ -107,7 +107,7 @@ def check(
     results: Results = None,
     as_json: AsJson = False,
 ) -> int:
-    """Compare a training curve of any program with the seeds of an experiment.
+    """Compare a training curve of any program with our seeds.
 
     It is inside their band, or leaves it at an epoch; then the variant or the unit that it looks like is named. Exit
     codes: 0 inside, 4 outside.

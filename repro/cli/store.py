@@ -25,7 +25,7 @@ def export(
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Write runs to a bundle: one file with everything that a verdict needs.
+    """Write runs to a bundle, one file for another machine.
 
     It has specs, plans, costs of every epoch, final weights, data fingerprints, machines and the source code.
     """
@@ -49,9 +49,9 @@ def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Bundles that `export` has written.")],
     as_json: AsJson = False,
 ) -> int:
-    """Take the runs of bundles into this tracking store, under their own ids.
+    """Take the runs of bundles into this tracking store.
 
-    A run that is here already must be the same. All files are checked before a run is written.
+    They keep their ids. A run that is here already must be the same. All files are checked before a run is written.
     """
     from repro.runs import bundle
 
