@@ -25,8 +25,8 @@ LARGEST_SEED = 2**63 - 1
 MOST_EPOCHS = 1_000_000
 
 BY_USE = (
-    "run", "resume", "compare", "ui", "evaluate", "verify", "check", "sweep", "claims", "report",
-    "list", "show", "data", "export", "import", "sync", "bench",
+    "run", "resume", "compare", "ui", "runs", "evaluate", "verify", "check", "sweep", "claims", "report",
+    "list", "show", "data", "rm", "prune", "export", "import", "sync", "bench",
 )  # fmt: skip
 """The commands as `--help` lists them: those that are used most come first."""
 

@@ -1,19 +1,106 @@
-"""Commands on the runs that are kept: sync, export, import."""
+"""Commands on the runs that are kept: runs, rm, prune, sync, export, import."""
 
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.filesize import decimal
 
 from repro.cli import options
 from repro.cli.options import AsJson, Names, Quiet, app, examples, value
 from repro.errors import ReproError
 from repro.runs import ids
 from repro.spec import registry
-from repro.terminal import say
+from repro.terminal import duration, say, table
+from repro.text import plural
+
+if TYPE_CHECKING:
+    from repro.runs.kept import KeptRun
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@app.command(epilog=examples("runs mnist_fc", "runs --state killed --json"))
+def runs(
+    names: Names = None,
+    state: Annotated[
+        Literal["finished", "failed", "killed", "running", "cut off"] | None,
+        typer.Option(help="Only runs in this state; `cut off` ended without a word and can be resumed."),
+    ] = None,
+    trials: Annotated[bool, typer.Option("--trials", help="Also the trials of sweeps.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, the newest first: state, epoch, cost, age and size."""
+    entries = {registry.get(name).name for name in names or []}
+
+    from repro.runs import kept
+
+    found = kept.runs(entries, state or "", trials)
+    if as_json:
+        print(json.dumps([asdict(run) for run in found], indent=2))
+    else:
+        table([_row(run) for run in found])
+
+
+@app.command(epilog=examples("rm 1a2b3c", "rm 1a2b3c 4d5e6f --yes"))
+def rm(
+    run_ids: Annotated[list[str], options.run_id("The ids of runs, or their first characters.")],
+    yes: Yes = False,
+) -> int:
+    """Delete runs: in the tracking store, and their folders on this disk.
+
+    A run that is trained at the moment is refused.
+    """
+    from repro.runs import kept
+
+    found = kept.find(run_ids)
+    sizes = [kept.size(each) for each in found]
+    for each, size in zip(found, sizes, strict=True):
+        say(f"run {each}, {decimal(size)}")
+    if not _confirmed(f"delete {plural(len(found), 'run')}, {decimal(sum(sizes))}?", yes):
+        return 1
+    for each in found:
+        kept.remove(each)
+    say(f"deleted {plural(len(found), 'run')}")
+    return 0
+
+
+@app.command(epilog=examples("prune --dry-run", "prune --yes"))
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would free; delete nothing.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> int:
+    """Free disk space: delete what no command needs.
+
+    That is checkpoints of finished runs, folders of runs that were deleted in MLflow, and abandoned trials.
+    """
+    from repro.runs import kept
+    from repro.runs.run_dir import BusyError
+
+    found = kept.waste()
+    total = decimal(sum(each.bytes for each in found))
+    with options.output(as_json):
+        if found:
+            table([{"run": each.run_id[:8], "what": each.reason, "size": decimal(each.bytes)} for each in found])
+        say(f"{total} can be freed" if found else "nothing to free")
+        if found and not dry_run:
+            if not _confirmed(f"free {total}?", yes):
+                return 1
+            for each in found:
+                try:
+                    kept.clean(each)
+                except BusyError as busy:
+                    say(f"note: {busy}; it is left", error=True)
+            say("done")
+    if as_json:
+        rows = [{"run_id": each.run_id, "what": each.reason, "bytes": each.bytes} for each in found]
+        print(json.dumps(rows, indent=2))
+    return 0
 
 
 @app.command(epilog=examples("export mnist_fc --out mnist_fc.zip", "export --out all.zip --unfinished"))
@@ -91,3 +178,26 @@ def sync(
     if as_json:
         print(json.dumps(found, indent=2))
     return int(bool(found["failed"]))
+
+
+def _confirmed(question: str, yes: bool) -> bool:
+    """Return the answer on the terminal; no answer is a no."""
+    try:
+        return yes or typer.confirm(question, err=True)
+    except typer.Abort:
+        say("", error=True)
+        return False
+
+
+def _row(run: "KeptRun") -> dict[str, Any]:
+    days = int(run.age // 86_400)
+    return {
+        "run": run.run_id[:8],
+        "experiment": run.experiment,
+        "name": run.name,
+        "state": run.state,
+        "epoch": f"{run.epoch}/{run.epochs or '?'}",
+        "cost": None if run.cost is None else f"{run.cost:.2f}",
+        "age": plural(days, "day") if days else duration(run.age),
+        "size": decimal(run.bytes),
+    }

@@ -51,19 +51,21 @@ class VAE(nn.Module):
 
     def generate(self, z: Tensor) -> Tensor:
         """Return the mean images of p(x|z), a Gaussian's clamped to [0, 1]. [B, D] -> [B, C, H, W]."""
-        parameters = self.decode(z)
-        return torch.sigmoid(parameters[0]) if len(parameters) == 1 else parameters[0].clamp(0, 1)
+        images: Tensor = Generator(self)(z)
+        return images
 
 
 class Generator(nn.Module):
-    """`VAE.generate` as a module, for an export. [B, D] -> [B, C, H, W] in [0, 1]."""
+    """`VAE.generate` as a module without the encoder, for an export. [B, D] -> [B, C, H, W] in [0, 1]."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.decoder, self.outputs = vae.decoder, vae.outputs
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.vae.generate(z)
+        hidden = self.decoder(z)
+        mean, *log_variance = [output(hidden) for output in self.outputs]
+        return mean.clamp(0, 1) if log_variance else torch.sigmoid(mean)
 
 
 def check(architecture: spec.VAE, image: Shape) -> None:

@@ -221,7 +221,7 @@ def compare(bundle: Bundle) -> dict[str, list[str]]:
     faults = []
     for run_id, theirs in bundle.runs.items():
         _check_record(bundle, theirs[0])
-        known = reader.known(run_id)
+        known = reader.lifecycle(run_id) == "active"
         there["here" if known else "new"].append(run_id)
         found = transfer.differences(transfer.read(run_id), theirs) if known else []
         if found:

@@ -26,7 +26,7 @@ def find(text: str) -> str:
     matching = [run_id for run_id in ids if text and run_id.startswith(text)]
     if len(matching) != 1:
         what = "begins like several runs" if matching else "is no run"
-        raise UsageError(f"{text!r} {what} in {root()}{did_you_mean(text, ids)}; python -m repro compare lists them")
+        raise UsageError(f"{text!r} {what} in {root()}{did_you_mean(text, ids)}; python -m repro runs lists them")
     return matching[0]
 
 

@@ -190,14 +190,8 @@ class _Run:
         self.writer.model(Generator(trainer.model).cpu(), example, "generator")
 
     def close(self, error: BaseException | None, seconds: float) -> RunResult:
-        """Log the newest checkpoint, unless the run is a trial, and its end; deliver what is left; save the result."""
+        """Log the run's end, deliver what is left, and save the result; a finished run needs no checkpoint any more."""
         status, cause, message, exit_code = _how_it_ended(error)
-        checkpoints = sorted(run_dir.checkpoints(self.run_id).glob("epoch-*.safetensors"))
-        if checkpoints and not self.config.trial:
-            newest = checkpoints[-1]
-            with self._survive_disk_errors(f"the checkpoint {newest} cannot be logged"):
-                shutil.copy2(newest, self.writer.outbox.files / newest.name)
-                self.writer.file(newest.name, "checkpoints")
         reasons = self.reasons if status == "FINISHED" else (*self.reasons, UNFINISHED)
         kind = type(error).__name__ if isinstance(error, (PrunedError, ReproError, OSError)) else "-"
         self.writer.tags(comparability(reasons) | ({names.ERROR: message, names.CAUSE: kind} if message else {}))
@@ -226,6 +220,8 @@ class _Run:
         )
         with self._survive_disk_errors("the summary cannot be kept"):
             run_dir.save_result(self.run_id, result)
+            if status == "FINISHED":
+                shutil.rmtree(run_dir.checkpoints(self.run_id), ignore_errors=True)
         return result
 
     def _restore(self) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from PIL import Image
@@ -33,6 +33,19 @@ class RunRecord:
     def comparable(self) -> bool:
         """Whether the run may be compared with the reported cost."""
         return self.status == "FINISHED" and self.tags.get(names.COMPARABLE) == "true"
+
+
+def experiments() -> list[str]:
+    """Return the names of the store's experiments. Raises StoreError."""
+    with Client("the experiments cannot be read") as client:
+        return [each.name for each in client.search_experiments()]
+
+
+def deleted() -> list[str]:
+    """Return the ids of the runs that were deleted, and that `mlflow gc` has not removed. Raises StoreError."""
+    with Client("the deleted runs cannot be read") as client:
+        every = [each.experiment_id for each in client.search_experiments(view_type=ViewType.ALL)]
+        return [own_id(run) for each in every for run in search(client, each, view=ViewType.DELETED_ONLY)]
 
 
 def runs(experiment: str) -> list[RunRecord]:
@@ -66,8 +79,9 @@ def store_id(run_id: str) -> str:
 def _store_id(_uri: str, run_id: str) -> str:
     with Client(f"run {run_id} cannot be read") as client:
         experiments = [each.experiment_id for each in client.search_experiments()]
-        found = client.search_runs(experiments, f"tags.`{names.RUN_ID}` = '{run_id}'", max_results=1)
-        return str(found[0].info.run_id) if found else run_id
+        found = client.search_runs(experiments, f"tags.`{names.RUN_ID}` = '{run_id}'", ViewType.ALL)
+        active_first = sorted(found, key=lambda run: str(run.info.lifecycle_stage))  # it may have been imported again
+        return str(active_first[0].info.run_id) if found else run_id
 
 
 def forget_ids() -> None:
@@ -75,24 +89,24 @@ def forget_ids() -> None:
     _store_id.cache_clear()
 
 
-def known(run_id: str) -> bool:
-    """Whether the store has a run with this id, whole and not deleted. Raises StoreError if it does not answer."""
+def lifecycle(run_id: str) -> str:
+    """Return `active`, `deleted`, or `unknown` if the store has no such run, or not all of it. Raises StoreError."""
     with Client(f"run {run_id} cannot be looked for") as client:
         try:
             found = client.get_run(store_id(run_id))
         except MlflowException as error:
             if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                return False
+                return "unknown"
             raise
-        return found.info.lifecycle_stage == "active" and names.INCOMPLETE not in found.data.tags
+        return "unknown" if names.INCOMPLETE in found.data.tags else str(found.info.lifecycle_stage)
 
 
-def search(client: MlflowClient, experiment_id: str, where: str = "") -> list[Run]:
+def search(client: MlflowClient, experiment_id: str, where: str = "", view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     """Return the runs of an MLflow experiment that meet `where`, parents too, newest first. Raises MlflowException."""
     found: list[Run] = []
     token: str | None = ""
     while token is not None:
-        page = client.search_runs([experiment_id], where, page_token=token or None, max_results=500)
+        page = client.search_runs([experiment_id], where, view, page_token=token or None, max_results=500)
         found += page
         token = page.token or None
     return found
@@ -113,9 +127,9 @@ def last_sign(run_id: str) -> float:
 
 
 def forget(run_id: str) -> None:
-    """Delete a run that was begun and not trained. Raises StoreError."""
+    """Delete a run. MLflow keeps its record as deleted. Raises StoreError."""
     with Client(f"run {run_id} cannot be deleted") as client:
-        client.delete_run(run_id)
+        client.delete_run(store_id(run_id))
 
 
 def last_image(run_id: str, key: str) -> Image.Image | None:
