@@ -62,6 +62,24 @@ SETTINGS = {
     "products": "the library of the fast engine's matrix products: mkl, onednn or bfloat16; - where there is no choice",
 }
 """How a run's steps were computed, logged as params beside the spec. The same settings give the same bits."""
+ARCHITECTURE = "architecture"
+"""Param: the layers of the model in one line."""
+SHOWN_PARAMS = (
+    SEED, "training.epochs", "optim.lr", "training.batch_size", "model.latent", ARCHITECTURE, "model.likelihood",
+    "data.name", "device", "threads", "precision", "engine",
+)  # fmt: skip
+"""Params that MLflow shows, beside those in the tag repro.set. All other settings are in the tag repro.details."""
+SET = "repro.set"
+"""Tag: the settings, by dotted key, that --set, --epochs or a trial gave a value; separated by spaces."""
+DETAILS = "repro.details"
+"""Tag: JSON with the params and tags of a run that MLflow does not show by themselves."""
+DETAIL_TAGS = (
+    DETAILS, SET, "repro.cores", "repro.cpu", "repro.data.origin", "repro.git.dirty", "repro.gpu", "repro.memory_gib",
+    "repro.plan.", "repro.platform", "repro.python", "repro.version.",
+)  # fmt: skip
+"""Beginnings of the names of the tags that are in repro.details."""
+LONGEST_TAG = 5000
+"""Characters that every tracking store takes as the value of a tag."""
 
 KIND = "repro.kind"
 """Tag of a parent run: the kind of its children. A trained run does not have it."""

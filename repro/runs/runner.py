@@ -31,12 +31,12 @@ from repro.runs.result import (
 )  # fmt: skip
 from repro.signals import Interrupted, interruptible
 from repro.tracking import reader
-from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, comparability, start_run
+from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, as_image, comparability, start_run
 from repro.training import checkpoint
 from repro.training.loop import NotFiniteError
 from repro.training.trainer import Trainer
 
-PICTURE_EVERY = 10  # epochs, besides the untrained model, the first and the last
+PICTURE_EVERY = 10  # epochs, besides the first and the last
 
 
 class Reporter:
@@ -64,8 +64,9 @@ def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[
     check(config.spec.model, config.spec.data.shape)
     name = config.entry.name
     config = replace(config.resolved(), fingerprint=dataset.fingerprint)
-    given = {names.RUN_NAME: f"{name} seed {config.seed}", names.CLAIM: claims.key(config)} | (tags or {})
-    run_id = start_run(experiment or name, given)
+    given = comparability(not_comparable(config.entry, config.spec, dataset, config.precision))
+    given |= {names.RUN_NAME: f"{name} seed {config.seed}", names.CLAIM: claims.key(config)}
+    run_id = start_run(experiment or name, given | (tags or {}))
     run_dir.save_config(run_id, config)
     return run_id
 
@@ -154,9 +155,10 @@ class _Run:
             check_interrupt()
 
         done = len(self.trainer.history)
-        if not done:
+        if done:
+            self._log_epoch(done)
+        else:
             self._checkpoint()
-        self._log_epoch(done)
         for epoch in range(done + 1, self.config.spec.training.epochs + 1):
             row = self.trainer.epoch(after_step)
             self._checkpoint()
@@ -167,7 +169,7 @@ class _Run:
     def finish(self) -> None:
         """Log the final weights and their checksum; unless the run is a trial, measure the costs on the test images.
 
-        With them go the cost curve, and the decoder as an MLflow model.
+        With them go the cost curve, the last pictures, and the decoder as an MLflow model.
         """
         spec, trainer = self.config.spec, self.trainer
         self.writer.tags({names.WEIGHTS_SHA256: trainer.digest()})
@@ -186,6 +188,9 @@ class _Run:
         }
         self.writer.metrics(metrics, spec.training.epochs, "test")
         self._cost_curve("cost_curve.png")
+        for key, picture in self._pictures().items():
+            as_image(picture).save(self.writer.outbox.files / f"{key}.png")
+            self.writer.file(f"{key}.png")
         example = np.zeros((2, spec.model.latent), np.float32)
         self.writer.model(Generator(trainer.model).cpu(), example, "generator")
 
@@ -244,12 +249,13 @@ class _Run:
             names.DATA_ORIGIN: dataset.origin,
             names.DATA_STATUS: dataset.status,
             names.DATA_FINGERPRINT: dataset.fingerprint,
+            names.SET: " ".join(each.partition("=")[0].strip() for each in config.assignments),
         }
         if config.spec.reported:
             tags |= provenance.last_commit(config.entry.file)
         settings = {names.SEED: str(config.seed)}
         settings |= {key: str(value) or "-" for key, value in asdict(self.trainer.step.settings).items()}
-        self.writer.describe(config.spec, settings, tags | comparability(self.reasons), dataset)
+        self.writer.describe(config.spec, settings, tags, dataset)
 
     def _checkpoint(self) -> None:
         with self._survive_disk_errors("no checkpoint can be written, training goes on"):
@@ -267,25 +273,24 @@ class _Run:
             self._faults.add(fault)
 
     def _log_epoch(self, epoch: int) -> None:
-        """Log the metrics of the epoch that was just trained, 0 before the first, and pictures of some epochs."""
-        if epoch:
-            self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
-        drawn = epoch in (0, 1, self.config.spec.training.epochs) or epoch % PICTURE_EVERY == 0
+        """Log the metrics of the epoch that was just trained, and pictures of some epochs."""
+        self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
+        drawn = epoch in (1, self.config.spec.training.epochs) or epoch % PICTURE_EVERY == 0
         if drawn and not self.config.trial:
-            self._log_pictures(epoch)
+            for key, picture in self._pictures().items():
+                self.writer.image(picture, key, epoch)
 
     @torch.no_grad()
-    def _log_pictures(self, epoch: int) -> None:
+    def _pictures(self) -> dict[str, NDArray[np.uint8]]:
+        """Return sheets of samples and of reconstructed held-out images of the present weights."""
         config, model = self.config, self.trainer.model
         z = torch.randn((100, config.spec.model.latent), generator=stream("samples", 0)).to(config.device)
         originals = to_batch(self.trainer.heldout_images[:50])
         copies = model.generate(model.encode(originals)[0])
-        pictures = {
+        return {
             "samples": images.grid(_numpy(model.generate(z)), columns=10),
             "reconstructions": images.pairs(_numpy(originals), _numpy(copies), columns=10),
         }
-        for key, picture in pictures.items():
-            self.writer.image(picture, key, epoch)
 
     def _cost_curve(self, file: str) -> None:
         config, dataset = self.config, self.dataset

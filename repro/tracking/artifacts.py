@@ -22,7 +22,6 @@ from repro.tracking.writer import as_image
 FOLDER = "studies"
 """Artifact folder of measurements; all stores have it under this name."""
 COLUMNS = ("quantity", "group", "x", "value", "standard_error", "unit")
-LONGEST_TAG = 5000  # characters that the store takes
 
 
 def log_files(run_id: str, files: Mapping[str, bytes], folder: str = "") -> None:
@@ -77,7 +76,7 @@ def log_measurement(record: RunRecord, name: str, measurement: Measurement, comm
         for row in measurement.rows
         if (row.quantity, row.group) in names.MEASUREMENT_ROWS and row.x is None
     ]
-    tag = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}"[:LONGEST_TAG]
+    tag = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}"[: names.LONGEST_TAG]
     with Client(f"measurement {name} cannot be logged to run {record.run_id}") as client:
         client.log_batch(store_id(record.run_id), metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
 

@@ -22,8 +22,9 @@ from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line, seed_list
 from repro.tracking import reader
+from repro.tracking.layout import settings, unpack
 from repro.tracking.store import Client, StoreError, experiment_id, open_client
-from repro.tracking.writer import changed_tags, comparability
+from repro.tracking.writer import changed_tags, comparability, log_settings
 
 BATCH = 1000  # metrics that the store takes in one call
 LONGEST_NAME = 250  # of a run, in the store's column
@@ -118,29 +119,30 @@ class SeedsParent:
 
     def _has_spec(self, parent: Run) -> bool:
         """Whether the reported results, which are not in the signature, are the same too."""
-        flat = self.spec.flat()
-        return all(flat.get(key, "").startswith(value) for key, value in parent.data.params.items())  # may be cut short
+        mine, (theirs, _) = settings(self.spec), unpack(parent.data)
+        return all(mine.get(key, "").startswith(value) for key, value in theirs.items())  # may be cut short
 
     def _create(self) -> Run:
         """Start a parent with the tags that tell it from a trained run."""
-        tags = {
+        tags = comparability(self.reasons) | {
             names.KIND: names.KIND_SEEDS,
             names.SIGNATURE: self.spec.signature,
             names.DATA_FINGERPRINT: self.data_fingerprint,
             names.DATA_STATUS: self.data_status,
         }
-        return self._client.create_run(experiment_id(self._client, self.experiment), tags=tags)
+        made = self._client.create_run(experiment_id(self._client, self.experiment), tags=tags)
+        log_settings(self._client, made.info.run_id, settings(self.spec), {})
+        return made
 
     def _update(self, parent: Run, covered: dict[int, Run], status: Status | str) -> None:
-        """Set the name, params, tags and status that differ."""
+        """Set the name, tags and status that differ."""
         seeds = seed_list(self.seeds | covered.keys())
         unfinished = [] if status == "FINISHED" else ["not all of its seeds have finished"]
         tags = {names.SEEDS: seeds} | comparability([*self.reasons, *unfinished])
-        params = [Param(key, value) for key, value in self.spec.flat().items() if key not in parent.data.params]
         name = f"{self.experiment} seeds {seeds}"[:LONGEST_NAME]
         if parent.info.run_name != name:
             self._client.update_run(parent.info.run_id, name=name)
-        _update_parent(self._client, parent, status, tags, params)
+        _update_parent(self._client, parent, status, tags)
 
 
 def _update_parent(
@@ -148,13 +150,12 @@ def _update_parent(
     parent: Run,
     status: Status | str,
     tags: dict[str, str],
-    params: Sequence[Param] = (),
     metrics: Sequence[Metric] = (),
 ) -> None:
-    """Log these params and metrics, and set the tags and the status that differ."""
+    """Log these metrics, and set the tags and the status that differ."""
     run_id, changed = parent.info.run_id, changed_tags(parent, tags)
-    if changed or params or metrics:
-        client.log_batch(run_id, params=params, tags=changed, metrics=metrics)
+    if changed or metrics:
+        client.log_batch(run_id, tags=changed, metrics=metrics)
     if status == "RUNNING" != parent.info.status:
         client.update_run(run_id, status)
     elif status != parent.info.status:

@@ -13,12 +13,13 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from PIL import Image
 
 from repro import names
+from repro.tracking.layout import unpack
 from repro.tracking.store import Client, uri
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A tracked run: `metrics` holds last values, `params` and `tags` are as logged."""
+    """A tracked run: `metrics` holds last values, `params` and `tags` all that was logged, shown in MLflow or not."""
 
     run_id: str
     experiment: str
@@ -152,8 +153,6 @@ def _all_runs(experiment: str) -> list[RunRecord]:
 
 
 def _record(run: Run, experiment: str) -> RunRecord:
-    data, info = run.data, run.info
+    info, (params, tags) = run.info, unpack(run.data)
     started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="seconds")
-    return RunRecord(
-        own_id(run), experiment, info.status, data.metrics, data.params, data.tags, started, info.start_time
-    )
+    return RunRecord(own_id(run), experiment, info.status, run.data.metrics, params, tags, started, info.start_time)

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from repro import names
 from repro.names import Status
 from repro.tracking import artifacts, reader
+from repro.tracking.layout import unpack
 from repro.tracking.store import Client, experiment_id
+from repro.tracking.writer import log_settings
 
 KINDS = (".json", ".csv", ".safetensors")
 """Suffixes of the artifacts that are taken; no other is needed to judge a run."""
@@ -57,7 +59,7 @@ def read(run_id: str) -> tuple[StoredRun, pd.DataFrame]:
     """Return a run and its logged values: metric, step, value and time, in this order of columns. Raises StoreError."""
     with Client(f"run {run_id} cannot be read") as client:
         found = client.get_run(reader.store_id(run_id))
-        info, data = found.info, found.data
+        info, (params, tags) = found.info, unpack(found.data)
         datasets = [each.dataset for each in found.inputs.dataset_inputs]
         run = StoredRun(
             run_id=run_id,
@@ -66,13 +68,13 @@ def read(run_id: str) -> tuple[StoredRun, pd.DataFrame]:
             status=info.status,
             started=info.start_time,
             ended=info.end_time,
-            params=dict(sorted(data.params.items())),
-            tags={key: value for key, value in sorted(data.tags.items()) if key not in MADE_HERE},
+            params=dict(sorted(params.items())),
+            tags={key: value for key, value in sorted(tags.items()) if key not in MADE_HERE},
             inputs=[Input(name=d.name, digest=d.digest, source=d.source, profile=d.profile) for d in datasets],
         )
         rows = [
             (name, point.step, point.value, point.timestamp)
-            for name in sorted(data.metrics)
+            for name in sorted(found.data.metrics)
             for point in client.get_metric_history(info.run_id, name)
         ]
     table = pd.DataFrame(rows, columns=["metric", "step", "value", "time"])
@@ -119,10 +121,9 @@ def create(run: StoredRun, values: pd.DataFrame, files: Iterator[tuple[str, byte
         experiment = experiment_id(client, run.experiment)
         for left in reader.search(client, experiment, f"tags.`{names.RUN_ID}` = '{run.run_id}'"):
             client.delete_run(left.info.run_id)
-        tags = {key: value for key, value in run.tags.items() if key not in MADE_HERE}
-        tags |= {names.RUN_ID: run.run_id, names.INCOMPLETE: "being imported"}
-        made = client.create_run(experiment, start_time=run.started, tags=tags, run_name=run.name).info.run_id
-        client.log_batch(made, params=[Param(key, value) for key, value in run.params.items()])
+        mark = {names.RUN_ID: run.run_id, names.INCOMPLETE: "being imported"}
+        made = client.create_run(experiment, start_time=run.started, tags=mark, run_name=run.name).info.run_id
+        log_settings(client, made, run.params, {key: run.tags[key] for key in run.tags if key not in MADE_HERE})
         points = [
             Metric(*row) for row in values[["metric", "value", "time", "step"]].itertuples(index=False, name=None)
         ]

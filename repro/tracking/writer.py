@@ -25,6 +25,7 @@ from repro.data import Dataset as Images
 from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line
+from repro.tracking.layout import pack, settings
 from repro.tracking.outbox import Outbox, Record
 from repro.tracking.reader import store_id
 from repro.tracking.store import Client, StoreError, experiment_id, open_client, shown_uri
@@ -56,8 +57,8 @@ class RunWriter:
         self._images: list[tuple[NDArray[np.uint8], str, int]] = []  # what the disk has not taken yet
         self._pause, self._next_try, self._away = FIRST_PAUSE, 0.0, ""
 
-    def describe(self, spec: Experiment, settings: dict[str, str], tags: dict[str, str], dataset: Images) -> None:
-        """Log settings and spec as params, the spec as a file too, tags, and the data set as input."""
+    def describe(self, spec: Experiment, computed: dict[str, str], tags: dict[str, str], dataset: Images) -> None:
+        """Log how it is computed and its spec as params, the spec as a file too, tags, and the data set as input."""
         (self.outbox.files / names.SPEC_FILE).write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
         described = {
             "name": dataset.name,
@@ -65,7 +66,7 @@ class RunWriter:
             "source": json.dumps({"origin": dataset.origin, "status": dataset.status}),
             "profile": json.dumps({"train": len(dataset.train), "test": len(dataset.test)}),
         }
-        self._log({"kind": "about", "params": settings | spec.flat(), "tags": tags, "dataset": described})
+        self._log({"kind": "about", "params": computed | settings(spec), "tags": tags, "dataset": described})
         self.file(names.SPEC_FILE)
 
     def metrics(self, values: dict[str, float], step: int, group: str) -> None:
@@ -182,11 +183,9 @@ def _is_there(client: MlflowClient, run_id: str, record: Record) -> bool:
 
 
 def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> None:
-    tags = [RunTag(key, value) for key, value in record.get("tags", {}).items()]
     match record["kind"]:
         case "about":
-            params = [Param(key, value) for key, value in record["params"].items()]
-            client.log_batch(run_id, params=params, tags=tags)
+            log_settings(client, run_id, record["params"], record["tags"])
             data = record["dataset"]
             dataset = Dataset(data["name"], data["digest"], "local", data["source"], profile=data["profile"])
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
@@ -194,7 +193,7 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
             metrics = [Metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()]
             client.log_batch(run_id, metrics=metrics)
         case "tags":
-            client.log_batch(run_id, tags=tags)
+            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record["tags"].items()])
         case "image":
             with Image.open(files / record["file"]) as image:
                 client.log_image(run_id, image, key=record["key"], step=record["step"])
@@ -208,6 +207,16 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
                 client.set_terminated(run_id, record["status"], record["time"])
 
 
+def log_settings(client: MlflowClient, run_id: str, params: dict[str, str], tags: dict[str, str]) -> None:
+    """Log all params and tags of a run, as they are laid out in MLflow."""
+    shown, packed = pack(params, tags)
+    client.log_batch(
+        run_id,
+        params=[Param(key, value) for key, value in shown.items()],
+        tags=[RunTag(key, value) for key, value in packed.items()],
+    )
+
+
 def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
     """Return an image of Pillow's. uint8 [H, W, 1 or 3]."""
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
@@ -215,7 +224,7 @@ def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
 
 def comparability(reasons: Sequence[str]) -> dict[str, str]:
     """Return the tags that say whether a cost may be compared with the reported one; `reasons` say why not."""
-    return {names.COMPARABLE: str(not reasons).lower(), names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-"}
+    return {names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-", names.COMPARABLE: str(not reasons).lower()}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from support.process import ROOT, client, environment, fetched, free_port, in_a_
 
 from repro import data, names
 from repro.spec import Data
+from repro.tracking import layout
 from repro.training import checkpoint
 
 PARTS = (names.RECONSTRUCTION, names.KL)
@@ -80,9 +81,17 @@ def test_a_run_is_tracked_in_full(done: tuple[Path, dict[str, object], str]) -> 
     assert run.data.params["optim.lr"] == "0.001"
     assert run.data.params[names.SEED] == "7"
     assert run.data.params["training.epochs"] == "3"
+    assert (
+        run.data.params[names.ARCHITECTURE] == "dense 500, dense 500 → 20 → dense 500, dense 500, dense 784; softplus"
+    )
+    assert len(run.data.params) == 12
+    shown = [tag for tag in run.data.tags if not tag.startswith("mlflow.")]
+    assert (len(shown) <= 12, shown[0]) == (True, names.NOT_COMPARABLE_BECAUSE)
+    params, tags = layout.unpack(run.data)
+    assert params["optim.beta2"] == "0.999"
     for tag in (names.SIGNATURE, "mlflow.source.git.commit", "repro.version.torch", "repro.cpu", names.WEIGHTS_SHA256):
-        assert run.data.tags[tag]
-    assert run.data.tags["repro.command"].startswith("python -m repro run mnist_fc --epochs 3 --seed 7")
+        assert tags[tag]
+    assert tags["repro.command"].startswith("python -m repro run mnist_fc --epochs 3 --seed 7")
     assert run.data.tags[names.DATA_STATUS] == "stand-in"
     assert run.inputs.dataset_inputs[0].dataset.name == "mnist"
     assert str(summary["data"]["fingerprint"]).startswith(run.inputs.dataset_inputs[0].dataset.digest)  # type: ignore[index]
@@ -99,9 +108,10 @@ def test_a_run_leaves_its_artifacts(done: tuple[Path, dict[str, object], str]) -
     folder, summary, _ = done
     store, run_id = client(folder), str(summary["run_id"])
     found = {item.path for item in store.list_artifacts(run_id)}
-    assert {"spec.json", "cost_curve.png", "weights.safetensors", "generator", "images"} == found
+    expected = {"spec.json", "weights.safetensors", "generator", "images"}
+    assert expected | {"cost_curve.png", "samples.png", "reconstructions.png"} == found
     pictures = [item.path for item in store.list_artifacts(run_id, "images") if item.path.endswith(".png")]
-    assert len(pictures) == 6, "two galleries: before training, at the first and at the last epoch"
+    assert len(pictures) == 4, "two galleries: at the first and at the last epoch"
     weights = [path for path in (folder / "mlruns").rglob("*.safetensors") if run_id in path.parts]
     assert len(weights) == 1, "a finished run keeps its weights once"
     everything = sum(path.stat().st_size for path in (folder / "mlruns").rglob("*") if path.is_file())

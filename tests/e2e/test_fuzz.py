@@ -17,7 +17,7 @@ from repro.engine import Settings, choose
 from repro.errors import ReproError, UsageError
 from repro.images import read_curve
 from repro.model import build, check, count_parameters
-from repro.runs import run_dir
+from repro.runs import ids, run_dir
 from repro.spec import VAE, Conv, Dense, Experiment, MeanPool, Reshape, Shape, TConv, from_dict
 from repro.tracking.outbox import Outbox
 from repro.training import checkpoint
@@ -161,7 +161,7 @@ def test_a_journal_keeps_its_whole_records_before_anything_torn(torn: bytes) -> 
 @given(JSON | st.dictionaries(st.sampled_from(["run_id", "spec", "assignments", "seed"]), JSON))
 def test_a_plan_with_anything_in_it(anything: Any) -> None:
     with scratch() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_dir, "root", lambda: directory)
+        patch.setattr(ids, "root", lambda: directory)
         (directory / "r").mkdir()
         (directory / "r" / "run.json").write_text(json.dumps(anything), encoding="utf-8")
         with pytest.raises(UsageError, match=r"run\.json cannot be read"):
