@@ -36,6 +36,7 @@ def small():
 def _forget_settings() -> None:
     for name in [key for key in os.environ if key.startswith(("REPRO_", "MLFLOW_TRACKING"))]:
         del os.environ[name]
+    os.environ.pop("COLUMNS", None)  # pytest-xdist sets it; a pipe has no width
 
 
 @pytest.fixture(autouse=True, scope="session")

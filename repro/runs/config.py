@@ -91,10 +91,15 @@ def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Datase
         log.removeHandler(searched)
     for record in searched.buffer if dataset.status == "stand-in" else ():
         print(f"not found: {record.getMessage()}", file=sys.stderr)
-    batch, images = spec.training.batch_size, len(dataset.train)
+    require_a_batch(spec, len(dataset.train))
+    return dataset
+
+
+def require_a_batch(spec: Experiment, images: int) -> None:
+    """Raise UsageError if there are fewer training images than a batch has."""
+    batch = spec.training.batch_size
     if batch > images:
         raise UsageError(f"training.batch_size={batch}: should be at most {images}, the number of training images")
-    return dataset
 
 
 def require_same_data(run_id: str, fingerprint: str, dataset: Dataset) -> None:

@@ -37,22 +37,51 @@ class FinishedRun(TrainedRun):
     record: RunRecord
 
 
-def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
-    """Return the finished run whose id is, or begins with, `text`; its model is on the CPU.
+@dataclass(frozen=True)
+class FinishedModel:
+    """A finished run without its data set. `settings` are the run's, but for threads."""
 
-    The data come from `data_dir`, or from where the run had them. Steps are computed as the run's were, but on the CPU
-    if there is no GPU here. Raises UsageError for a run that is unknown, has not finished, is of another version of the
-    program or of other data, DataError if its data are not here, StoreError and ReproError if the store or an artifact
-    of the run is missing or damaged.
+    spec: Experiment
+    seed: int
+    model: VAE
+    settings: Settings
+    record: RunRecord
+
+
+def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
+    """Return the finished run whose id is, or begins with, `text`, with its data set.
+
+    The data come from `data_dir`, or from where the run had them. Raises as `load_model`, and DataError if the data are
+    not here, UsageError if they are others.
+    """
+    run = load_model(text, threads)
+    record = run.record
+    if data_dir is None and run_dir.exists(record.run_id):
+        data_dir = run_dir.load_config(record.run_id).data_dir
+    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in"
+    dataset = load_data(run.spec, "stand-in" if stand_in else "real", data_dir)
+    require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
+    return FinishedRun(run.spec, run.seed, run.model, dataset, run.settings, record)
+
+
+def load_model(text: str, threads: int) -> FinishedModel:
+    """Return the model of the finished run whose id is, or begins with, `text`; it is on the CPU.
+
+    Steps are computed as the run's were, but on the CPU if there is no GPU here. Raises UsageError for a run that is
+    unknown, has not finished, or is of another version of the program, StoreError and ReproError if the store or an
+    artifact of the run is missing or damaged.
     """
     record = _record(text)
     spec = _spec(record.run_id)
     model = _model(record, spec)
+<<<<<<< HEAD
     stand_in = record.tags.get(names.DATA_STATUS) == "stand-in" and data_dir is None
     if data_dir is None and run_dir.exists(record.run_id):
         data_dir = run_dir.load_config(record.run_id).data_dir
     dataset = load_data(spec, "stand-in" if stand_in else "real", data_dir)
     require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
+=======
+>>>>>>> python
     recorded: dict[str, Any] = {key: record.params[key] for key in ("device", "precision", "engine", "products")}
     recorded["threads"] = threads
     if not torch.cuda.is_available():
@@ -60,7 +89,7 @@ def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
     if recorded["products"] == "-":
         recorded["products"] = ""
     settings = TypeAdapter(Settings).validate_python(recorded)
-    return FinishedRun(spec, int(record.params[names.SEED]), model, dataset, settings, record)
+    return FinishedModel(spec, int(record.params[names.SEED]), model, settings, record)
 
 
 def _record(text: str) -> RunRecord:
