@@ -56,9 +56,9 @@ def load(text: str, data_dir: Path | None, threads: int) -> FinishedRun:
     """
     run = load_model(text, threads)
     record = run.record
+    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in" and data_dir is None
     if data_dir is None and run_dir.exists(record.run_id):
         data_dir = run_dir.load_config(record.run_id).data_dir
-    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in"
     dataset = load_data(run.spec, "stand-in" if stand_in else "real", data_dir)
     require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
     return FinishedRun(run.spec, run.seed, run.model, dataset, run.settings, record)
@@ -74,14 +74,6 @@ def load_model(text: str, threads: int) -> FinishedModel:
     record = _record(text)
     spec = _spec(record.run_id)
     model = _model(record, spec)
-<<<<<<< HEAD
-    stand_in = record.tags.get(names.DATA_STATUS) == "stand-in" and data_dir is None
-    if data_dir is None and run_dir.exists(record.run_id):
-        data_dir = run_dir.load_config(record.run_id).data_dir
-    dataset = load_data(spec, "stand-in" if stand_in else "real", data_dir)
-    require_same_data(record.run_id, record.tags.get(names.DATA_FINGERPRINT, ""), dataset)
-=======
->>>>>>> python
     recorded: dict[str, Any] = {key: record.params[key] for key in ("device", "precision", "engine", "products")}
     recorded["threads"] = threads
     if not torch.cuda.is_available():
