@@ -166,9 +166,10 @@ def sentence(cost: float, epoch: int, entry: Entry, evidence: Evidence | None) -
     """
     parts = [f"epoch {epoch}: {cost:.2f}"]
     published = images.reported_curve(entry.file, entry.spec.reported[-1]) if entry.spec.reported else None
-    for index in np.flatnonzero(published.epoch == epoch) if published else ():
-        error = f" ± {published.reading_error[index]:.2f}" if published.reading_error[index] else ""
-        parts.append(f"the published run had {published.cost[index]:.2f}{error} there")
+    if published:
+        for index in np.flatnonzero(published.epoch == epoch):
+            error = f" ± {published.reading_error[index]:.2f}" if published.reading_error[index] else ""
+            parts.append(f"the published run had {published.cost[index]:.2f}{error} there")
     ours = _curves(entry.name, pd.RangeIndex(1, epoch + 1), evidence) if evidence else None
     if ours is not None and len(ours.columns) >= LEAST and epoch in ours.index:
         low, high = _limits(ours, entry).loc[epoch]

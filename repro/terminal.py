@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -49,7 +49,7 @@ def table(rows: Sequence[dict[str, Any]], decimals: int = 2, spare: Sequence[str
         grid.add_column(_head(key), justify="right" if numbers else "left", width=column_width)
     for cells in zip(*shown.values(), strict=True):
         grid.add_row(*cells)
-    color = None if os.environ.get("NO_COLOR") else "auto"
+    color: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     Console(width=width, highlight=False, markup=False, color_system=color).print(grid)
     if left_out := [_head(key) for key in columns if key not in shown]:
         print(f"left out at {width} columns: {', '.join(left_out)}")
@@ -65,8 +65,9 @@ def _width() -> int:
 
 
 def _filled(text: str, width: int, first: str, others: str) -> str:
-    breaks = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=others, **breaks)
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _head(key: str) -> str:

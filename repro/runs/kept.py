@@ -134,13 +134,14 @@ def _records(trials: bool) -> Iterator[RunRecord]:
 
 def _kept(record: RunRecord) -> KeptRun:
     epochs = record.params.get("training.epochs")
-    done = record.status == "FINISHED" and epochs is not None
     return KeptRun(
         run_id=record.run_id,
         experiment=record.experiment,
         name=record.tags.get(names.RUN_NAME, ""),
         state=_state(record),
-        epoch=int(epochs) if done else max(reader.history(record.run_id, names.COST), default=0),
+        epoch=int(epochs)
+        if epochs and record.status == "FINISHED"
+        else max(reader.history(record.run_id, names.COST), default=0),
         epochs=int(epochs) if epochs else None,
         cost=record.metrics.get(names.COST),
         started=record.started,
