@@ -56,7 +56,10 @@ class StoredRun(BaseModel):
 
 
 def read(run_id: str) -> tuple[StoredRun, pd.DataFrame]:
-    """Return a run and its logged values: metric, step, value and time, in this order of columns. Raises StoreError."""
+    """Return a run and its logged values: metric, step, value and time, in this order of columns. Raises StoreError.
+
+    A value that was measured again, as `evaluate` does with the entropy floor, counts as it was logged last.
+    """
     with Client(f"run {run_id} cannot be read") as client:
         found = client.get_run(reader.store_id(run_id))
         info, (params, tags) = found.info, unpack(found.data)
@@ -78,7 +81,8 @@ def read(run_id: str) -> tuple[StoredRun, pd.DataFrame]:
             for point in client.get_metric_history(info.run_id, name)
         ]
     table = pd.DataFrame(rows, columns=["metric", "step", "value", "time"])
-    return run, table.sort_values(["metric", "step", "time"], kind="stable", ignore_index=True)
+    in_order = table.sort_values(["metric", "step", "time"], kind="stable")
+    return run, in_order.drop_duplicates(["metric", "step"], keep="last", ignore_index=True)
 
 
 def files_of(run_id: str) -> Iterator[tuple[str, bytes]]:

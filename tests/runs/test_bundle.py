@@ -22,13 +22,16 @@ Files = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two finished runs, and with `all.zip`, the bundle of both."""
+    """A folder with two finished runs, one of them evaluated, and with `all.zip`, the bundle of both."""
     from conftest import SMALL  # noqa: PLC0415 - pytest has put it on the path by then
 
     folder = tmp_path_factory.mktemp("made")
     (folder / "small.py").write_text(SMALL, encoding="utf-8")
     for seed in "12":
         assert repro("run", "small.py", "--seed", seed, *STAND_IN, cwd=folder).returncode == 0
+    evaluated = next((folder / "mlruns/runs").iterdir()).name
+    options = ["--samples", "10", "--images", "10", "--draws", "2", "--threads", "1"]
+    assert repro("evaluate", evaluated, *options, cwd=folder).returncode == 0
     process = repro("export", "small.py", "--out", "all.zip", "--json", cwd=folder)
     assert process.returncode == 0, process.stderr
     assert len(json.loads(process.stdout)["runs"]) == 2
