@@ -103,6 +103,7 @@ class Page:
     lead: str
     cards: list[Card]
     sections: list[Section]
+    summary: Table = field(default_factory=lambda: Table("", pd.DataFrame()))  # the verdicts in five columns
 
     @property
     def figures(self) -> list[Figure]:
@@ -161,11 +162,11 @@ def markdown(page: Page, pictures: str) -> str:
             elif isinstance(part, Figure):
                 blocks += [f"![{part.alt}]({pictures}/{part.name}.png)", f"*{part.caption}*"]
             else:
-                blocks += [_markdown_table(part), f"*{part.caption}*"]
+                blocks += [markdown_table(part), f"*{part.caption}*"]
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
     rules = ["---:" if numeric else "---" for numeric in table.numeric]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in (table.frame.columns, rules, *cells))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ from repro.analysis import curves, variants, verdicts
 from repro.analysis.claims import Evidence, judge
 from repro.analysis.claims.evidence import Measurement, MissingError, evaluate_command, run_command
 from repro.analysis.plots import runs as plots
-from repro.analysis.report import document
+from repro.analysis.report import document, readme
 from repro.analysis.report import sweeps as sweep_parts
 from repro.analysis.report.document import Card, Contents, Figure, Page, Part, Table, drawn
 from repro.analysis.sweeps import Sweeps
@@ -91,7 +92,7 @@ def build(evidence: Evidence, sweeps: Sweeps, pictures: Path) -> Page:
     cards = [Card(each.experiment, each.label, headline(each)) for each in in_order(evidence)[: len(NOTEBOOK)]]
     contents = _verdicts(evidence) | _curves(evidence) | _claims(evidence) | _variants(evidence) | _provenance(evidence)
     contents |= _models(evidence, pictures) | sweep_parts.parts(sweeps, evidence.tables)
-    return document.filled(text, cards, contents)
+    return replace(document.filled(text, cards, contents), summary=readme.table(in_order(evidence)))
 
 
 def headline(verdict: Verdict) -> str:

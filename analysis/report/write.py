@@ -12,6 +12,7 @@ from typing import Any
 from repro.analysis import variants
 from repro.analysis.claims import Evidence
 from repro.analysis.claims.evidence import MissingError
+from repro.analysis.report import readme
 from repro.analysis.report.document import Page, html, markdown
 from repro.analysis.report.sections import MEASUREMENT_OF, PICTURES, headline
 from repro.analysis.sweeps import Sweeps
@@ -28,13 +29,14 @@ MAPPED = 800
 
 
 class Files:
-    """The files of a report: tables, HTML page and pictures in `folder`, and RESULTS.md beside it."""
+    """The files of a report: tables, HTML page and pictures in `folder`, and RESULTS.md and README.md beside it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.page = folder / "report.html"
         self.figures = folder / "figures"
         self.markdown = folder.parent / "RESULTS.md"
+        self.readme = folder.parent / "README.md"
 
 
 def update(found: Tables, files: Files) -> list[str]:
@@ -80,7 +82,10 @@ def update_sweeps(found: Sweeps, files: Files) -> list[str]:
 
 
 def write(page: Page, files: Files) -> list[Path]:
-    """Write the report, remove pictures that it no longer has, and return its files."""
+    """Write the report, remove pictures that it no longer has, and return its files.
+
+    A README beside it that marks a place for the verdicts is given them.
+    """
     files.figures.mkdir(parents=True, exist_ok=True)
     wanted = {files.figures / f"{figure.name}.png": figure.png for figure in page.figures}
     for path in set(files.figures.glob("*.png")) - wanted.keys():
@@ -89,13 +94,16 @@ def write(page: Page, files: Files) -> list[Path]:
         path.write_bytes(png)
     files.page.write_text(html(page), encoding="utf-8")
     files.markdown.write_text(_markdown(page, files), encoding="utf-8")
+    readme.write(files.readme, page.summary)
     return [files.page, files.markdown, files.figures]
 
 
 def differences(page: Page, files: Files) -> list[str]:
-    """Return how RESULTS.md differs from the page, and which pictures are missing. Their content is not compared."""
+    """Return how RESULTS.md and README.md differ from the page, and which pictures are missing, whatever they show."""
     there = files.markdown.read_text(encoding="utf-8") if files.markdown.exists() else ""
     faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files))
+    if readme.differs(files.readme, page.summary):
+        faults.append(f"the verdicts in {files.readme} are not what {files.folder} says now")
     pictures = [files.figures / f"{figure.name}.png" for figure in page.figures]
     return faults + [f"{path} is missing" for path in pictures if not path.exists()]
 

@@ -163,7 +163,10 @@ def report(
         bool, typer.Option("--check", help="Write nothing; exit 1 if the report does not match the tables.")
     ] = False,
 ) -> int:
-    """Write the report: DIR/report.html, and RESULTS.md beside DIR."""
+    """Write the report: DIR/report.html, and RESULTS.md beside DIR.
+
+    The verdicts are also written into a README.md beside DIR that marks a place for them.
+    """
     if update and check:
         raise UsageError("--update and --check: should be one of the two")
 
