@@ -161,3 +161,4 @@ def test_the_start_page_of_the_ui_leads_to_a_table_of_runs(browser: "sync_api.Br
             tab.close()
     lines = (tmp_path / "output.txt").read_text().splitlines()
     assert (len(lines), start in lines[0]) == (1, True), "silent but for the address"
+    assert not (tmp_path / "mlflow.db").exists()
