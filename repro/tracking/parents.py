@@ -21,8 +21,7 @@ from repro import names
 from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line, seed_list
-from repro.tracking import reader
-from repro.tracking.layout import settings, unpack
+from repro.tracking import layout, reader
 from repro.tracking.store import Client, StoreError, experiment_id, open_client
 from repro.tracking.writer import changed_tags, comparability, log_settings
 
@@ -75,13 +74,15 @@ class SeedsParent:
             covered = _covered(parents, runs, finished)
             curves = _curves(client, covered)
             parent = parents[0] if parents else self._create()
-            logged = {name: _history(client, parent.info.run_id, name) for name in parent.data.metrics}
+            logged = {name: _history(client, parent.info.run_id, name) for name in layout.metrics(parent.data)}
             if logged and logged != curves:
                 parent, logged = self._create(), {}
             self.run_id = str(parent.info.run_id)
             if logged != curves:
                 now = int(time.time() * 1000)
-                points = [Metric(name, curve[step], now, step) for name, curve in curves.items() for step in curve]
+                points = [
+                    layout.metric(name, curve[step], now, step) for name, curve in curves.items() for step in curve
+                ]
                 for start in range(0, len(points), BATCH):
                     client.log_batch(self.run_id, metrics=points[start : start + BATCH])
             old = {each.info.run_id for each in parents} - {self.run_id}
@@ -119,7 +120,7 @@ class SeedsParent:
 
     def _has_spec(self, parent: Run) -> bool:
         """Whether the reported results, which are not in the signature, are the same too."""
-        mine, (theirs, _) = settings(self.spec), unpack(parent.data)
+        mine, (theirs, _) = layout.settings(self.spec), layout.unpack(parent.data)
         return all(mine.get(key, "").startswith(value) for key, value in theirs.items())  # may be cut short
 
     def _create(self) -> Run:
@@ -131,7 +132,7 @@ class SeedsParent:
             names.DATA_STATUS: self.data_status,
         }
         made = self._client.create_run(experiment_id(self._client, self.experiment), tags=tags)
-        log_settings(self._client, made.info.run_id, settings(self.spec), {})
+        log_settings(self._client, made.info.run_id, layout.settings(self.spec), {})
         return made
 
     def _update(self, parent: Run, covered: dict[int, Run], status: Status | str) -> None:
@@ -187,7 +188,7 @@ def _curves(client: MlflowClient, covered: dict[int, Run]) -> dict[str, Curve]:
 
 
 def _history(client: MlflowClient, run_id: str, metric: str) -> Curve:
-    return {point.step: point.value for point in client.get_metric_history(run_id, metric)}
+    return {point.step: point.value for point in layout.points(client, run_id, metric)}
 
 
 def mlflow_experiment(name: str) -> str:
@@ -229,7 +230,7 @@ def show_best(parent: str, status: Status | str, best: dict[str, str], value: fl
     """
     with Client("the study's parent cannot be written") as client:
         new = value is not None and complete not in _history(client, parent, names.BEST_HELDOUT)
-        metrics = [Metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete)] if new else []
+        metrics = [layout.metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete)] if new else []
         _update_parent(client, client.get_run(parent), status, best, metrics=metrics)
 
 

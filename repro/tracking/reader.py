@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from PIL import Image
 
 from repro import names
-from repro.tracking.layout import unpack
+from repro.tracking import layout
 from repro.tracking.store import Client, uri
 
 
@@ -116,14 +116,14 @@ def search(client: MlflowClient, experiment_id: str, where: str = "", view: int 
 def history(run_id: str, metric: str) -> dict[int, float]:
     """Return a metric's value at each epoch. Raises StoreError."""
     with Client(f"metric {metric!r} of run {run_id} cannot be read") as client:
-        return {point.step: point.value for point in client.get_metric_history(store_id(run_id), metric)}
+        return {point.step: point.value for point in layout.points(client, store_id(run_id), metric)}
 
 
 def last_sign(run_id: str) -> float:
     """Return when the store last heard of a run: its start or its last epoch, seconds since 1970. Raises StoreError."""
     with Client(f"run {run_id} cannot be read") as client:
         run = client.get_run(store_id(run_id))
-        points = client.get_metric_history(run.info.run_id, names.COST)
+        points = layout.points(client, run.info.run_id, names.COST)
         return float(max([run.info.start_time, *(point.timestamp for point in points)])) / 1000
 
 
@@ -153,6 +153,7 @@ def _all_runs(experiment: str) -> list[RunRecord]:
 
 
 def _record(run: Run, experiment: str) -> RunRecord:
-    info, (params, tags) = run.info, unpack(run.data)
+    info, (params, tags) = run.info, layout.unpack(run.data)
     started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="seconds")
-    return RunRecord(own_id(run), experiment, info.status, run.data.metrics, params, tags, started, info.start_time)
+    metrics = layout.metrics(run.data)
+    return RunRecord(own_id(run), experiment, info.status, metrics, params, tags, started, info.start_time)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from repro.data import Dataset as Images
 from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line
-from repro.tracking.layout import pack, settings
+from repro.tracking import layout
 from repro.tracking.outbox import Outbox, Record
 from repro.tracking.reader import store_id
 from repro.tracking.store import Client, StoreError, experiment_id, open_client, shown_uri
@@ -66,7 +66,7 @@ class RunWriter:
             "source": json.dumps({"origin": dataset.origin, "status": dataset.status}),
             "profile": json.dumps({"train": len(dataset.train), "test": len(dataset.test)}),
         }
-        self._log({"kind": "about", "params": computed | settings(spec), "tags": tags, "dataset": described})
+        self._log({"kind": "about", "params": computed | layout.settings(spec), "tags": tags, "dataset": described})
         self.file(names.SPEC_FILE)
 
     def metrics(self, values: dict[str, float], step: int, group: str) -> None:
@@ -173,7 +173,7 @@ def _is_there(client: MlflowClient, run_id: str, record: Record) -> bool:
     """Whether the store has a record that would be there twice if it were sent again."""
     if record["kind"] == "metrics":
         return all(
-            any(point.step == record["step"] for point in client.get_metric_history(run_id, name))
+            any(point.step == record["step"] for point in layout.points(client, run_id, name))
             for name in record["values"]
         )
     if record["kind"] == "image":
@@ -190,7 +190,9 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
             dataset = Dataset(data["name"], data["digest"], "local", data["source"], profile=data["profile"])
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         case "metrics":
-            metrics = [Metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()]
+            metrics = [
+                layout.metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()
+            ]
             client.log_batch(run_id, metrics=metrics)
         case "tags":
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record["tags"].items()])
@@ -209,7 +211,7 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
 
 def log_settings(client: MlflowClient, run_id: str, params: dict[str, str], tags: dict[str, str]) -> None:
     """Log all params and tags of a run, as they are laid out in MLflow."""
-    shown, packed = pack(params, tags)
+    shown, packed = layout.pack(params, tags)
     client.log_batch(
         run_id,
         params=[Param(key, value) for key, value in shown.items()],

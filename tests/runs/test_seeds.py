@@ -25,7 +25,7 @@ from repro.runs.result import DataSource, RunResult
 from repro.spec import Experiment
 from repro.spec.overrides import apply
 from repro.text import seed_list
-from repro.tracking import reader
+from repro.tracking import layout, reader
 from repro.tracking.store import open_client
 from repro.training.trainer import Trainer
 
@@ -87,7 +87,7 @@ def runs(folder: Path) -> dict[int, Run]:
 
 
 def histories(store: MlflowClient, run: Run, metric: str) -> dict[int, float]:
-    points = store.get_metric_history(run.info.run_id, metric)
+    points = layout.points(store, run.info.run_id, metric)
     assert len({point.step for point in points}) == len(points), "no step is logged twice"
     return {point.step: point.value for point in points}
 
@@ -100,10 +100,10 @@ def check_curves(store: MlflowClient, parent: Run, children: list[Run], epochs: 
         for key, reduced in {"mean": fmean, "low": min, "high": max}.items():
             found = histories(store, parent, f"{metric}_{key}")
             assert found == {epoch: pytest.approx(reduced(row)) for epoch, row in enumerate(expected, 1)}
-    tests = fmean(child.data.metrics[names.TEST_NEG_ELBO] for child in children)
-    assert parent.data.metrics["test_neg_elbo_mean"] == pytest.approx(tests)
-    assert parent.data.metrics[names.SEEDS_FINISHED] == len(children)
-    assert set(parent.data.metrics) == set(names.PARENT_METRICS)
+    tests = fmean(layout.metrics(child.data)[names.TEST_NEG_ELBO] for child in children)
+    assert parent.data.metrics["seeds/test_neg_elbo_mean"] == pytest.approx(tests)
+    assert parent.data.metrics["seeds/finished"] == len(children)
+    assert set(layout.metrics(parent.data)) == set(names.PARENT_METRICS)
 
 
 def digests(folder: Path) -> dict[int, str]:

@@ -41,7 +41,7 @@ from repro.runs import run_dir, seeds
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
 from repro.sweep.study import Study, all_studies
-from repro.tracking import parents, reader
+from repro.tracking import layout, parents, reader
 from repro.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("small_file")
@@ -260,7 +260,7 @@ def test_trials_see_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for row in trials():
         (run,) = runs_of(row, tmp_path)
         assert run.data.params["data.holdout"] == "5000"
-        assert not [metric for metric in run.data.metrics if metric.startswith("test")]
+        assert not [metric for metric in run.data.metrics if metric.startswith("test/")]
         assert not client(tmp_path).list_artifacts(run.info.run_id, "images")
         assert not [item for item in client(tmp_path).list_artifacts(run.info.run_id) if item.path.endswith(".png")]
 
@@ -311,7 +311,7 @@ def test_retrain_trains_the_best_on_fresh_seeds_once_and_compares_what_has_finis
     assert {run.data.params["training.epochs"] for run in runs} == {"3"}
     assert {(run.data.params["optim.lr"], run.data.params["model.latent"]) for run in runs} == {("0.002", "3")}
     assert best["optimism"] == pytest.approx(fmean(curve(run, tmp_path)[0] for run in runs) - 250)
-    assert best["test_neg_elbo"] == [run.data.metrics[names.TEST_NEG_ELBO] for run in runs]
+    assert best["test_neg_elbo"] == [layout.metrics(run.data)[names.TEST_NEG_ELBO] for run in runs]
     assert "finish.json" in [item.path for item in client(tmp_path).list_artifacts(earlier.parent)]
     count = len(list((tmp_path / "mlruns/runs").iterdir()))
     train, trained = seeds.run, []

@@ -8,6 +8,7 @@ from mlflow.entities import Run
 
 from repro import names
 from repro.spec import Experiment
+from repro.tracking import layout
 from repro.tracking.parents import SeedsParent
 from repro.tracking.store import experiment_id, open_client
 
@@ -17,7 +18,7 @@ def parent_of(seeds: list[int], spec: Experiment, told: list[str]) -> SeedsParen
 
 
 def history(store: MlflowClient, run: Run, metric: str) -> dict[int, float]:
-    return {point.step: point.value for point in store.get_metric_history(run.info.run_id, metric)}
+    return {point.step: point.value for point in layout.points(store, run.info.run_id, metric)}
 
 
 def recorded(store: MlflowClient, spec: Experiment, seed: int, status: str = "FINISHED") -> str:
