@@ -23,10 +23,9 @@ from repro.spec import Experiment
 from repro.text import first_line, seed_list
 from repro.tracking import layout, reader
 from repro.tracking.store import Client, StoreError, experiment_id, open_client
-from repro.tracking.writer import changed_tags, comparability, log_settings
+from repro.tracking.writer import changed_tags, comparability, log_settings, run_name
 
 BATCH = 1000  # metrics that the store takes in one call
-LONGEST_NAME = 250  # of a run, in the store's column
 
 Curve = dict[int, float]  # by step
 _REDUCE: dict[str, Callable[[Collection[float]], float]] = {"mean": fmean, "low": min, "high": max}
@@ -36,7 +35,8 @@ _REDUCE: dict[str, Callable[[Collection[float]], float]] = {"mean": fmean, "low"
 class SeedsParent:
     """The parent run of seeds of one MLflow experiment, spec and data set, including seeds of earlier commands.
 
-    An error of the store is told once and stops nothing. `reasons` say why the cost may not be compared.
+    An error of the store is told once and stops nothing. `reasons` say why the cost may not be compared; `changes` are
+    in the name, and set these seeds apart from others of the experiment.
     """
 
     experiment: str
@@ -46,6 +46,7 @@ class SeedsParent:
     reasons: tuple[str, ...]
     seeds: frozenset[int]
     tell: Callable[[str], None]
+    changes: tuple[str, ...] = ()
     run_id: str | None = None  # None until `open` or `close`, or if the store refused the parent
     _refused: bool = field(default=False, init=False)
 
@@ -140,7 +141,7 @@ class SeedsParent:
         seeds = seed_list(self.seeds | covered.keys())
         unfinished = [] if status == "FINISHED" else ["not all of its seeds have finished"]
         tags = {names.SEEDS: seeds} | comparability([*self.reasons, *unfinished])
-        name = f"{self.experiment} seeds {seeds}"[:LONGEST_NAME]
+        name = run_name(f"seeds {seeds}", self.changes)
         if parent.info.run_name != name:
             self._client.update_run(parent.info.run_id, name=name)
         _update_parent(self._client, parent, status, tags)

@@ -134,13 +134,15 @@ def forget(run_id: str) -> None:
 
 
 def last_image(run_id: str, key: str) -> Image.Image | None:
-    """Return the newest image of a run's stepped gallery, or None if it has none. Raises StoreError."""
+    """Return a run's newest picture of this name, or None if it has none. Raises StoreError."""
+    folders = ("images", names.BY_EPOCH)  # an earlier version had a gallery of all epochs
     with Client(f"the images of run {run_id} cannot be read") as client, tempfile.TemporaryDirectory() as scratch:
-        found = [item.path for item in client.list_artifacts(store_id(run_id), "images") if item.path.endswith(".png")]
-        steps = {int(match[1]): path for path in found if (match := re.match(rf"images/{key}\W(?:step\W)?(\d+)", path))}
-        if not steps:
+        found = [item.path for each in folders for item in client.list_artifacts(store_id(run_id), each)]
+        pattern = rf"(?:images/{key}\W(?:step\W)?|{names.BY_EPOCH}/{key}-)(\d+)\b.*\.png"
+        epochs = {int(match[1]): path for path in found if (match := re.fullmatch(pattern, path))}
+        if not epochs:
             return None
-        image = Image.open(client.download_artifacts(store_id(run_id), steps[max(steps)], scratch))
+        image = Image.open(client.download_artifacts(store_id(run_id), epochs[max(epochs)], scratch))
         image.load()
         return image
 

@@ -18,7 +18,7 @@ from repro.tracking.writer import log_settings
 
 KINDS = (".json", ".csv", ".safetensors")
 """Suffixes of the artifacts that are taken; no other is needed to judge a run."""
-LEFT_OUT = ("checkpoints", "generator", "images")
+LEFT_OUT = ("checkpoints", "generator", "images", names.BY_EPOCH)
 """Artifact folders that are not taken."""
 MADE_HERE = (names.PARENT, names.VERDICT, names.RUN_ID, names.INCOMPLETE, "mlflow.note.content")
 """Tags that each store makes for itself."""

@@ -39,6 +39,7 @@ def recorded(store: MlflowClient, run_id: str) -> dict[str, Any]:
             layout.metrics(run.data)[name] for name in (names.TEST_NEG_ELBO, names.TEST_RECONSTRUCTION, names.TEST_KL)
         ],
         "pictures": sorted(tuple(path.split("+")[:3:2]) for path in pictures),
+        "by epoch": sorted(item.path for item in store.list_artifacts(run_id, names.BY_EPOCH)),
         "metrics": {
             name: [(point.step, point.value) for point in layout.points(store, run_id, name)] for name in TRAINED
         },

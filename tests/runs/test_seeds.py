@@ -141,7 +141,7 @@ def test_the_messages_of_seeds_reach_display_parent_run_and_results(
     store = open_client()
     parent = store.get_run(str(found.parent_run_id))
     children = [store.get_run(run.run_id) for run in found.runs]
-    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "small seeds 3,5")
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "seeds 3,5 · 1 epoch · stand-in")
     assert {child.data.tags[names.PARENT] for child in children} == {parent.info.run_id}
     check_curves(store, parent, children, 1)
     assert seeds.finished(config, dataset, (3, 4)) == [run_dir.load_result(found.runs[0].run_id)]
@@ -161,7 +161,7 @@ def test_seeds_are_trained_skipped_and_gathered(tmp_path: Path, capsys: pytest.C
     store, first = client(tmp_path), json.loads((tmp_path / "s.json").read_text())
     assert [(run["seed"], run["status"]) for run in first["runs"]] == [(0, "FINISHED"), (1, "FINISHED")]
     parent = store.get_run(first["parent_run_id"])
-    assert (parent.info.run_name, parent.info.status) == ("small seeds 0-1", "FINISHED")
+    assert (parent.info.run_name, parent.info.status) == ("seeds 0-1 · stand-in", "FINISHED")
     check_curves(store, parent, list(runs(tmp_path).values()), 3)
 
     assert cli.main(["run", "small.py", "--seed", "2", "--data", "stand-in", "--threads", "1"]) == 0
