@@ -51,7 +51,8 @@ def take(command: list[str]) -> Turn:
         study = optuna.load_study(study_name="turn", storage=f"sqlite:///{folder}/mlruns/optuna.db")
         tracked = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
         runs = [run for trial in study.trials for run in runs_of(trial)]
-        epochs = [point.value for run in runs for point in tracked.get_metric_history(run, names.EPOCH_SECONDS)]
+        metric = names.SHOWN_METRICS[names.EPOCH_SECONDS]
+        epochs = [point.value for run in runs for point in tracked.get_metric_history(run, metric)]
         trials = study.trials_dataframe()
         span = (trials["datetime_complete"].max() - trials["datetime_start"].min()).total_seconds()
         seconds = trials["duration"].dt.total_seconds()

@@ -81,6 +81,28 @@ DETAIL_TAGS = (
 LONGEST_TAG = 5000
 """Characters that every tracking store takes as the value of a tag."""
 
+BEST_HELDOUT = "best_heldout_neg_elbo"
+"""Metric of a study's parent run, by the number of complete trials: the held-out cost of the best, nats per image."""
+SHOWN_METRICS = {
+    COST: "train/cost",
+    RECONSTRUCTION: "train/reconstruction",
+    KL: "train/kl",
+    ENTROPY_FLOOR: "train/entropy_floor",
+    HELDOUT_NEG_ELBO: "heldout/neg_elbo",
+    BEST_HELDOUT: "heldout/best_neg_elbo",
+    TEST_NEG_ELBO: "test/neg_elbo",
+    TEST_RECONSTRUCTION: "test/reconstruction",
+    TEST_KL: "test/kl",
+    IMAGES_PER_SECOND: "time/images_per_second",
+    EPOCH_SECONDS: "time/epoch_seconds",
+    **{name: f"evaluation/{name.removeprefix('test_')}" for name in MEASUREMENT_METRICS},
+    **{name: f"seeds/{name.removeprefix('seeds_')}" for name in PARENT_METRICS},
+}
+"""The names of metrics in MLflow, which groups its charts by what is before the slash.
+
+In the store of an earlier version, and everywhere but in MLflow, metrics have their names without a group.
+"""
+
 KIND = "repro.kind"
 """Tag of a parent run: the kind of its children. A trained run does not have it."""
 KIND_SEEDS = "seeds"
@@ -92,7 +114,6 @@ TRIAL_STATE = "repro.trial.state"
 """Tag: running, waiting, complete, pruned, failed, or abandoned for a run that another run replaces."""
 FINISH_FILE = "finish.json"
 """Artifact of a study's parent run: the results of retraining the best settings."""
-BEST_HELDOUT = "best_heldout_neg_elbo"
 BEST = "repro.best."
 """Prefix of tags of a study's parent run: trial, value and settings of the best trial so far."""
 SEEDS = "repro.seeds"
@@ -124,5 +145,7 @@ VERDICT = "repro.verdict"
 """Tag: the verdict of the seeds of the run's experiment on the reported cost."""
 SPEC_FILE = "spec.json"
 """Artifact: the whole spec as JSON."""
+BY_EPOCH = "by_epoch"
+"""Artifact folder of pictures of some epochs. Those of the final weights are artifacts outside folders."""
 WEIGHTS_FILE = "weights.safetensors"
 """Artifact: the final weights, whose digest is the tag repro.weights.sha256."""

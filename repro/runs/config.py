@@ -16,8 +16,11 @@ from repro.data import Choice, Dataset
 from repro.engine import Engine, Precision, Settings, resolve
 from repro.errors import UsageError
 from repro.spec import Experiment, checked, registry
+from repro.text import plural
 
 Device = Literal["cpu", "cuda"]
+LONGEST_VALUE = 20  # characters of a value in the name of a run
+SMALL = 0.01  # numbers below are written as 3e-4
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class RunConfig:
         settings = resolve(self.spec, self.settings)
         return replace(self, engine=settings.engine, products=settings.products)
 
+    def changes(self, data_status: str) -> tuple[str, ...]:
+        """Return in a few words each what sets the run apart from others of its experiment, such as `lr 3e-4`."""
+        found = [_change(key, new) for key, (_, new) in self.entry.spec.differences(self.spec).items()]
+        found += [self.precision] if self.precision != "float32" else []
+        return (*found, *(["stand-in"] if data_status == "stand-in" else []))
+
     def load_data(self) -> Dataset:
         return load_data(self.spec, self.data, self.data_dir)
 
@@ -67,6 +76,21 @@ class RunConfig:
     def from_json(cls, values: Any) -> "RunConfig":
         """Read the value of `to_json`, of this or an earlier version. Raises UsageError with every fault."""
         return checked(lambda: TypeAdapter(cls).validate_python(values))
+
+
+def _change(key: str, value: str) -> str:
+    """Return a changed setting in a few words; a long value, such as that of layers, is left out."""
+    if key == "training.epochs":
+        return plural(int(value), "epoch")
+    last = "data" if key == "data.name" else key.rpartition(".")[2].replace("_", " ")
+    if len(value) > LONGEST_VALUE:
+        return f"other {last}"
+    try:
+        number = float(value)
+    except ValueError:
+        return f"{last} {value}"
+    digits, _, exponent = f"{number:e}".partition("e")
+    return f"{last} {float(digits):g}e{int(exponent)}" if 0 < abs(number) < SMALL else f"{last} {value}"
 
 
 def pick_device(name: str) -> Device:

@@ -17,7 +17,7 @@ from repro.runs.config import RunConfig
 from repro.runs.estimate import STEPS, Estimate
 from repro.runs.result import RunResult
 from repro.runs.runner import Reporter
-from repro.spec import Experiment
+from repro.spec import Experiment, registry
 from repro.terminal import duration, say, table
 from repro.text import plural
 from repro.tracking import artifacts
@@ -30,6 +30,8 @@ def announce(config: RunConfig, dataset: Dataset, seeds: str = "") -> None:
     reported = f", reported cost {costs}" if costs else ""
     epochs = plural(spec.training.epochs, "epoch")
     say(f"{config.entry.name}, {seeds or f'seed {config.seed}'}, {epochs}{reported}")
+    if registry.is_file(config.experiment):
+        say(f"its runs are in the MLflow experiment {config.entry.name}")
     status = "" if dataset.status == "stand-in" else f"{dataset.status}, "  # a stand-in's origin says so
     say(f"data: {dataset.name}, {status}{dataset.origin}, {len(dataset.train):,} training images")
     if dataset.status == "stand-in":

@@ -31,7 +31,7 @@ from repro.runs.result import (
 )  # fmt: skip
 from repro.signals import Interrupted, interruptible
 from repro.tracking import reader
-from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, as_image, comparability, start_run
+from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, as_image, comparability, run_name, start_run
 from repro.training import checkpoint
 from repro.training.loop import NotFiniteError
 from repro.training.trainer import Trainer
@@ -58,15 +58,16 @@ class Reporter:
 def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[str, str] | None = None) -> str:
     """Create a run in the tracking store, write `run.json`, and return the run's id.
 
-    The MLflow experiment and the run's name, which is a tag, are by default those of the experiment. Raises UsageError
-    for a model that cannot be built and StoreError when the store does not answer.
+    The MLflow experiment is by default that of the experiment. The run's name, which is a tag, says by default its seed
+    and what sets it apart. Raises UsageError for a model that cannot be built and StoreError when the store does not
+    answer.
     """
     check(config.spec.model, config.spec.data.shape)
-    name = config.entry.name
     config = replace(config.resolved(), fingerprint=dataset.fingerprint)
     given = comparability(not_comparable(config.entry, config.spec, dataset, config.precision))
-    given |= {names.RUN_NAME: f"{name} seed {config.seed}", names.CLAIM: claims.key(config)}
-    run_id = start_run(experiment or name, given | (tags or {}))
+    given |= {names.RUN_NAME: run_name(f"seed {config.seed}", config.changes(dataset.status))}
+    given |= {names.CLAIM: claims.key(config)}
+    run_id = start_run(experiment or config.entry.name, given | (tags or {}))
     run_dir.save_config(run_id, config)
     return run_id
 
@@ -190,7 +191,7 @@ class _Run:
         self._cost_curve("cost_curve.png")
         for key, picture in self._pictures().items():
             as_image(picture).save(self.writer.outbox.files / f"{key}.png")
-            self.writer.file(f"{key}.png")
+            self.writer.picture(f"{key}.png")
         example = np.zeros((2, spec.model.latent), np.float32)
         self.writer.model(Generator(trainer.model).cpu(), example, "generator")
 
@@ -300,7 +301,7 @@ class _Run:
         costs = {epoch: row[names.COST] for epoch, row in enumerate(self.trainer.history, start=1)}
         title = f"{config.entry.name}, seed {config.seed}, {dataset.name} ({dataset.status})"
         images.cost_curve(title, {"this run": costs}, curve).savefig(self.writer.outbox.files / file)
-        self.writer.file(file)
+        self.writer.picture(file)
 
 
 def _how_it_ended(error: BaseException | None) -> tuple[names.Status, Cause, str | None, int]:

@@ -50,8 +50,9 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     progress.announce(config, dataset, f"seeds {seed_list(seeds)}, {at_once} at a time")
     earlier = claims.of_seeds(config)
     parent = SeedsParent(
-        config.entry.name, config.spec, dataset.fingerprint, dataset.status, reasons, frozenset(seeds), say
-    )
+        config.entry.name, config.spec, dataset.fingerprint, dataset.status, reasons, frozenset(seeds), say,
+        config.changes(dataset.status),
+    )  # fmt: skip
     results = {result.seed: result for result in _finished(earlier, seeds)}
     delivered = [_report_finished(result) for result in results.values()]
     stopped = _train(config, dataset, [seed for seed in seeds if seed not in results], at_once, parent, results)

@@ -3,10 +3,11 @@
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import ReproError, UsageError
@@ -48,7 +49,7 @@ def get(name: str) -> Entry:
 
     Raises UsageError, with the nearest name, if there is none, and if the file cannot be used.
     """
-    if name.endswith(".py") or "/" in name:
+    if is_file(name):
         return load(Path(name))
     known = names()
     if name not in known:
@@ -59,16 +60,23 @@ def get(name: str) -> Entry:
     return _entry(name)
 
 
+def is_file(name: str) -> bool:
+    """Whether an experiment is named by the path of a file."""
+    return name.endswith(".py") or "/" in name
+
+
 def load(path: Path) -> Entry:
     """Run an experiment file and return the one experiment that it registers. Raises UsageError.
 
-    The experiment does not stay registered.
+    The experiment does not stay registered. In a user's file that gives it the name of one of the project's, it is
+    called after the file too, or after its directory: `mnist_fc.wide`. Their runs are kept apart by their names.
     """
     if not path.is_file():
         raise UsageError(f"experiment file {str(path)!r} does not exist, or is not a file")
     spec = importlib.util.spec_from_file_location(f"user_experiment_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
         raise UsageError(f"experiment file {str(path)!r} is not a Python file: its name must end in .py")
+    taken = names() if path.resolve().parent not in _folders() else []
     known = dict(_builders)
     _builders.clear()
     try:
@@ -79,7 +87,8 @@ def load(path: Path) -> Entry:
         found = list(_builders)
         if len(found) != 1:
             raise UsageError(f"experiment file {str(path)!r} must @register one experiment; it registers {len(found)}")
-        return _entry(found[0])
+        entry = _entry(found[0])
+        return replace(entry, name=_own_name(entry.name, path.resolve())) if entry.name in taken else entry
     except UsageError as fault:
         raise UsageError(*(f"{path}: {line}" for line in fault.faults)) from None
     except (Exception, SystemExit) as error:
@@ -95,6 +104,16 @@ def _entry(name: str) -> Entry:
     spec = checked(build)
     about = build.__doc__ if spec.variant_of else module.__doc__
     return Entry(name, spec, (about or "").strip(), Path(str(module.__file__)))
+
+
+def _folders() -> list[Path]:
+    """Return where the project's own experiments are."""
+    return [Path(folder).resolve() for folder in importlib.import_module("repro.experiments").__path__]
+
+
+def _own_name(name: str, path: Path) -> str:
+    place = path.stem if path.stem != name else path.parent.name
+    return f"{name}.{re.sub(r'[^A-Za-z0-9_-]+', '-', place).strip('-') or 'own'}"
 
 
 def _line_of(error: BaseException, path: Path) -> str:

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pandas as pd
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import RunTag
 
 from repro import names
 from repro.measurement import Measurement, Row
 from repro.text import first_line
+from repro.tracking import layout
 from repro.tracking.reader import RunRecord, store_id
 from repro.tracking.store import Client, StoreError
 from repro.tracking.writer import as_image
@@ -72,7 +73,7 @@ def log_measurement(record: RunRecord, name: str, measurement: Measurement, comm
     log_files(record.run_id, files, FOLDER)
     now, step = int(time.time() * 1000), int(record.params.get("training.epochs", 0))
     metrics = [
-        Metric(names.MEASUREMENT_ROWS[row.quantity, row.group], row.value, now, step)
+        layout.metric(names.MEASUREMENT_ROWS[row.quantity, row.group], row.value, now, step)
         for row in measurement.rows
         if (row.quantity, row.group) in names.MEASUREMENT_ROWS and row.x is None
     ]

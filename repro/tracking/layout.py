@@ -1,18 +1,40 @@
-"""How a run is laid out in MLflow, for a person to read: few params and few tags; the rest is JSON in one tag.
+"""How a run is laid out in MLflow, for a person to read: metrics in groups, few params, few tags.
 
-Everywhere else a run has all of its params and tags. Runs of earlier versions have all of them in MLflow too, and are
-read by the same function.
+All other params and tags are JSON in one tag. Everywhere else a run has all of its params and tags, and metrics have
+their names of the glossary. Runs of earlier versions are so in MLflow too, and are read by the same functions.
 """
 
 import json
 
-from mlflow.entities import RunData
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunData
 
 from repro import names
 from repro.spec import Experiment
 from repro.spec.architecture import architecture
 
 Texts = dict[str, str]
+_OWN = {shown: own for own, shown in names.SHOWN_METRICS.items()}
+
+
+def metric(name: str, value: float, time: int, step: int) -> Metric:
+    """Return a value of a metric of the glossary under its name in MLflow. `time` is in milliseconds since 1970."""
+    return Metric(names.SHOWN_METRICS.get(name, name), value, time, step)
+
+
+def points(client: MlflowClient, mlflow_id: str, name: str) -> list[Metric]:
+    """Return all that was logged of a metric of the glossary, first what an earlier version has logged."""
+    return [
+        point
+        for key in dict.fromkeys((name, names.SHOWN_METRICS.get(name, name)))
+        for point in client.get_metric_history(mlflow_id, key)
+    ]
+
+
+def metrics(data: RunData) -> dict[str, float]:
+    """Return the last value of each metric, by its name in the glossary."""
+    earlier_first = sorted(data.metrics, key=lambda key: key in _OWN)
+    return {_OWN.get(key, key): data.metrics[key] for key in earlier_first}
 
 
 def settings(spec: Experiment) -> Texts:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-KINDS = ("about", "metrics", "tags", "image", "file", "status")
+KINDS = ("about", "metrics", "tags", "image", "picture", "file", "status")
 
 
 class Outbox:

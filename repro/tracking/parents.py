@@ -21,13 +21,11 @@ from repro import names
 from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line, seed_list
-from repro.tracking import reader
-from repro.tracking.layout import settings, unpack
+from repro.tracking import layout, reader
 from repro.tracking.store import Client, StoreError, experiment_id, open_client
-from repro.tracking.writer import changed_tags, comparability, log_settings
+from repro.tracking.writer import changed_tags, comparability, log_settings, run_name
 
 BATCH = 1000  # metrics that the store takes in one call
-LONGEST_NAME = 250  # of a run, in the store's column
 
 Curve = dict[int, float]  # by step
 _REDUCE: dict[str, Callable[[Collection[float]], float]] = {"mean": fmean, "low": min, "high": max}
@@ -37,7 +35,8 @@ _REDUCE: dict[str, Callable[[Collection[float]], float]] = {"mean": fmean, "low"
 class SeedsParent:
     """The parent run of seeds of one MLflow experiment, spec and data set, including seeds of earlier commands.
 
-    An error of the store is told once and stops nothing. `reasons` say why the cost may not be compared.
+    An error of the store is told once and stops nothing. `reasons` say why the cost may not be compared; `changes` are
+    in the name, and set these seeds apart from others of the experiment.
     """
 
     experiment: str
@@ -47,6 +46,7 @@ class SeedsParent:
     reasons: tuple[str, ...]
     seeds: frozenset[int]
     tell: Callable[[str], None]
+    changes: tuple[str, ...] = ()
     run_id: str | None = None  # None until `open` or `close`, or if the store refused the parent
     _refused: bool = field(default=False, init=False)
 
@@ -75,13 +75,15 @@ class SeedsParent:
             covered = _covered(parents, runs, finished)
             curves = _curves(client, covered)
             parent = parents[0] if parents else self._create()
-            logged = {name: _history(client, parent.info.run_id, name) for name in parent.data.metrics}
+            logged = {name: _history(client, parent.info.run_id, name) for name in layout.metrics(parent.data)}
             if logged and logged != curves:
                 parent, logged = self._create(), {}
             self.run_id = str(parent.info.run_id)
             if logged != curves:
                 now = int(time.time() * 1000)
-                points = [Metric(name, curve[step], now, step) for name, curve in curves.items() for step in curve]
+                points = [
+                    layout.metric(name, curve[step], now, step) for name, curve in curves.items() for step in curve
+                ]
                 for start in range(0, len(points), BATCH):
                     client.log_batch(self.run_id, metrics=points[start : start + BATCH])
             old = {each.info.run_id for each in parents} - {self.run_id}
@@ -119,7 +121,7 @@ class SeedsParent:
 
     def _has_spec(self, parent: Run) -> bool:
         """Whether the reported results, which are not in the signature, are the same too."""
-        mine, (theirs, _) = settings(self.spec), unpack(parent.data)
+        mine, (theirs, _) = layout.settings(self.spec), layout.unpack(parent.data)
         return all(mine.get(key, "").startswith(value) for key, value in theirs.items())  # may be cut short
 
     def _create(self) -> Run:
@@ -131,7 +133,7 @@ class SeedsParent:
             names.DATA_STATUS: self.data_status,
         }
         made = self._client.create_run(experiment_id(self._client, self.experiment), tags=tags)
-        log_settings(self._client, made.info.run_id, settings(self.spec), {})
+        log_settings(self._client, made.info.run_id, layout.settings(self.spec), {})
         return made
 
     def _update(self, parent: Run, covered: dict[int, Run], status: Status | str) -> None:
@@ -139,7 +141,7 @@ class SeedsParent:
         seeds = seed_list(self.seeds | covered.keys())
         unfinished = [] if status == "FINISHED" else ["not all of its seeds have finished"]
         tags = {names.SEEDS: seeds} | comparability([*self.reasons, *unfinished])
-        name = f"{self.experiment} seeds {seeds}"[:LONGEST_NAME]
+        name = run_name(f"seeds {seeds}", self.changes)
         if parent.info.run_name != name:
             self._client.update_run(parent.info.run_id, name=name)
         _update_parent(self._client, parent, status, tags)
@@ -187,7 +189,7 @@ def _curves(client: MlflowClient, covered: dict[int, Run]) -> dict[str, Curve]:
 
 
 def _history(client: MlflowClient, run_id: str, metric: str) -> Curve:
-    return {point.step: point.value for point in client.get_metric_history(run_id, metric)}
+    return {point.step: point.value for point in layout.points(client, run_id, metric)}
 
 
 def mlflow_experiment(name: str) -> str:
@@ -229,7 +231,7 @@ def show_best(parent: str, status: Status | str, best: dict[str, str], value: fl
     """
     with Client("the study's parent cannot be written") as client:
         new = value is not None and complete not in _history(client, parent, names.BEST_HELDOUT)
-        metrics = [Metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete)] if new else []
+        metrics = [layout.metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete)] if new else []
         _update_parent(client, client.get_run(parent), status, best, metrics=metrics)
 
 

@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from PIL import Image
 
 from repro import names
-from repro.tracking.layout import unpack
+from repro.tracking import layout
 from repro.tracking.store import Client, uri
 
 
@@ -116,14 +116,14 @@ def search(client: MlflowClient, experiment_id: str, where: str = "", view: int 
 def history(run_id: str, metric: str) -> dict[int, float]:
     """Return a metric's value at each epoch. Raises StoreError."""
     with Client(f"metric {metric!r} of run {run_id} cannot be read") as client:
-        return {point.step: point.value for point in client.get_metric_history(store_id(run_id), metric)}
+        return {point.step: point.value for point in layout.points(client, store_id(run_id), metric)}
 
 
 def last_sign(run_id: str) -> float:
     """Return when the store last heard of a run: its start or its last epoch, seconds since 1970. Raises StoreError."""
     with Client(f"run {run_id} cannot be read") as client:
         run = client.get_run(store_id(run_id))
-        points = client.get_metric_history(run.info.run_id, names.COST)
+        points = layout.points(client, run.info.run_id, names.COST)
         return float(max([run.info.start_time, *(point.timestamp for point in points)])) / 1000
 
 
@@ -134,13 +134,15 @@ def forget(run_id: str) -> None:
 
 
 def last_image(run_id: str, key: str) -> Image.Image | None:
-    """Return the newest image of a run's stepped gallery, or None if it has none. Raises StoreError."""
+    """Return a run's newest picture of this name, or None if it has none. Raises StoreError."""
+    folders = ("images", names.BY_EPOCH)  # an earlier version had a gallery of all epochs
     with Client(f"the images of run {run_id} cannot be read") as client, tempfile.TemporaryDirectory() as scratch:
-        found = [item.path for item in client.list_artifacts(store_id(run_id), "images") if item.path.endswith(".png")]
-        steps = {int(match[1]): path for path in found if (match := re.match(rf"images/{key}\W(?:step\W)?(\d+)", path))}
-        if not steps:
+        found = [item.path for each in folders for item in client.list_artifacts(store_id(run_id), each)]
+        pattern = rf"(?:images/{key}\W(?:step\W)?|{names.BY_EPOCH}/{key}-)(\d+)\b.*\.png"
+        epochs = {int(match[1]): path for path in found if (match := re.fullmatch(pattern, path))}
+        if not epochs:
             return None
-        image = Image.open(client.download_artifacts(store_id(run_id), steps[max(steps)], scratch))
+        image = Image.open(client.download_artifacts(store_id(run_id), epochs[max(epochs)], scratch))
         image.load()
         return image
 
@@ -153,6 +155,7 @@ def _all_runs(experiment: str) -> list[RunRecord]:
 
 
 def _record(run: Run, experiment: str) -> RunRecord:
-    info, (params, tags) = run.info, unpack(run.data)
+    info, (params, tags) = run.info, layout.unpack(run.data)
     started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="seconds")
-    return RunRecord(own_id(run), experiment, info.status, run.data.metrics, params, tags, started, info.start_time)
+    metrics = layout.metrics(run.data)
+    return RunRecord(own_id(run), experiment, info.status, metrics, params, tags, started, info.start_time)

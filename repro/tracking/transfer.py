@@ -7,19 +7,18 @@ from typing import Annotated
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from repro import names
 from repro.names import Status
-from repro.tracking import artifacts, reader
-from repro.tracking.layout import unpack
+from repro.tracking import artifacts, layout, reader
 from repro.tracking.store import Client, experiment_id
 from repro.tracking.writer import log_settings
 
 KINDS = (".json", ".csv", ".safetensors")
 """Suffixes of the artifacts that are taken; no other is needed to judge a run."""
-LEFT_OUT = ("checkpoints", "generator", "images")
+LEFT_OUT = ("checkpoints", "generator", "images", names.BY_EPOCH)
 """Artifact folders that are not taken."""
 MADE_HERE = (names.PARENT, names.VERDICT, names.RUN_ID, names.INCOMPLETE, "mlflow.note.content")
 """Tags that each store makes for itself."""
@@ -62,7 +61,7 @@ def read(run_id: str) -> tuple[StoredRun, pd.DataFrame]:
     """
     with Client(f"run {run_id} cannot be read") as client:
         found = client.get_run(reader.store_id(run_id))
-        info, (params, tags) = found.info, unpack(found.data)
+        info, (params, tags) = found.info, layout.unpack(found.data)
         datasets = [each.dataset for each in found.inputs.dataset_inputs]
         run = StoredRun(
             run_id=run_id,
@@ -77,8 +76,8 @@ def read(run_id: str) -> tuple[StoredRun, pd.DataFrame]:
         )
         rows = [
             (name, point.step, point.value, point.timestamp)
-            for name in sorted(found.data.metrics)
-            for point in client.get_metric_history(info.run_id, name)
+            for name in sorted(layout.metrics(found.data))
+            for point in layout.points(client, info.run_id, name)
         ]
     table = pd.DataFrame(rows, columns=["metric", "step", "value", "time"])
     in_order = table.sort_values(["metric", "step", "time"], kind="stable")
@@ -129,7 +128,8 @@ def create(run: StoredRun, values: pd.DataFrame, files: Iterator[tuple[str, byte
         made = client.create_run(experiment, start_time=run.started, tags=mark, run_name=run.name).info.run_id
         log_settings(client, made, run.params, {key: run.tags[key] for key in run.tags if key not in MADE_HERE})
         points = [
-            Metric(*row) for row in values[["metric", "value", "time", "step"]].itertuples(index=False, name=None)
+            layout.metric(*row)
+            for row in values[["metric", "value", "time", "step"]].itertuples(index=False, name=None)
         ]
         for start in range(0, len(points), BATCH):
             client.log_batch(made, metrics=points[start : start + BATCH])

@@ -6,6 +6,7 @@ of the same origin can set. The start page sets it, and links to the runs.
 
 import json
 import logging
+import os
 import signal
 import socket
 import warnings
@@ -74,11 +75,10 @@ def serve(port: int, report: Path, in_browser: bool) -> int:
 
 def _serve(listener: socket.socket, report: Path) -> None:
     """Run MLflow's server with two more pages."""
-    import mlflow  # noqa: PLC0415 - the server takes seconds to import
-    import uvicorn  # noqa: PLC0415
+    import uvicorn  # noqa: PLC0415 - the server takes seconds to import
 
     open_client()  # corrects the store's addresses if its folder was moved
-    mlflow.set_tracking_uri(uri())
+    os.environ["MLFLOW_TRACKING_URI"] = uri()  # or the server makes a store of its own, too
     warnings.simplefilter("ignore")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     from flask import send_from_directory  # noqa: PLC0415

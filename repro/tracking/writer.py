@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
@@ -25,13 +25,15 @@ from repro.data import Dataset as Images
 from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line
-from repro.tracking.layout import pack, settings
+from repro.tracking import layout
 from repro.tracking.outbox import Outbox, Record
 from repro.tracking.reader import store_id
 from repro.tracking.store import Client, StoreError, experiment_id, open_client, shown_uri
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
 LAST_ATTEMPTS = 3  # when the run has ended
+GALLERY = "pictures"  # group of charts in MLflow; a gallery is shown from step 0 on
+LONGEST_NAME = 250  # of a run, in the store's column
 
 Tell = Callable[[str], None]
 
@@ -41,6 +43,11 @@ def start_run(experiment: str, tags: dict[str, str]) -> str:
     with Client(f"no run can be started in {shown_uri()}") as client:
         run = client.create_run(experiment_id(client, experiment), tags=tags)
         return str(run.info.run_id)
+
+
+def run_name(seeds: str, changes: Sequence[str]) -> str:
+    """Return the name of a run, such as `seed 3 · lr 3e-4`: it stands in MLflow under the name of its experiment."""
+    return " · ".join([seeds, *changes])[:LONGEST_NAME]
 
 
 class RunWriter:
@@ -54,7 +61,7 @@ class RunWriter:
         self.run_id, self.outbox, self._tell = run_id, Outbox(folder), tell
         self._client: MlflowClient | None = None
         self._in_doubt = bool(self.outbox.pending())  # the store may have the next record, though it is not marked so
-        self._images: list[tuple[NDArray[np.uint8], str, int]] = []  # what the disk has not taken yet
+        self._images: list[tuple[NDArray[np.uint8], str]] = []  # what the disk has not taken yet, with file names
         self._pause, self._next_try, self._away = FIRST_PAUSE, 0.0, ""
 
     def describe(self, spec: Experiment, computed: dict[str, str], tags: dict[str, str], dataset: Images) -> None:
@@ -66,7 +73,7 @@ class RunWriter:
             "source": json.dumps({"origin": dataset.origin, "status": dataset.status}),
             "profile": json.dumps({"train": len(dataset.train), "test": len(dataset.test)}),
         }
-        self._log({"kind": "about", "params": computed | settings(spec), "tags": tags, "dataset": described})
+        self._log({"kind": "about", "params": computed | layout.settings(spec), "tags": tags, "dataset": described})
         self.file(names.SPEC_FILE)
 
     def metrics(self, values: dict[str, float], step: int, group: str) -> None:
@@ -80,14 +87,19 @@ class RunWriter:
     def tags(self, values: dict[str, str]) -> None:
         self._log({"kind": "tags", "tags": values})
 
-    def image(self, pixels: NDArray[np.uint8], key: str, step: int) -> None:
-        """Log one image of a stepped gallery, unless it is there already. uint8 [H, W, 1 or 3].
+    def image(self, pixels: NDArray[np.uint8], key: str, epoch: int) -> None:
+        """Log an image of an epoch as a file of the artifact folder, unless it is there. uint8 [H, W, 1 or 3].
 
         It stays in memory while the disk refuses it.
         """
-        if not self.outbox.has("image", key=key, step=step):
-            self._images.append((pixels, key, step))
+        name = f"{key}-{epoch:06d}.png"
+        if not self.outbox.has("file", file=name):
+            self._images.append((pixels, name))
         self._keep_images()
+
+    def picture(self, name: str) -> None:
+        """Log a picture in the outbox's `files` as an artifact, and among the charts of the run, where it is seen."""
+        self._log({"kind": "picture", "file": name, "key": f"{GALLERY}/{Path(name).stem}", "step": 0})
 
     def file(self, name: str, folder: str | None = None) -> None:
         """Log a file, or all of a directory, in the outbox's `files` as artifacts."""
@@ -124,7 +136,8 @@ class RunWriter:
                 for record in self.outbox.pending():
                     self._client = self._client or open_client()
                     run_id = store_id(self.run_id)
-                    if not (self._in_doubt and _is_there(self._client, run_id, record)):
+                    doubt = self._in_doubt or record["kind"] == "picture"  # drawn again by a run cut off at its end
+                    if not (doubt and _is_there(self._client, run_id, record)):
                         _send(self._client, run_id, record, self.outbox.files)
                     self._in_doubt = False
                     self.outbox.mark_delivered()
@@ -146,14 +159,13 @@ class RunWriter:
 
     def _keep_images(self) -> None:
         while self._images:
-            pixels, key, step = self._images[0]
-            name = f"{key}-{step:06d}.png"
+            pixels, name = self._images[0]
             try:
                 as_image(pixels).save(self.outbox.files / name)
             except OSError:
                 return
             self._images.pop(0)
-            self._log({"kind": "image", "file": name, "key": key, "step": step})
+            self.file(name, names.BY_EPOCH)
 
     def _log(self, record: Record) -> None:
         self.outbox.append(record)
@@ -173,11 +185,11 @@ def _is_there(client: MlflowClient, run_id: str, record: Record) -> bool:
     """Whether the store has a record that would be there twice if it were sent again."""
     if record["kind"] == "metrics":
         return all(
-            any(point.step == record["step"] for point in client.get_metric_history(run_id, name))
+            any(point.step == record["step"] for point in layout.points(client, run_id, name))
             for name in record["values"]
         )
-    if record["kind"] == "image":
-        pattern = rf"images/{record['key']}\W(step\W)?{record['step']}\W.*\.png"
+    if record["kind"] in ("image", "picture"):
+        pattern = rf"images/{record['key'].replace('/', '~')}\W(step\W)?{record['step']}\W.*\.png"
         return any(re.match(pattern, item.path) for item in client.list_artifacts(run_id, "images"))
     return False
 
@@ -190,11 +202,15 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
             dataset = Dataset(data["name"], data["digest"], "local", data["source"], profile=data["profile"])
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         case "metrics":
-            metrics = [Metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()]
+            metrics = [
+                layout.metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()
+            ]
             client.log_batch(run_id, metrics=metrics)
         case "tags":
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record["tags"].items()])
-        case "image":
+        case "image" | "picture":  # earlier versions logged the images of all epochs so
+            if record["kind"] == "picture":
+                client.log_artifact(run_id, str(files / record["file"]))
             with Image.open(files / record["file"]) as image:
                 client.log_image(run_id, image, key=record["key"], step=record["step"])
         case "file":
@@ -209,7 +225,7 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
 
 def log_settings(client: MlflowClient, run_id: str, params: dict[str, str], tags: dict[str, str]) -> None:
     """Log all params and tags of a run, as they are laid out in MLflow."""
-    shown, packed = pack(params, tags)
+    shown, packed = layout.pack(params, tags)
     client.log_batch(
         run_id,
         params=[Param(key, value) for key, value in shown.items()],

@@ -146,7 +146,7 @@ def test_the_start_page_of_the_ui_leads_to_a_table_of_runs(browser: "sync_api.Br
             fetched(start, seconds=120)
             tab.goto(start)
             tab.get_by_role("link", name="mnist_fc", exact=True).click()
-            for name in ("mnist_fc seed 100", "mnist_fc seed 101"):
+            for name in ("seed 100", "seed 101"):
                 sync_api.expect(tab.get_by_role("link", name=name)).to_be_visible(timeout=120_000)
             tab.get_by_role("link", name="Experiments", exact=True).first.click()  # the mode stays
             sync_api.expect(tab).to_have_url(re.compile("/experiments($|[?])"), timeout=120_000)
@@ -161,3 +161,4 @@ def test_the_start_page_of_the_ui_leads_to_a_table_of_runs(browser: "sync_api.Br
             tab.close()
     lines = (tmp_path / "output.txt").read_text().splitlines()
     assert (len(lines), start in lines[0]) == (1, True), "silent but for the address"
+    assert not (tmp_path / "mlflow.db").exists()

@@ -16,7 +16,7 @@ from repro.measurement import Measurement, Row
 from repro.model import build
 from repro.runs import load
 from repro.spec import Experiment
-from repro.tracking import artifacts, reader
+from repro.tracking import artifacts, layout, reader
 
 QUICK = ["--samples", "50", "--draws", "4", "--images", "20", "--threads", "1"]
 
@@ -56,7 +56,7 @@ def test_a_measurement_is_logged_and_replaced(
     for metric in names.MEASUREMENT_METRICS:
         assert record.metrics[metric] == values[metric, ""]
     assert record.metrics[names.ENTROPY_FLOOR] == values["entropy_floor", "train"]
-    assert len({point.value for point in store.get_metric_history(run_id, names.ENTROPY_FLOOR)}) == 1
+    assert len({point.value for point in layout.points(store, run_id, names.ENTROPY_FLOOR)}) == 1
     assert cli.main(["evaluate", run_id, *QUICK]) == 0
     assert "not a likelihood of binary data" in capsys.readouterr().out
     again = artifacts.read_measurement(run_id, "evaluation")

@@ -95,12 +95,14 @@ def test_a_run_is_tracked_in_full(done: tuple[Path, dict[str, object], str]) -> 
     assert run.data.tags[names.DATA_STATUS] == "stand-in"
     assert run.inputs.dataset_inputs[0].dataset.name == "mnist"
     assert str(summary["data"]["fingerprint"]).startswith(run.inputs.dataset_inputs[0].dataset.digest)  # type: ignore[index]
-    assert set(run.data.metrics) == set(names.METRICS), "the glossary has every metric, and every metric is logged"
-    history = store.get_metric_history(run.info.run_id, names.COST)
+    assert set(run.data.metrics) == {names.SHOWN_METRICS[name] for name in names.METRICS}, (
+        "the glossary has every metric, and every metric is logged"
+    )
+    history = layout.points(store, run.info.run_id, names.COST)
     assert [point.step for point in history] == [1, 2, 3]
     assert history[-1].value == summary["cost"]
     assert history[0].value > history[-1].value
-    row = {name: store.get_metric_history(run.info.run_id, name)[1].value for name in (names.COST, *PARTS)}
+    row = {name: layout.points(store, run.info.run_id, name)[1].value for name in (names.COST, *PARTS)}
     assert row[names.COST] == pytest.approx(sum(row[name] for name in PARTS))
 
 
@@ -108,10 +110,14 @@ def test_a_run_leaves_its_artifacts(done: tuple[Path, dict[str, object], str]) -
     folder, summary, _ = done
     store, run_id = client(folder), str(summary["run_id"])
     found = {item.path for item in store.list_artifacts(run_id)}
-    expected = {"spec.json", "weights.safetensors", "generator", "images"}
+    expected = {"spec.json", "weights.safetensors", "generator", "images", names.BY_EPOCH}
     assert expected | {"cost_curve.png", "samples.png", "reconstructions.png"} == found
     pictures = [item.path for item in store.list_artifacts(run_id, "images") if item.path.endswith(".png")]
-    assert len(pictures) == 4, "two galleries: at the first and at the last epoch"
+    shown = {path.partition("+")[0] for path in pictures}
+    assert shown == {f"images/pictures~{name}" for name in ("cost_curve", "samples", "reconstructions")}
+    assert len(pictures) == 3, "one of each, of the final weights, is among the charts"
+    by_epoch = [item.path for item in store.list_artifacts(run_id, names.BY_EPOCH)]
+    assert len(by_epoch) == 4, "of the first and of the last epoch"
     weights = [path for path in (folder / "mlruns").rglob("*.safetensors") if run_id in path.parts]
     assert len(weights) == 1, "a finished run keeps its weights once"
     everything = sum(path.stat().st_size for path in (folder / "mlruns").rglob("*") if path.is_file())

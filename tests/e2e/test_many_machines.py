@@ -20,6 +20,7 @@ from support import postgres
 from support.process import environment, fetched, free_port, started
 
 from repro import names
+from repro.tracking import layout
 
 pytestmark = [
     pytest.mark.slow,
@@ -116,7 +117,7 @@ class Tracked:
 
     def steps(self, run: Run) -> list[list[int]]:
         """Of each metric, the epochs that it was logged for, in their order."""
-        histories = [self._client.get_metric_history(run.info.run_id, name) for name in MEASURED]
+        histories = [layout.points(self._client, run.info.run_id, name) for name in MEASURED]
         return [sorted(point.step for point in history) for history in histories]
 
 
@@ -134,7 +135,7 @@ def agree(rows: list[dict[str, Any]], tracked: Tracked) -> None:
         assert run.data.tags[names.TRIAL_STATE] == row["state"]
         assert tracked.steps(run) == [list(range(1, row["epochs"] + 1))] * len(MEASURED)
         assert row["epochs"] == EPOCHS if row["state"] == "complete" else 0 < row["epochs"] < EPOCHS
-        assert run.data.metrics[names.HELDOUT_NEG_ELBO] == pytest.approx(row["value"])
+        assert layout.metrics(run.data)[names.HELDOUT_NEG_ELBO] == pytest.approx(row["value"])
         assert float(run.data.params["optim.lr"]) == row["optim.lr"]
     assert {run.info.status for run in tracked.abandoned} == {"KILLED"}
     best = min((row for row in rows if row["state"] == "complete"), key=lambda row: row["value"])

@@ -21,6 +21,7 @@ from support.process import client, environment, fetched, free_port, repro, star
 
 from repro import names
 from repro.runs import run_dir
+from repro.tracking import layout
 from repro.training import checkpoint
 
 TRAINED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
@@ -34,10 +35,13 @@ def recorded(store: MlflowClient, run_id: str) -> dict[str, Any]:
     return {
         "status": run.info.status,
         "weights": run.data.tags[names.WEIGHTS_SHA256],
-        "test": [run.data.metrics[name] for name in (names.TEST_NEG_ELBO, names.TEST_RECONSTRUCTION, names.TEST_KL)],
+        "test": [
+            layout.metrics(run.data)[name] for name in (names.TEST_NEG_ELBO, names.TEST_RECONSTRUCTION, names.TEST_KL)
+        ],
         "pictures": sorted(tuple(path.split("+")[:3:2]) for path in pictures),
+        "by epoch": sorted(item.path for item in store.list_artifacts(run_id, names.BY_EPOCH)),
         "metrics": {
-            name: [(point.step, point.value) for point in store.get_metric_history(run_id, name)] for name in TRAINED
+            name: [(point.step, point.value) for point in layout.points(store, run_id, name)] for name in TRAINED
         },
     }
 
@@ -173,7 +177,7 @@ def test_three_processes_with_one_server_share_the_seeds(tmp_path: Path, small_f
         runs = [run for run in found if names.KIND not in run.data.tags]
         assert sorted(int(run.data.params[names.SEED]) for run in runs) == list(range(12))
         assert {run.info.status for run in runs} == {"FINISHED"}
-        assert all(len(store.get_metric_history(run.info.run_id, names.COST)) == 8 for run in runs)
+        assert all(len(layout.points(store, run.info.run_id, names.COST)) == 8 for run in runs)
         assert all(list((folder / "mlruns/runs").iterdir()) for folder in folders), "each of them trained some"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", address)

@@ -14,7 +14,7 @@ from support.run_here import run_all_here
 from repro import names
 from repro.errors import UsageError
 from repro.runs import bundle, run_dir, seeds
-from repro.tracking import reader, transfer
+from repro.tracking import layout, reader, transfer
 
 STAND_IN = ["--data", "stand-in", "--threads", "1"]
 Files = dict[str, bytes]
@@ -101,7 +101,7 @@ def test_an_unfinished_run_goes_on_where_it_was_imported(made: Path, tmp_path: P
     end = client(there).search_runs(["1"], f"tags.`{names.RUN_ID}` = '{cut.name}'")[0]
     assert (end.info.status, end.data.tags[names.WEIGHTS_SHA256]) == ("FINISHED", expected)
     assert expected != weights
-    points = client(there).get_metric_history(end.info.run_id, names.COST)
+    points = layout.points(client(there), end.info.run_id, names.COST)
     assert [point.step for point in points] == [1, 2, 3]
 
 

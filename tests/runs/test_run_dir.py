@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from repro import cli, names
+from repro import cli, names, registry
+from repro.engine import Precision
 from repro.errors import UsageError
 from repro.runs import ids, run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import DataSource, ReportedCost, RunResult
 from repro.spec import Experiment
+from repro.spec.overrides import apply
 from repro.tracking.outbox import Outbox
 from repro.training import checkpoint
 from repro.training.trainer import Trainer
@@ -39,6 +41,19 @@ def test_a_config_is_the_same_after_json(small: Experiment) -> None:
     assert RunConfig.from_json(json.loads(json.dumps(config(small).to_json()))) == config(small)
     plain = RunConfig("mnist_fc", small)
     assert RunConfig.from_json(json.loads(json.dumps(plain.to_json()))) == plain
+
+
+def test_what_sets_a_run_apart_is_said_in_a_few_words() -> None:
+    def changes(*assignments: str, data: str = "canonical", precision: Precision = "float32") -> tuple[str, ...]:
+        spec = apply(registry.get("mnist_fc").spec, list(assignments))
+        return RunConfig("mnist_fc", spec, precision=precision).changes(data)
+
+    assert changes() == ()
+    assert changes("optim.lr=0.0003", "model.latent=10") == ("latent 10", "lr 3e-4")
+    assert changes("optim.lr=0.05", "training.epochs=1", data="stand-in") == ("lr 0.05", "1 epoch", "stand-in")
+    assert changes("training.batch_size=50", precision="mixed") == ("batch size 50", "mixed")
+    layers = '[{"units": 1, "kind": "dense"}]'
+    assert changes(f"model.encoder={layers}") == ("other encoder",)
 
 
 def test_faults_of_a_config_are_named(small: Experiment) -> None:

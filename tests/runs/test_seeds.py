@@ -25,7 +25,7 @@ from repro.runs.result import DataSource, RunResult
 from repro.spec import Experiment
 from repro.spec.overrides import apply
 from repro.text import seed_list
-from repro.tracking import reader
+from repro.tracking import layout, reader
 from repro.tracking.store import open_client
 from repro.training.trainer import Trainer
 
@@ -87,7 +87,7 @@ def runs(folder: Path) -> dict[int, Run]:
 
 
 def histories(store: MlflowClient, run: Run, metric: str) -> dict[int, float]:
-    points = store.get_metric_history(run.info.run_id, metric)
+    points = layout.points(store, run.info.run_id, metric)
     assert len({point.step for point in points}) == len(points), "no step is logged twice"
     return {point.step: point.value for point in points}
 
@@ -100,10 +100,10 @@ def check_curves(store: MlflowClient, parent: Run, children: list[Run], epochs: 
         for key, reduced in {"mean": fmean, "low": min, "high": max}.items():
             found = histories(store, parent, f"{metric}_{key}")
             assert found == {epoch: pytest.approx(reduced(row)) for epoch, row in enumerate(expected, 1)}
-    tests = fmean(child.data.metrics[names.TEST_NEG_ELBO] for child in children)
-    assert parent.data.metrics["test_neg_elbo_mean"] == pytest.approx(tests)
-    assert parent.data.metrics[names.SEEDS_FINISHED] == len(children)
-    assert set(parent.data.metrics) == set(names.PARENT_METRICS)
+    tests = fmean(layout.metrics(child.data)[names.TEST_NEG_ELBO] for child in children)
+    assert parent.data.metrics["seeds/test_neg_elbo_mean"] == pytest.approx(tests)
+    assert parent.data.metrics["seeds/finished"] == len(children)
+    assert set(layout.metrics(parent.data)) == set(names.PARENT_METRICS)
 
 
 def digests(folder: Path) -> dict[int, str]:
@@ -141,7 +141,7 @@ def test_the_messages_of_seeds_reach_display_parent_run_and_results(
     store = open_client()
     parent = store.get_run(str(found.parent_run_id))
     children = [store.get_run(run.run_id) for run in found.runs]
-    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "small seeds 3,5")
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "seeds 3,5 · 1 epoch · stand-in")
     assert {child.data.tags[names.PARENT] for child in children} == {parent.info.run_id}
     check_curves(store, parent, children, 1)
     assert seeds.finished(config, dataset, (3, 4)) == [run_dir.load_result(found.runs[0].run_id)]
@@ -161,7 +161,7 @@ def test_seeds_are_trained_skipped_and_gathered(tmp_path: Path, capsys: pytest.C
     store, first = client(tmp_path), json.loads((tmp_path / "s.json").read_text())
     assert [(run["seed"], run["status"]) for run in first["runs"]] == [(0, "FINISHED"), (1, "FINISHED")]
     parent = store.get_run(first["parent_run_id"])
-    assert (parent.info.run_name, parent.info.status) == ("small seeds 0-1", "FINISHED")
+    assert (parent.info.run_name, parent.info.status) == ("seeds 0-1 · stand-in", "FINISHED")
     check_curves(store, parent, list(runs(tmp_path).values()), 3)
 
     assert cli.main(["run", "small.py", "--seed", "2", "--data", "stand-in", "--threads", "1"]) == 0

@@ -1,5 +1,6 @@
 """Specs, overrides and the registry: what is accepted, what is refused, and in what words."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,16 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         UsageError, match=r"unknown experiment 'mnist_cf', did you mean 'mnist_fc'\?; there are: cifar_conv"
     ):
         registry.get("mnist_cf")
+
+
+def test_a_copied_experiment_that_kept_its_name_is_called_after_its_place_too(tmp_path: Path) -> None:
+    original = registry.get("mnist_fc").file
+    assert registry.load(original).name == "mnist_fc", "the project's own file by its path"
+    (tmp_path / "my wide").mkdir()
+    for copy, name in {"my wide/mnist_fc.py": "mnist_fc.my-wide", "narrow.py": "mnist_fc.narrow"}.items():
+        shutil.copy(original, tmp_path / copy)
+        entry = registry.load(tmp_path / copy)
+        assert (entry.name, entry.spec) == (name, registry.get("mnist_fc").spec)
 
 
 def test_a_users_file_is_loaded_by_its_path_and_stays_out_of_the_registry(small_file: Path) -> None:

@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from repro import cli, names
 from repro.spec import Choice, LogUniform, Space
 from repro.sweep.study import find
-from repro.tracking import reader
+from repro.tracking import layout, reader
 from support.process import client
 
 SPACE: Space = {"optim.lr": LogUniform(1e-4, 1e-1), "model.latent": Choice(2, 3, 5)}
@@ -45,7 +45,7 @@ def runs_of(row: dict[str, Any], folder: Path) -> list[Run]:
 
 def curve(run: Run, folder: Path) -> list[float]:
     """The held-out cost of each epoch, each of which is logged once."""
-    points = client(folder).get_metric_history(run.info.run_id, names.HELDOUT_NEG_ELBO)
+    points = layout.points(client(folder), run.info.run_id, names.HELDOUT_NEG_ELBO)
     assert sorted(point.step for point in points) == list(range(1, len(points) + 1))
     return [point.value for point in sorted(points, key=lambda point: point.step)]
 

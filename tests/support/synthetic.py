@@ -36,7 +36,7 @@ def run(
     entry = registry.get(experiment)
     spec = spec or entry.spec
     client = open_client()
-    run_id = str(client.create_run(experiment_id(client, experiment), run_name=f"{experiment} seed {seed}").info.run_id)
+    run_id = str(client.create_run(experiment_id(client, experiment), run_name=f"seed {seed}").info.run_id)
     tags = {
         names.SIGNATURE: spec.signature,
         names.DATA_STATUS: data,

@@ -27,7 +27,7 @@ from repro.runs import seeds
 from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
 from repro.sweep.study import Study
-from repro.tracking import parents
+from repro.tracking import layout, parents
 
 pytestmark = pytest.mark.usefixtures("small_file")
 
@@ -83,7 +83,7 @@ def test_retrain_trains_the_best_on_fresh_seeds_once_and_compares_what_has_finis
     assert {run.data.params["training.epochs"] for run in runs} == {"3"}
     assert {(run.data.params["optim.lr"], run.data.params["model.latent"]) for run in runs} == {("0.002", "3")}
     assert best["optimism"] == pytest.approx(fmean(curve(run, tmp_path)[0] for run in runs) - 250)
-    assert best["test_neg_elbo"] == [run.data.metrics[names.TEST_NEG_ELBO] for run in runs]
+    assert best["test_neg_elbo"] == [layout.metrics(run.data)[names.TEST_NEG_ELBO] for run in runs]
     assert "finish.json" in [item.path for item in client(tmp_path).list_artifacts(earlier.parent)]
     count = len(list((tmp_path / "mlruns/runs").iterdir()))
     train, trained = seeds.run, []

@@ -254,7 +254,7 @@ def test_trials_see_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for row in trials():
         (run,) = runs_of(row, tmp_path)
         assert run.data.params["data.holdout"] == "5000"
-        assert not [metric for metric in run.data.metrics if metric.startswith("test")]
+        assert not [metric for metric in run.data.metrics if metric.startswith("test/")]
         assert not client(tmp_path).list_artifacts(run.info.run_id, "images")
         assert not [item for item in client(tmp_path).list_artifacts(run.info.run_id) if item.path.endswith(".png")]
 

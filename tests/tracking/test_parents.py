@@ -8,6 +8,7 @@ from mlflow.entities import Run
 
 from repro import names
 from repro.spec import Experiment
+from repro.tracking import layout
 from repro.tracking.parents import SeedsParent
 from repro.tracking.store import experiment_id, open_client
 
@@ -17,7 +18,7 @@ def parent_of(seeds: list[int], spec: Experiment, told: list[str]) -> SeedsParen
 
 
 def history(store: MlflowClient, run: Run, metric: str) -> dict[int, float]:
-    return {point.step: point.value for point in store.get_metric_history(run.info.run_id, metric)}
+    return {point.step: point.value for point in layout.points(store, run.info.run_id, metric)}
 
 
 def recorded(store: MlflowClient, spec: Experiment, seed: int, status: str = "FINISHED") -> str:
@@ -46,11 +47,11 @@ def test_a_parent_follows_its_children(small: Experiment) -> None:
     one, three = recorded(store, small, 1), recorded(store, small, 3)
     killed = recorded(store, small, 4, "KILLED")
     first = after([1, 4], [one, killed], "KILLED")
-    assert (first.info.status, first.info.run_name) == ("KILLED", "small seeds 1,4")
+    assert (first.info.status, first.info.run_name) == ("KILLED", "seeds 1,4")
     assert first.data.tags[names.COMPARABLE] == "false"
     assert history(store, first, "cost_high") == {1: 1.0, 2: 2.0}, "the killed run is left out"
     second = after([3], [three])
-    assert (second.info.run_name, second.data.tags[names.SEEDS]) == ("small seeds 1,3", "1,3")
+    assert (second.info.run_name, second.data.tags[names.SEEDS]) == ("seeds 1,3", "1,3")
     assert second.data.tags[names.COMPARABLE] == "true"
     assert history(store, second, "cost_mean") == {1: 2.0, 2: 4.0}
     assert store.get_run(first.info.run_id).info.lifecycle_stage == "deleted"
