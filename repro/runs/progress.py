@@ -57,7 +57,8 @@ def bars() -> Progress:
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     figures = TextColumn("{task.fields[figures]}")
-    return Progress(*columns, figures, console=console, refresh_per_second=5, disable=not console.is_terminal)
+    shown = console.is_terminal
+    return Progress(*columns, figures, console=console, refresh_per_second=5, transient=True, disable=not shown)
 
 
 class RunDisplay(Reporter):
@@ -65,7 +66,7 @@ class RunDisplay(Reporter):
 
     def __init__(self, spec: Experiment, progress: Progress, label: str = "") -> None:
         self.epochs, self.progress, self.label = spec.training.epochs, progress, label
-        self.task = progress.add_task("", visible=False, figures="")
+        self.task = progress.add_task("", total=None, visible=False, figures="")
         self.began, self.done = time.perf_counter(), 0
 
     def started(self, run_id: str, steps: int, done: int) -> None:
@@ -73,6 +74,10 @@ class RunDisplay(Reporter):
         say(f"{self.label}run {run_id}: {steps:,} steps" + (f", {done:,} of them done before" if done else ""))
         self.progress.update(self.task, total=steps, completed=done, visible=True)
         self._show(self.done)
+
+    def phase(self, text: str) -> None:
+        self.progress.update(self.task, description=f"{self.label}{text}", figures="", visible=True)
+        self.progress.refresh()
 
     def tell(self, text: str) -> None:
         say(f"{self.label}note: {text}", error=True)
@@ -101,7 +106,7 @@ class SeedsDisplay:
 
     def __init__(self, spec: Experiment, seeds: int, steps: int, progress: Progress) -> None:
         self.spec, self.seeds, self.steps, self.progress, self.ended = spec, seeds, steps, progress, 0
-        self.all = progress.add_task(f"0 of {seeds} seeds", total=seeds * steps, figures="")
+        self.all = progress.add_task(f"0 of {seeds} seeds", total=seeds * steps, figures="starting processes")
         self._rows: dict[int, RunDisplay] = {}
 
     def pass_on(self, seed: int, call: Callable[[RunDisplay], None]) -> None:
@@ -131,7 +136,7 @@ class SeedsDisplay:
         """Update the row for all seeds. A seed that has ended has no steps left."""
         trained = sum(task.completed for task in self.progress.tasks if task.id != self.all)
         title, completed = f"{self.ended} of {self.seeds} seeds", self.ended * self.steps + trained
-        self.progress.update(self.all, description=title, completed=completed)
+        self.progress.update(self.all, description=title, completed=completed, figures="")
 
 
 def conclude(result: RunResult, experiment: str, beside: str = "") -> None:

@@ -190,6 +190,9 @@ class _ChannelReporter(runner.Reporter):
         self.channel.send(partial(RunDisplay.started, run_id=run_id, steps=steps, done=done))
         self.channel.send(run_id)
 
+    def phase(self, text: str) -> None:
+        self.channel.send(partial(RunDisplay.phase, text=text))
+
     def tell(self, text: str) -> None:
         self.channel.send(partial(RunDisplay.tell, text=text))
 
