@@ -8,7 +8,7 @@ from contextlib import suppress
 from statistics import fmean, stdev
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from repro import names
 from repro.data import Dataset
@@ -52,13 +52,15 @@ def forecast(found: Estimate, epochs: int, runs: int, at_once: int = 1) -> float
     return seconds
 
 
-def bars() -> Progress:
-    """Return the bars of a terminal, which are drawn during a `with` block; elsewhere they are invisible."""
+def bars(*columns: ProgressColumn) -> Progress:
+    """Return the bars of a terminal, which are drawn during a `with` block; elsewhere they are invisible.
+
+    By default they show the steps done of all and the time left. Each task has the field `figures`.
+    """
     console = Console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    figures = TextColumn("{task.fields[figures]}")
-    shown = console.is_terminal
-    return Progress(*columns, figures, console=console, refresh_per_second=5, transient=True, disable=not shown)
+    counted = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    shown = columns or (*counted, TextColumn("{task.fields[figures]}"))
+    return Progress(*shown, console=console, refresh_per_second=5, transient=True, disable=not console.is_terminal)
 
 
 class RunDisplay(Reporter):
