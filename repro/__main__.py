@@ -1,5 +1,6 @@
 """`python -m repro`, also installed as `repro`."""
 
+import gc
 import os
 import sys
 
@@ -19,6 +20,7 @@ def main() -> None:
             stream.flush()
         except OSError:  # a full disk or a closed pipe, for which Python would change the exit code
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    gc.freeze()  # else the collector looks at half a million objects of the libraries, which takes seconds
     sys.exit(code)
 
 

@@ -5,12 +5,14 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 GAP = 2  # characters between two columns
@@ -20,11 +22,40 @@ UNLIMITED = 1_000_000  # characters, the width of a pipe
 
 Columns = dict[str, list[str]]
 
+_silent = ContextVar("_silent", default=False)
+
 
 def say(*lines: str, error: bool = False) -> None:
     """Print lines, on stderr if `error`. A closed terminal or a full disk is ignored, so that training goes on."""
     with suppress(OSError):
         print(*lines, sep="\n", file=sys.stderr if error else sys.stdout, flush=True)
+
+
+@contextmanager
+def phase(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what the block does, with a spinner and the time it has taken, on a terminal at stderr; erase it at the end.
+
+    Yields a function that changes the text. The block has no phase and no progress bar inside.
+    """
+    console = Console(stderr=True)
+    shown = console.is_terminal and not console.is_dumb_terminal and not _silent.get()
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    progress = Progress(
+        *columns, console=console, transient=True, disable=not shown, redirect_stdout=sys.stdout.isatty()
+    )
+    task = progress.add_task(text)
+    with progress:
+        yield lambda now: progress.update(task, description=now)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Show no phase in the block."""
+    before = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(before)
 
 
 def table(rows: Sequence[dict[str, Any]], decimals: int = 2, spare: Sequence[str] = ()) -> None:

@@ -11,7 +11,7 @@ from repro.cli import options
 from repro.cli.options import AsJson, DataDir, RunId, Threads, app, examples, number, value
 from repro.errors import UsageError
 from repro.runs import ids
-from repro.terminal import say, table
+from repro.terminal import phase, say, table
 
 if TYPE_CHECKING:
     from repro.measurement import Measurement, Row
@@ -55,22 +55,26 @@ def evaluate(
     if faults:
         raise UsageError(*faults)
 
-    from repro import provenance
-    from repro.evaluation import measurements
-    from repro.evaluation.likelihood import Options, caveats
-    from repro.runs import load
+    with phase("loading PyTorch and MLflow"):
+        from repro import provenance
+        from repro.evaluation import measurements
+        from repro.evaluation.likelihood import Options, caveats
+        from repro.runs import load
 
     how_much = Options(samples, draws, images, ranges)
-    run = load.load(run_id, data_dir, threads or provenance.cores())
+    with phase("reading the model and the data"):
+        run = load.load(run_id, data_dir, threads or provenance.cores())
     found: dict[str, Any] = {}
     for name in wanted:
-        measured = measurements.FUNCTIONS[name](run, how_much, partial(say, error=True))
+        with phase(f"measuring: {name}"):
+            measured = measurements.FUNCTIONS[name](run, how_much, partial(say, error=True))
         found[name] = [vars(row) for row in measured.rows]
         if not as_json:
             _print_measurement(run, name, measured.rows)
             if name == "evaluation":
                 print(f"\n{caveats(run.spec, measured)}")
-        _log_whole(run, name, measured)
+        with phase("logging the measurement to the run"):
+            _log_whole(run, name, measured)
     if as_json:
         about = {"run_id": run.record.run_id, "experiment": run.record.experiment, "seed": run.seed}
         print(json.dumps(about | {"data": run.dataset.origin, "measurements": found}, indent=2))

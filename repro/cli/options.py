@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from repro.errors import UsageError
 from repro.runs import ids
 from repro.spec import registry
+from repro.terminal import silent
 
 if TYPE_CHECKING:
     from repro.data import Choice
@@ -118,10 +119,10 @@ SummaryFile = Annotated[Path | None, value("FILE", "Write the result to FILE as 
 def output(as_json: bool, quiet: bool = False) -> Iterator[None]:
     """Print everything in the block on stderr if JSON is to be alone on stdout, and nowhere if `quiet`.
 
-    What the block itself prints on stderr is printed in either case.
+    What the block itself prints on stderr is printed in either case, but for phases, which `quiet` hides.
     """
     if quiet:
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), silent():
             yield
     else:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():

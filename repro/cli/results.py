@@ -12,11 +12,12 @@ from repro.cli import options
 from repro.cli.options import AsJson, app, examples, number, value
 from repro.errors import ReproError, UsageError
 from repro.spec import registry
-from repro.terminal import table, wrapped
+from repro.terminal import phase, table, wrapped
 
 if TYPE_CHECKING:
     from repro.analysis.tables import Tables
 
+LOADING = "loading pandas and MLflow"
 EXIT_DIFFERENT, EXIT_OPEN = 4, 5
 SPARE_PLAN = ("t", "half_95%_of_excess", "data")
 SPARE_RANK = ("nats_there", "farthest_at_epoch")
@@ -53,14 +54,16 @@ def compare(
     for name in names or []:
         registry.get(name.partition(",")[0])
 
-    from repro.analysis import curves, machines, paired, verdicts
-    from repro.analysis.report.sections import run_rows
-    from repro.analysis.report.write import draw
+    with phase(LOADING):
+        from repro.analysis import curves, machines, paired, verdicts
+        from repro.analysis.report.sections import run_rows
+        from repro.analysis.report.write import draw
 
     settings = [paired.Setting.read(name) for name in names or registry.names()]
     entries = list({setting.entry.name: setting.entry for setting in settings}.values())
     tables = _tables(entries, results)
-    found = verdicts.verdicts(entries, tables)
+    with phase("comparing the runs"):
+        found = verdicts.verdicts(entries, tables)
     if as_json:
         print(json.dumps(verdicts.records(found), indent=2))
     elif as_csv:
@@ -80,7 +83,9 @@ def compare(
         for word, meaning in verdicts.MEANINGS.items() if found else ():
             print(wrapped(f"{word}: {meaning}.", indent=2))
     for entry in entries if figures else []:
-        _note(*(f"wrote {path}" for path in draw(entry, Path(str(figures)))))
+        with phase(f"drawing {entry.name}"):
+            drawn = draw(entry, Path(str(figures)))
+        _note(*(f"wrote {path}" for path in drawn))
     if not check:
         return 0
     if any(each.verdict.startswith("different") for each in found):
@@ -114,12 +119,15 @@ def check(
     """
     entry = registry.get(against)
 
-    from repro.analysis import check as checking
-    from repro.analysis.claims import Evidence
-    from repro.analysis.tables import all_entries
+    with phase(LOADING):
+        from repro.analysis import check as checking
+        from repro.analysis.claims import Evidence
+        from repro.analysis.tables import all_entries
 
     costs = checking.read_curve(curve)
-    found = checking.check(costs, entry, Evidence(_tables(all_entries(), results)), per)
+    tables = _tables(all_entries(), results)
+    with phase("comparing the curve with our seeds"):
+        found = checking.check(costs, entry, Evidence(tables), per)
     if as_json:
         print(json.dumps(dataclasses.asdict(found) | {"inside": found.inside}, indent=2))
     else:
@@ -133,10 +141,13 @@ def claims(as_json: AsJson = False, results: Results = None) -> None:
 
     Prints each claim with its criterion, its evidence and its verdict.
     """
-    from repro.analysis.claims import Evidence, judge
-    from repro.analysis.tables import all_entries
+    with phase(LOADING):
+        from repro.analysis.claims import Evidence, judge
+        from repro.analysis.tables import all_entries
 
-    found = judge(Evidence(_tables(all_entries(), results)))
+    tables = _tables(all_entries(), results)
+    with phase("judging the claims"):
+        found = judge(Evidence(tables))
     if as_json:
         rows = [vars(claim) | vars(finding) for claim, finding in found]
         print(json.dumps([{key: row[key] for key in row if key != "decide"} for row in rows], indent=2))
@@ -170,26 +181,33 @@ def report(
     if update and check:
         raise UsageError("--update and --check: should be one of the two")
 
-    from repro.analysis import sweeps
-    from repro.analysis.claims import Evidence
-    from repro.analysis.report import write
-    from repro.analysis.report.sections import build
-    from repro.analysis.tables import Tables, all_entries
+    with phase(LOADING):
+        from repro.analysis import sweeps
+        from repro.analysis.claims import Evidence
+        from repro.analysis.report import write
+        from repro.analysis.report.sections import build
+        from repro.analysis.tables import Tables, all_entries
 
     files = write.Files(results)
     found = _tables(all_entries(), None) if update else None
     if found:
-        _note(*write.update(found, files))
-        searched, faults = sweeps.from_store(all_entries())
-        _note(*(f"note: {fault}" for fault in faults), *write.update_sweeps(searched, files))
-    page = build(Evidence(Tables.from_files(results)), sweeps.Sweeps.from_files(results), files.figures)
+        with phase("updating the tables and drawing the samples"):
+            _note(*write.update(found, files))
+            searched, faults = sweeps.from_store(all_entries())
+            _note(*(f"note: {fault}" for fault in faults), *write.update_sweeps(searched, files))
+    with phase("judging the runs and drawing the figures"):
+        page = build(Evidence(Tables.from_files(results)), sweeps.Sweeps.from_files(results), files.figures)
     if found:
-        _note(*write.log_plots(page, found))
+        with phase("logging the figures to the tracking store"):
+            _note(*write.log_plots(page, found))
     if check:
-        faults = write.differences(page, files)
+        with phase("comparing the report with the tables"):
+            faults = write.differences(page, files)
         _note(*(f"{fault}; update it with: python -m repro report --results {results}" for fault in faults))
         return int(bool(faults))
-    for path in write.write(page, files):
+    with phase("writing the report"):
+        written = write.write(page, files)
+    for path in written:
         print(f"wrote {path}")
     return 0
 
@@ -216,14 +234,16 @@ def _note(*lines: str) -> None:
 
 def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
     """Read the runs of these experiments from the store or from committed tables. Prints a note for a damaged run."""
-    from repro.analysis import tables
-    from repro.tracking import store
+    with phase(LOADING):
+        from repro.analysis import tables
+        from repro.tracking import store
 
     if results is not None:
         return tables.Tables.from_files(results)
     if not store.exists():
         remedy = "start with: python -m repro run mnist_fc; or read committed results with --results DIR"
         raise ReproError(f"no runs yet in {store.folder()}; {remedy}")
-    found, faults = tables.from_store(entries)
+    with phase("reading the runs of the tracking store"):
+        found, faults = tables.from_store(entries)
     _note(*(f"note: {fault}" for fault in faults))
     return found

@@ -27,7 +27,7 @@ from repro.cli.options import (
 from repro.errors import ReproError, UsageError
 from repro.runs import ids
 from repro.spec import overrides, registry
-from repro.terminal import say
+from repro.terminal import phase, say
 from repro.text import seed_list
 
 if TYPE_CHECKING:
@@ -81,26 +81,29 @@ def run(
     if faults:
         raise UsageError(*faults)
 
-    from repro.runs import run_dir
+    with options.output(as_json, quiet), phase("loading PyTorch"):
+        from repro.runs import run_dir
 
-    config = options.config(name, device, threads, jobs or 1, data, data_dir)
+        config = options.config(name, device, threads, jobs or 1, data, data_dir)
     config = replace(config, spec=spec, seed=chosen[0], assignments=tuple(asked))
     if resume and seeds is None:
         run_id = run_dir.newest(config.experiment, spec, config.seed)
         if run_id:
             return _resume(run_id, data_dir, summary, as_json, quiet)
     with options.output(as_json, quiet):
-        dataset = config.load_data()  # before the slow imports, so that a fault of the data is reported at once
-        if dry_run:
-            said = _dry_run(config, dataset, chosen, jobs or 1, several=seeds is not None)
-        else:
+        with phase("reading the data"):  # before MLflow, so that a fault of the data is reported at once
+            dataset = config.load_data()
+        with phase("loading MLflow"):
             from repro.runs import runner
             from repro.runs import seeds as many
-
-            if seeds is None:
-                result: RunResult | SeedsResult = _train(runner.begin(config, dataset), config, dataset)
-            else:
-                result = many.run(config, dataset, chosen, jobs or 1)
+        if dry_run:
+            said = _dry_run(config, dataset, chosen, jobs or 1, several=seeds is not None)
+        elif seeds is None:
+            with phase("opening the tracking store"):
+                run_id = runner.begin(config, dataset)
+            result: RunResult | SeedsResult = _train(run_id, config, dataset)
+        else:
+            result = many.run(config, dataset, chosen, jobs or 1)
     if not dry_run:
         return _give(result, summary, as_json)
     if as_json:
@@ -137,30 +140,38 @@ def verify_(
     """
     found = None if Path(run_id).is_file() else ids.find(run_id)
 
-    from repro.runs import bundle, load, run_dir
-
     with options.output(as_json, quiet):
-        if found is None:
-            record, before = bundle.Bundle(Path(run_id)).record(run)
-        else:
-            record, before = load.record(found), run_dir.load_config(found)
-        before, dataset = run_dir.with_data(record.run_id, before, data_dir)
-        verdict = load.verify(record, before, dataset, epochs, threads or before.threads, say)
+        with phase("loading PyTorch and MLflow"):
+            from repro.runs import bundle, load, progress, run_dir
+        with phase("reading the run's record and the data"):
+            if found is None:
+                record, before = bundle.Bundle(Path(run_id)).record(run)
+            else:
+                record, before = load.record(found), run_dir.load_config(found)
+            before, dataset = run_dir.with_data(record.run_id, before, data_dir)
+        with progress.bars() as bars:
+            task = bars.add_task("training again", total=None, figures="")
+            verdict = load.verify(
+                record, before, dataset, epochs, threads or before.threads, say,
+                lambda done, total: bars.update(task, completed=done, total=total),
+            )  # fmt: skip
     if as_json:
         print(json.dumps(asdict(verdict), indent=2))
     return int(verdict.agreement == "different")
 
 
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None, as_json: bool, quiet: bool) -> int:
-    from repro.runs import run_dir, runner
-
     with options.output(as_json, quiet):
+        with phase("loading PyTorch and MLflow"):
+            from repro.runs import run_dir, runner
         result = run_dir.load_result(run_id)
         if result is not None:
             print(f"run {run_id} is finished already: training cost {result.cost:.4f} nats per image")
             result = replace(result, exit_code=int(not runner.deliver(run_id, print)))
         else:
-            result = _train(run_id, *run_dir.recorded(run_id, data_dir))
+            with phase("reading the data"):
+                config, dataset = run_dir.recorded(run_id, data_dir)
+            result = _train(run_id, config, dataset)
     return _give(result, summary, as_json)
 
 
@@ -179,7 +190,8 @@ def _dry_run(
     progress.announce(config, dataset, f"seeds {seed_list(seeds)}, {jobs} at a time" if several else "")
     if before:
         say(f"finished before: seeds {seed_list(before)}")
-    found, epochs = estimate(config, dataset), config.spec.training.epochs
+    with phase("timing a few steps"):
+        found, epochs = estimate(config, dataset), config.spec.training.epochs
     return {
         "experiment": config.entry.name,
         "seeds": left,
@@ -197,7 +209,9 @@ def _train(run_id: str, config: "RunConfig", dataset: "Dataset") -> "RunResult":
     progress.announce(config, dataset)
     with progress.bars() as bars:
         result = runner.run(run_id, config, dataset, progress.RunDisplay(config.spec, bars))
-    progress.conclude(result, config.experiment, _beside(result, config, dataset))
+    with phase("comparing with the published run"):
+        beside = _beside(result, config, dataset)
+    progress.conclude(result, config.experiment, beside)
     return result
 
 

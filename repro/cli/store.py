@@ -1,7 +1,6 @@
 """Commands on the runs that are kept: runs, rm, prune, sync, export, import."""
 
 import json
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,13 @@ from repro.cli.options import AsJson, Names, Quiet, app, examples, value
 from repro.errors import ReproError
 from repro.runs import ids
 from repro.spec import registry
-from repro.terminal import duration, say, table
+from repro.terminal import duration, phase, say, table
 from repro.text import plural
 
 if TYPE_CHECKING:
     from repro.runs.kept import KeptRun
 
+LOADING = "loading PyTorch and MLflow"
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -37,9 +37,11 @@ def runs(
     """List the runs, the newest first: state, epoch, cost, age and size."""
     entries = {registry.get(name).name for name in names or []}
 
-    from repro.runs import kept
+    with phase(LOADING):
+        from repro.runs import kept
 
-    found = kept.runs(entries, state or "", trials)
+    with phase("reading the runs"):
+        found = kept.runs(entries, state or "", trials)
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
     else:
@@ -50,22 +52,31 @@ def runs(
 def rm(
     run_ids: Annotated[list[str], options.run_id("The ids of runs, or their first characters.")],
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> int:
     """Delete runs: in the tracking store, and their folders on this disk.
 
     A run that is trained at the moment is refused.
     """
-    from repro.runs import kept
+    with phase(LOADING):
+        from repro.runs import kept
 
-    found = kept.find(run_ids)
-    sizes = [kept.size(each) for each in found]
-    for each, size in zip(found, sizes, strict=True):
-        say(f"run {each}, {decimal(size)}")
-    if not _confirmed(f"delete {plural(len(found), 'run')}, {decimal(sum(sizes))}?", yes):
-        return 1
-    for each in found:
-        kept.remove(each)
-    say(f"deleted {plural(len(found), 'run')}")
+    with phase("looking for the runs"):
+        sizes = {each: kept.size(each) for each in kept.find(run_ids)}
+    deleted = []
+    with options.output(as_json):
+        for each, size in sizes.items():
+            say(f"run {each}, {decimal(size)}")
+        if not _confirmed(f"delete {plural(len(sizes), 'run')}, {decimal(sum(sizes.values()))}?", yes):
+            return 1
+        with phase("deleting") as show:
+            for each, size in sizes.items():
+                show(f"deleting run {each[:8]}")
+                kept.remove(each)
+                deleted.append({"run_id": each, "bytes": size})
+        say(f"deleted {plural(len(deleted), 'run')}")
+    if as_json:
+        print(json.dumps(deleted, indent=2))
     return 0
 
 
@@ -79,10 +90,12 @@ def prune(
 
     That is checkpoints of finished runs, folders of runs that were deleted in MLflow, and abandoned trials.
     """
-    from repro.runs import kept
-    from repro.runs.run_dir import BusyError
+    with phase(LOADING):
+        from repro.runs import kept
+        from repro.runs.run_dir import BusyError
 
-    found = kept.waste()
+    with phase("looking for what no command needs"):
+        found = kept.waste()
     total = decimal(sum(each.bytes for each in found))
     with options.output(as_json):
         if found:
@@ -91,11 +104,12 @@ def prune(
         if found and not dry_run:
             if not _confirmed(f"free {total}?", yes):
                 return 1
-            for each in found:
-                try:
-                    kept.clean(each)
-                except BusyError as busy:
-                    say(f"note: {busy}; it is left", error=True)
+            with phase("deleting"):
+                for each in found:
+                    try:
+                        kept.clean(each)
+                    except BusyError as busy:
+                        say(f"note: {busy}; it is left", error=True)
             say("done")
     if as_json:
         rows = [{"run_id": each.run_id, "what": each.reason, "bytes": each.bytes} for each in found]
@@ -118,14 +132,17 @@ def export(
     """
     entries = [registry.get(name) for name in names or registry.names()]
 
-    from repro.runs import bundle
-    from repro.tracking import reader
+    with phase(LOADING):
+        from repro.runs import bundle
+        from repro.tracking import reader
 
     wanted = ("FINISHED", "FAILED", *(("RUNNING", "KILLED") if unfinished else ()))
-    run_ids = [run.run_id for entry in entries for run in reader.runs(entry.name) if run.status in wanted]
+    with phase("looking for the runs"):
+        run_ids = [run.run_id for entry in entries for run in reader.runs(entry.name) if run.status in wanted]
     if not run_ids:
         raise ReproError(f"no such run of {', '.join(entry.name for entry in entries)} in the tracking store")
-    bundle.write(out, run_ids, partial(print, file=sys.stderr))
+    with phase(f"writing {plural(len(run_ids), 'run')}") as show:
+        bundle.write(out, run_ids, partial(say, error=True), show)
     said = {"file": str(out), "bytes": out.stat().st_size, "runs": run_ids}
     print(json.dumps(said, indent=2) if as_json else f"wrote {len(run_ids)} runs to {out} ({said['bytes']:,} bytes)")
     return 0
@@ -140,15 +157,19 @@ def import_(
 
     They keep their ids. A run that is here already must be the same. All files are checked before a run is written.
     """
-    from repro.runs import bundle
+    with phase(LOADING):
+        from repro.runs import bundle
 
-    bundles = [bundle.Bundle(file) for file in files]
-    for each in bundles:
-        bundle.compare(each)
     said = {}
-    for each in bundles:
-        said[str(each.file)] = found = bundle.compare(each)  # again: two bundles may have the same run
-        bundle.take_in(each, found["new"])
+    with phase("checking the files") as show:
+        bundles = [bundle.Bundle(file) for file in files]
+        for each in bundles:
+            bundle.compare(each)
+        for each in bundles:
+            said[str(each.file)] = found = bundle.compare(each)  # again: two bundles may have the same run
+            for number, run_id in enumerate(found["new"], start=1):
+                show(f"{each.file.name}: run {number} of {len(found['new'])}")
+                bundle.take_in(each, run_id)
     if as_json:
         print(json.dumps(said, indent=2))
     for file, found in said.items() if not as_json else ():
@@ -165,16 +186,26 @@ def sync(
     """Deliver to the tracking store what it has not received yet."""
     chosen = [ids.find(run_id)] if run_id else ids.here()
 
-    from repro.runs import run_dir, runner
-
     found: dict[str, list[str]] = {"delivered": [], "failed": [], "busy": []}
     with options.output(as_json, quiet):
-        for each in chosen:
-            try:
-                found["delivered" if runner.deliver(each, say) else "failed"].append(each)
-            except run_dir.BusyError as busy:
-                say(str(busy))
-                found["busy"].append(each)
+        with phase(LOADING):
+            from repro.runs import run_dir, runner
+            from repro.tracking import store
+        say(f"sync: {plural(len(chosen), 'run')} of this directory, with {store.shown_uri()}")
+        with phase("delivering") as show:
+            for number, each in enumerate(chosen, start=1):
+                show(f"delivering run {number} of {len(chosen)}")
+                try:
+                    found["delivered" if runner.deliver(each, say) else "failed"].append(each)
+                except run_dir.BusyError as busy:
+                    say(str(busy))
+                    found["busy"].append(each)
+        failed, busy_runs = len(found["failed"]), len(found["busy"])
+        say(
+            f"{plural(len(found['delivered']), 'run')} with nothing left to deliver"
+            + (f"; {failed} not delivered" if failed else "")
+            + (f"; {busy_runs} trained at the moment" if busy_runs else "")
+        )
     if as_json:
         print(json.dumps(found, indent=2))
     return int(bool(found["failed"]))

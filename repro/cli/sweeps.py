@@ -25,8 +25,9 @@ from repro.cli.options import (
 )  # fmt: skip
 from repro.errors import UsageError
 from repro.spec import registry
-from repro.terminal import table
+from repro.terminal import phase, table
 
+LOADING = "loading PyTorch, MLflow and Optuna"
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it becomes part of the names of files
 RENAMED = {"--finish": "sweep retrain NAME", "--status": "sweep status [STUDY]"}
 
@@ -131,8 +132,9 @@ def run(
     searched = spaces.read(entry.spec, space or [])
     spaces.check_sampler(sampler, searched)
 
-    from repro.sweep import run as running
-    from repro.sweep.study import Sweep, Terms
+    with options.output(as_json=False, quiet=quiet), phase(LOADING):
+        from repro.sweep import run as running
+        from repro.sweep.study import Sweep, Terms
 
     terms = Terms(
         experiment=entry.name,
@@ -174,7 +176,8 @@ def retrain(
     """
     registry.get(name)
 
-    from repro.sweep import retrain as retraining
+    with options.output(as_json, quiet), phase(LOADING):
+        from repro.sweep import retrain as retraining
 
     config = options.config(name, device, threads, jobs, data, data_dir)
     with options.output(as_json, quiet):
@@ -192,13 +195,15 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the studies, or the trials of one."""
-    from repro.sweep.address import address
-    from repro.sweep.study import all_studies, find
+    with phase(LOADING):
+        from repro.sweep.address import address
+        from repro.sweep.study import all_studies, find
 
-    if study:
-        rows = find(storage, study).trial_rows()
-    else:
-        rows = [each.row() for each in all_studies(storage).values() if experiment in ("", each.terms.experiment)]
+    with phase("reading the studies"):
+        if study:
+            rows = find(storage, study).trial_rows()
+        else:
+            rows = [each.row() for each in all_studies(storage).values() if experiment in ("", each.terms.experiment)]
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:

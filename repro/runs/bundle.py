@@ -53,10 +53,10 @@ class Manifest(BaseModel):
     files: dict[str, Sha256]
 
 
-def write(file: Path, run_ids: list[str], tell: Callable[[str], None]) -> None:
+def write(file: Path, run_ids: list[str], tell: Callable[[str], None], show: Callable[[str], None]) -> None:
     """Write runs of the tracking store to a new bundle, whole or not at all. Raises UsageError if the file exists.
 
-    `tell` is given a sentence for each commit whose source code is not here.
+    `tell` is given a sentence for each commit whose source code is not here; `show` what is being written.
     """
     if file.exists():
         raise UsageError(f"{file} exists already; take another name")
@@ -70,12 +70,14 @@ def write(file: Path, run_ids: list[str], tell: Callable[[str], None]) -> None:
                 archive.writestr(path, content)
 
             commits = set()
-            for run_id in run_ids:
+            for number, run_id in enumerate(run_ids, start=1):
+                show(f"writing run {number} of {len(run_ids)}")
                 run, values = transfer.read(run_id)
                 for path, content in _files(run, values):
                     add(f"runs/{run_id}/{path}", content)
                 commits.add(run.tags.get("mlflow.source.git.commit", ""))
             for commit in sorted(commits - {"", "unknown"}):
+                show(f"writing the source code of commit {commit[:7]}")
                 source = provenance.source(commit)
                 if not source:
                     tell(f"the source code of commit {commit} is not in this checkout; the bundle is without it")
@@ -232,12 +234,11 @@ def compare(bundle: Bundle) -> dict[str, list[str]]:
     return there
 
 
-def take_in(bundle: Bundle, run_ids: list[str]) -> None:
-    """Import runs of a bundle that `compare` has found new. Raises StoreError if the store does not take them."""
-    for run_id in run_ids:
-        run, values = bundle.runs[run_id]
-        _restore_folder(bundle, run, values)
-        transfer.create(run, values, bundle.files(run_id, "artifacts"))
+def take_in(bundle: Bundle, run_id: str) -> None:
+    """Import a run of a bundle that `compare` has found new. Raises StoreError if the store does not take it."""
+    run, values = bundle.runs[run_id]
+    _restore_folder(bundle, run, values)
+    transfer.create(run, values, bundle.files(run_id, "artifacts"))
 
 
 def _check_record(bundle: Bundle, run: StoredRun) -> None:

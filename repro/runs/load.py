@@ -1,5 +1,6 @@
 """A run read back from its records: loaded to be measured, or trained again to be verified."""
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from repro.model import VAE, build
 from repro.runs import ids, run_dir
 from repro.runs.config import RunConfig, load_data, require_same_data
 from repro.spec import Experiment, from_dict
-from repro.text import first_line
+from repro.text import first_line, plural
 from repro.tracking import artifacts, reader, store
 from repro.tracking.reader import RunRecord
 from repro.training import checkpoint
@@ -154,23 +155,34 @@ def record(run_id: str) -> Record:
 
 
 def verify(
-    run: Record, before: RunConfig, dataset: Dataset, epochs: int | None, threads: int, tell: Callable[[str], None]
+    run: Record,
+    before: RunConfig,
+    dataset: Dataset,
+    epochs: int | None,
+    threads: int,
+    tell: Callable[[str], None],
+    on_step: Callable[[int, int], None],
 ) -> Verification:
     """Train the first `epochs` epochs of a run again, by default all that it has; compare each with the record.
 
-    The weights are compared after the last epoch. `before` is the recorded configuration; `tell` is given a line on
-    each epoch, and how the two agree. Training stops at a difference beyond TOLERANCE. Raises ReproError if the run has
-    no epoch.
+    The weights are compared after the last epoch. `before` is the recorded configuration. `tell` is given what is
+    trained, a line on each epoch, and how the two agree; `on_step` the steps done and all steps. Training stops at a
+    difference beyond TOLERANCE. Raises ReproError if the run has no epoch.
     """
     recorded = run.histories
     done = len(recorded.get(names.COST, {}))
     if not done:
         raise ReproError(f"run {run.run_id} has no epoch to verify")
-    trainer = Trainer(before.spec, before.seed, dataset, replace(before, threads=threads).settings)
     epoch, first, largest, count = 0, 0, 0.0, min(epochs or done, done)
+    tell(
+        f"verify run {run.run_id}: {before.entry.name}, seed {before.seed}, {count} of {plural(done, 'epoch')}, "
+        f"{plural(threads, 'thread')}, {dataset.name} ({dataset.status})"
+    )
+    trainer = Trainer(before.spec, before.seed, dataset, replace(before, threads=threads).settings)
+    steps = itertools.count(1)
     while epoch < count and largest <= TOLERANCE:
         epoch += 1
-        row = trainer.epoch(lambda: None)
+        row = trainer.epoch(lambda: on_step(next(steps), count * trainer.steps_per_epoch))
         difference = row[names.COST] - recorded[names.COST][epoch]
         tell(f"epoch {epoch:4d}/{count}  cost differs by {difference:+.3g} nats")
         if not first and any(row[name] != recorded[name][epoch] for name in COMPARED):

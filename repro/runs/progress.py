@@ -8,7 +8,7 @@ from contextlib import suppress
 from statistics import fmean, stdev
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from repro import names
 from repro.data import Dataset
@@ -54,12 +54,15 @@ def forecast(found: Estimate, epochs: int, runs: int, at_once: int = 1) -> float
     return seconds
 
 
-def bars() -> Progress:
-    """Return the bars of a terminal, which are drawn during a `with` block; elsewhere they are invisible."""
+def bars(*columns: ProgressColumn) -> Progress:
+    """Return the bars of a terminal, which are drawn during a `with` block; elsewhere they are invisible.
+
+    By default they show the steps done of all and the time left. Each task has the field `figures`.
+    """
     console = Console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    figures = TextColumn("{task.fields[figures]}")
-    return Progress(*columns, figures, console=console, refresh_per_second=5, disable=not console.is_terminal)
+    counted = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    shown = columns or (*counted, TextColumn("{task.fields[figures]}"))
+    return Progress(*shown, console=console, refresh_per_second=5, transient=True, disable=not console.is_terminal)
 
 
 class RunDisplay(Reporter):
@@ -67,7 +70,7 @@ class RunDisplay(Reporter):
 
     def __init__(self, spec: Experiment, progress: Progress, label: str = "") -> None:
         self.epochs, self.progress, self.label = spec.training.epochs, progress, label
-        self.task = progress.add_task("", visible=False, figures="")
+        self.task = progress.add_task("", total=None, visible=False, figures="")
         self.began, self.done = time.perf_counter(), 0
 
     def started(self, run_id: str, steps: int, done: int) -> None:
@@ -75,6 +78,10 @@ class RunDisplay(Reporter):
         say(f"{self.label}run {run_id}: {steps:,} steps" + (f", {done:,} of them done before" if done else ""))
         self.progress.update(self.task, total=steps, completed=done, visible=True)
         self._show(self.done)
+
+    def phase(self, text: str) -> None:
+        self.progress.update(self.task, description=f"{self.label}{text}", figures="", visible=True)
+        self.progress.refresh()
 
     def tell(self, text: str) -> None:
         say(f"{self.label}note: {text}", error=True)
@@ -103,7 +110,7 @@ class SeedsDisplay:
 
     def __init__(self, spec: Experiment, seeds: int, steps: int, progress: Progress) -> None:
         self.spec, self.seeds, self.steps, self.progress, self.ended = spec, seeds, steps, progress, 0
-        self.all = progress.add_task(f"0 of {seeds} seeds", total=seeds * steps, figures="")
+        self.all = progress.add_task(f"0 of {seeds} seeds", total=seeds * steps, figures="starting processes")
         self._rows: dict[int, RunDisplay] = {}
 
     def pass_on(self, seed: int, call: Callable[[RunDisplay], None]) -> None:
@@ -133,7 +140,7 @@ class SeedsDisplay:
         """Update the row for all seeds. A seed that has ended has no steps left."""
         trained = sum(task.completed for task in self.progress.tasks if task.id != self.all)
         title, completed = f"{self.ended} of {self.seeds} seeds", self.ended * self.steps + trained
-        self.progress.update(self.all, description=title, completed=completed)
+        self.progress.update(self.all, description=title, completed=completed, figures="")
 
 
 def conclude(result: RunResult, experiment: str, beside: str = "") -> None:

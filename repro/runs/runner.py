@@ -40,10 +40,11 @@ PICTURE_EVERY = 10  # epochs, besides the first and the last
 
 
 class Reporter:
-    """Is told how a run goes. Any of its methods but `tell` may raise PrunedError or Interrupted to end the run.
+    """Is told how a run goes. `started`, `step` and `epoch` may raise PrunedError or Interrupted to end the run.
 
     `started` is called before the first of the `steps` steps of the run, of which `done` were trained before; `step`
-    after `count` steps; `epoch` after an epoch was trained and logged; `tell` with a sentence for the user.
+    after `count` steps; `epoch` after an epoch was trained and logged; `phase` with what is done before the first step
+    and after the last one; `tell` with a sentence for the user.
     """
 
     def started(self, run_id: str, steps: int, done: int) -> None: ...
@@ -51,6 +52,8 @@ class Reporter:
     def step(self, count: int = 1) -> None: ...
 
     def epoch(self, number: int, row: dict[str, float]) -> None: ...
+
+    def phase(self, text: str) -> None: ...
 
     def tell(self, text: str) -> None: ...
 
@@ -134,6 +137,7 @@ class _Run:
         """Describe a new run, or restore the newest sound checkpoint; without any the run starts again."""
         trainer, config = self.trainer, self.config
         if self.writer.outbox.has("about"):
+            self.reporter.phase("restoring the checkpoint")
             self._restore()
             now, before = trainer.step.settings, config.settings
             if now != before:
@@ -144,6 +148,7 @@ class _Run:
             self.writer.status("RUNNING")
             self.writer.tags({names.ERROR: "-", names.CAUSE: "-"})  # of an earlier attempt
         else:
+            self.reporter.phase("describing the run")
             self._describe()
         steps = trainer.steps_per_epoch
         self.reporter.started(self.run_id, config.spec.training.epochs * steps, len(trainer.history) * steps)
@@ -172,13 +177,15 @@ class _Run:
 
         With them go the cost curve, the last pictures, and the decoder as an MLflow model.
         """
-        spec, trainer = self.config.spec, self.trainer
+        spec, trainer, phase = self.config.spec, self.trainer, self.reporter.phase
+        phase("saving the weights")
         self.writer.tags({names.WEIGHTS_SHA256: trainer.digest()})
         weights = self.writer.outbox.files / names.WEIGHTS_FILE
         checkpoint.write_tensors(weights, trainer.model.state_dict(), {"signature": spec.signature})
         self.writer.file(names.WEIGHTS_FILE)
         if self.config.trial:
             return
+        phase("measuring the test images")
         costs = trainer.test()
         self.test_neg_elbo = costs.cost
         metrics = {
@@ -188,10 +195,12 @@ class _Run:
             names.ENTROPY_FLOOR: entropy_floor(trainer.train_images),
         }
         self.writer.metrics(metrics, spec.training.epochs, "test")
+        phase("drawing pictures")
         self._cost_curve("cost_curve.png")
         for key, picture in self._pictures().items():
             as_image(picture).save(self.writer.outbox.files / f"{key}.png")
             self.writer.picture(f"{key}.png")
+        phase("saving the decoder")
         example = np.zeros((2, spec.model.latent), np.float32)
         self.writer.model(Generator(trainer.model).cpu(), example, "generator")
 
@@ -202,6 +211,7 @@ class _Run:
         kind = type(error).__name__ if isinstance(error, (PrunedError, ReproError, OSError)) else "-"
         self.writer.tags(comparability(reasons) | ({names.ERROR: message, names.CAUSE: kind} if message else {}))
         self.writer.status(status)
+        self.reporter.phase("delivering to the tracking store")
         if not self.writer.deliver(LAST_ATTEMPTS):
             message = f"{message + '; ' if message else ''}{self.writer.undelivered()}"
             exit_code = exit_code or 1

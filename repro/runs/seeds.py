@@ -20,7 +20,7 @@ from repro.runs.parallel import POLL, Channel, run_all
 from repro.runs.progress import RunDisplay, SeedsDisplay
 from repro.runs.result import UNFINISHED, DataSource, RunResult, not_comparable
 from repro.signals import Interrupted
-from repro.terminal import say
+from repro.terminal import phase, say
 from repro.text import seed_list
 from repro.tracking.parents import SeedsParent
 
@@ -48,7 +48,8 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     config = replace(config, fingerprint=dataset.fingerprint)
     reasons = not_comparable(config.entry, config.spec, dataset, config.precision)
     progress.announce(config, dataset, f"seeds {seed_list(seeds)}, {at_once} at a time")
-    earlier = claims.of_seeds(config)
+    with phase("looking for runs that have finished"):
+        earlier = claims.of_seeds(config)
     parent = SeedsParent(
         config.entry.name, config.spec, dataset.fingerprint, dataset.status, reasons, frozenset(seeds), say,
         config.changes(dataset.status),
@@ -66,7 +67,8 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     done = [result.run_id for result in runs if result.status == "FINISHED"]
     busy = any(result.status == "RUNNING" for result in runs)
     status: Status = "KILLED" if stopped else "FINISHED" if len(done) == len(seeds) else "RUNNING" if busy else "FAILED"
-    parent.close(status, done)
+    with phase("closing the parent run"):
+        parent.close(status, done)
     progress.conclude_seeds(runs, config.experiment, reasons)
     if busy and not stopped:
         say("other processes train the seeds with the status RUNNING; to gather them, give the same command again")
@@ -190,6 +192,9 @@ class _ChannelReporter(runner.Reporter):
     def started(self, run_id: str, steps: int, done: int) -> None:
         self.channel.send(partial(RunDisplay.started, run_id=run_id, steps=steps, done=done))
         self.channel.send(run_id)
+
+    def phase(self, text: str) -> None:
+        self.channel.send(partial(RunDisplay.phase, text=text))
 
     def tell(self, text: str) -> None:
         self.channel.send(partial(RunDisplay.tell, text=text))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -24,9 +25,11 @@ from repro.runs.result import PrunedError
 from repro.signals import Interrupted
 from repro.spec import Data, overrides
 from repro.sweep import space as spaces
+from repro.sweep.display import Show, SweepDisplay, outlook
 from repro.sweep.storage import StorageError, patiently
 from repro.sweep.study import REASON, RUN, STATES, Study, Sweep, runs_of
 from repro.terminal import duration, say
+from repro.text import plural
 from repro.tracking import parents
 from repro.tracking.store import StoreError
 from repro.tracking.writer import LAST_ATTEMPTS, RunWriter
@@ -53,10 +56,10 @@ class Objective:
     """What `study.optimize` calls for each trial. `failures` counts the trials in a row that failed."""
 
     def __init__(
-        self, study: Study, sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], None]
+        self, study: Study, sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], None], show: Show
     ) -> None:
         """`datasets` are those that are loaded already; `check_stop` raises Interrupted if the worker is to stop."""
-        self.study, self.sweep, self.datasets, self.check_stop = study, sweep, datasets, check_stop
+        self.study, self.sweep, self.datasets, self.check_stop, self.show = study, sweep, datasets, check_stop, show
         self.failures = 0
 
     def __call__(self, trial: Trial) -> float:
@@ -87,9 +90,10 @@ class Objective:
         value = f", held-out {trial.value:.4f} nats" if complete else ""
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
         reason = f": {trial.user_attrs[REASON]}" if REASON in trial.user_attrs else ""
-        best = self.study.best()
-        beside = f"; best {best[0].value:.4f}, trial {best[0].number}" if best else ""
-        say(f"trial {trial.number}: {STATES[trial.state]}{value} in {duration(seconds)}{reason}{beside}")
+        now = outlook(self.study, self.sweep.trials, self.sweep.until)
+        self.show(partial(SweepDisplay.end, number=trial.number, now=now))
+        say(f"trial {trial.number}: {STATES[trial.state]}{value} in {duration(seconds)}{reason}")
+        say("; ".join(filter(None, (f"  {now.ended} of {plural(now.total, 'trial')}", now.figures))))
 
     def _train_seeds(self, trial: Trial) -> float:
         values: list[float] = []
@@ -129,7 +133,7 @@ class Objective:
         run_id = self._resume(trial, seed) or self._begin(trial, config, dataset)
         result = run_dir.load_result(run_id)
         if not result:
-            result = runner.run(run_id, config, dataset, _Reporter(self.study, trial, values, self.check_stop))
+            result = runner.run(run_id, config, dataset, _Reporter(self, trial, values))
         if result.cause == "interrupted":
             tag(run_id, {names.TRIAL_STATE: "waiting"})
             raise Interrupted(result.exit_code - 128)
@@ -176,6 +180,7 @@ class Objective:
         """End this worker's runs of a trial that another worker has by now, unless that worker goes on with them."""
         reason = f"trial {trial.number} was given to another worker, since this one was silent for too long"
         say(f"note: {reason}", error=True)
+        self.show(partial(SweepDisplay.end, number=trial.number))
         for run_id in here(trial):
             with suppress(run_dir.BusyError, StoreError), run_dir.locked(run_id):
                 parents.end(run_id, "abandoned", reason)
@@ -184,16 +189,28 @@ class Objective:
 class _Reporter(runner.Reporter):
     """A Reporter that reports each epoch's held-out cost to the study, which may prune the trial."""
 
-    def __init__(self, study: Study, trial: Trial, values: list[float], check_stop: Callable[[], None]) -> None:
-        self.study, self.trial, self.values, self.check_stop = study, trial, values, check_stop
-        self.reported = study.trials()[trial.number].last_step or 0  # also by earlier workers
+    def __init__(self, objective: Objective, trial: Trial, values: list[float]) -> None:
+        self.study, self.trial, self.values = objective.study, trial, values
+        self.check_stop, self.show = objective.check_stop, objective.show
+        self._steps, self._done, self._figures = 1, 0, ""
+        self.reported = self.study.trials()[trial.number].last_step or 0  # also by earlier workers
         self._next_line, self._next_check = time.monotonic() + SAY_EVERY, 0.0
+
+    def started(self, run_id: str, steps: int, done: int) -> None:
+        self._steps, self._done = steps, done
+        self._figures = f"epoch {self.study.terms.epochs * done // steps + 1}/{self.study.terms.epochs}"
+
+    def phase(self, text: str) -> None:
+        self._figures = text
+        self._show()
 
     def tell(self, text: str) -> None:
         say(f"trial {self.trial.number}: note: {text}")
 
     def step(self, count: int = 1) -> None:
+        self._done += count
         if time.monotonic() >= self._next_check:
+            self._show()
             self.check_stop()
             self._next_check = time.monotonic() + POLL
 
@@ -203,6 +220,7 @@ class _Reporter(runner.Reporter):
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SAY_EVERY
             say(f"trial {self.trial.number}: epoch {number}/{terms.epochs}, held-out {heldout:.2f}")
+        self._figures = f"epoch {min(number + 1, terms.epochs)}/{terms.epochs}, held-out {heldout:.2f}"
         if step <= self.reported:
             return
         try:
@@ -213,6 +231,10 @@ class _Reporter(runner.Reporter):
             raise StopOptimizeError(error) from None
         if prune:
             raise PrunedError(f"pruned after epoch {number} at {value:.2f} nats: other trials were lower by then")
+
+    def _show(self) -> None:
+        done = (len(self.values) + self._done / self._steps) / self.study.terms.seeds_per_trial
+        self.show(partial(SweepDisplay.trial, number=self.trial.number, done=done, figures=self._figures))
 
 
 def with_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:

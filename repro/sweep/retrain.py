@@ -5,6 +5,7 @@ training its settings again with other seeds shows how much of it was luck.
 """
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -21,7 +22,7 @@ from repro.sweep import space as spaces
 from repro.sweep.objective import with_values
 from repro.sweep.run import load_data, survive_store
 from repro.sweep.study import Study, find
-from repro.terminal import say, table
+from repro.terminal import duration, phase, say, table
 from repro.tracking import artifacts, parents, reader
 
 OWN = "the experiment's own"
@@ -36,21 +37,28 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
     experiment's own. Raises UsageError if there is no such study, if it is of another experiment, spec or data, or if
     it has no complete trial.
     """
-    study = find(url, name)
+    with phase("opening the study"):
+        study = find(url, name)
     config, dataset = load_data(config)
     _require_same(study, config, dataset)
     first = study.terms.seed + study.terms.seeds_per_trial
     numbers = range(first, first + fresh)
     found: list[Row] = []
     code = 0
-    for trial in (*study.best()[:best], None):
+    trials = (*study.best()[:best], None)
+    began, trained = time.monotonic(), 0  # seeds that this command has trained
+    for index, trial in enumerate(trials):
         setting = with_values(config, trial.params) if trial else config
+        earlier = seeds.finished(setting, dataset, numbers)
         if code >= 128:
-            found.append(_row(study, trial, seeds.finished(setting, dataset, numbers)))
+            found.append(_row(study, trial, earlier))
             continue
-        say(f"\ntrial {trial.number}: {spaces.shown(trial.params)}" if trial else f"\n{OWN}")
+        per_seed = (time.monotonic() - began) / trained if trained else None
+        say("", _progress(found, len(trials), per_seed and per_seed * fresh * (len(trials) - index)))
+        say(_title(trial))
         result = seeds.run(setting, dataset, numbers, jobs)
         code = result.exit_code or code
+        trained += fresh - len(earlier)
         if result.parent_run_id:
             parents.add_child(study.parent, result.parent_run_id, study.name)
         found.append(_row(study, trial, result.runs))
@@ -58,6 +66,21 @@ def retrain(name: str, url: str, config: RunConfig, best: int, fresh: int, jobs:
     if code >= 128:
         say("go on: the same command again")
     return found, code
+
+
+def _progress(found: Sequence[Row], count: int, seconds: float | None) -> str:
+    """Return which of `count` settings is next, the best one so far, and the time left if it is known."""
+    parts = [f"setting {len(found) + 1} of {count}"]
+    tests = [(mean, row) for row in found if (mean := _mean(row["test_neg_elbo"])) is not None]
+    if tests:
+        value, row = min(tests, key=lambda pair: pair[0])
+        who = OWN if row["trial"] is None else f"trial {row['trial']}"
+        parts.append(f"lowest mean test negative ELBO {value:.4f}, {who}")
+    return "; ".join(parts if seconds is None else [*parts, f"about {duration(seconds)} left"])
+
+
+def _title(trial: FrozenTrial | None) -> str:
+    return f"trial {trial.number}: {spaces.shown(trial.params)}" if trial else OWN
 
 
 def _require_same(study: Study, config: RunConfig, dataset: Dataset) -> None:
@@ -102,7 +125,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _conclude(study: Study, found: list[Row]) -> None:
     """Log the results to the study's parent run, and print them."""
-    with survive_store():
+    with phase("logging the results"), survive_store():
         what = {"epochs_of_trials": study.terms.epochs, "settings": found}
         artifacts.log_files(study.parent, {names.FINISH_FILE: json.dumps(what, indent=2).encode()})
     say(f"\nstudy {study.name}, retrained on fresh seeds; nats per image")

@@ -28,10 +28,11 @@ from repro.signals import Interrupted, interruptible
 from repro.spec import Data
 from repro.sweep import space as spaces
 from repro.sweep.address import address
+from repro.sweep.display import Message, Show, SweepDisplay, outlook, rows
 from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, with_values
 from repro.sweep.storage import Storage
 from repro.sweep.study import OPEN, REASON, Study, Sweep, all_studies, join, runs_of
-from repro.terminal import say
+from repro.terminal import phase, say
 from repro.text import plural
 from repro.tracking import artifacts, parents
 from repro.tracking.store import StoreError
@@ -50,7 +51,9 @@ def run(sweep: Sweep, jobs: int) -> int:
     terms that cannot be, DataError, StorageError and StoreError.
     """
     sweep, dataset = _with_data(sweep)
-    study = join(Storage(sweep.storage, sweep.terms.heartbeat), sweep.study, sweep.terms, partial(_start_parent, sweep))
+    with phase("opening the study and the tracking store"):
+        storage = Storage(sweep.storage, sweep.terms.heartbeat)
+        study = join(storage, sweep.study, sweep.terms, partial(_start_parent, sweep))
     if sweep.terms.sampler == "grid":
         study.queue_grid(sweep.space, sweep.trials)
     _announce(sweep, study.storage.shown, dataset)
@@ -62,7 +65,7 @@ def run(sweep: Sweep, jobs: int) -> int:
         say(f"study {study.name!r} has its {tried} trials; {more}")
     else:
         _show(study, "RUNNING")
-        code = _run_workers(sweep, {sweep.config.spec.data: dataset}, jobs)
+        code = _run_workers(study, sweep, {sweep.config.spec.data: dataset}, jobs)
     return _conclude(study, sweep, code)
 
 
@@ -81,7 +84,9 @@ def forecast(sweep: Sweep, jobs: int) -> int:
     say(f"trials: {(study and study.count()) or 'none yet'}; {max(0, most - tried)} left, of which the pruner may end "
         "some early")  # fmt: skip
     runs = max(0, most - tried) * terms.seeds_per_trial
-    progress.forecast(estimate(sweep.config, dataset), terms.epochs, runs, jobs)
+    with phase("timing a few steps"):
+        found = estimate(sweep.config, dataset)
+    progress.forecast(found, terms.epochs, runs, jobs)
     return 0
 
 
@@ -99,17 +104,19 @@ def load_data(config: RunConfig) -> tuple[RunConfig, Dataset]:
     """
     if not config.spec.data.holdout:
         config = with_values(config, {"data.holdout": HOLDOUT})
-    dataset = config.load_data()
+    with phase("reading the data"):
+        dataset = config.load_data()
     return replace(config, data="stand-in") if dataset.status == "stand-in" else config, dataset
 
 
-def work(sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], None]) -> int:
+def work(sweep: Sweep, datasets: dict[Data, Dataset], check_stop: Callable[[], None], show: Show) -> int:
     """Run trials in this process until none is left to begin, here or in place of a dead worker; return the exit code.
 
-    Raises Interrupted, and StorageError and StoreError if a store does not answer for long.
+    `show` is given calls of methods of SweepDisplay. Raises Interrupted, and StorageError and StoreError if a store
+    does not answer for long.
     """
     study = Study(Storage(sweep.storage, sweep.terms.heartbeat), sweep.study)
-    objective = Objective(study, sweep, datasets, check_stop)
+    objective = Objective(study, sweep, datasets, check_stop, show)
     told = False
     while sweep.until is None or time.time() < sweep.until:
         check_stop()
@@ -143,14 +150,21 @@ def _run_trial(study: Study, objective: Objective, count: int) -> bool:
     return free
 
 
-def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
+def _run_workers(study: Study, sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
     """Run workers until no trial is left; return the exit code of the worst."""
-    if jobs == 1:
+    with rows() as progress:
+        begun = outlook(study, sweep.trials, sweep.until)
+        if jobs > 1:
+            return _run_children(sweep, SweepDisplay(progress, begun, f"loading PyTorch in {jobs} workers"), jobs)
+        display = SweepDisplay(progress, begun)
         try:
             with interruptible() as check_interrupt:
-                return work(sweep, datasets, check_interrupt)
+                return work(sweep, datasets, check_interrupt, display.receive)
         except Interrupted as stop:
             return stop.exit_code
+
+
+def _run_children(sweep: Sweep, display: SweepDisplay, jobs: int) -> int:
     worst = 0
 
     def on_end(number: int, exit_code: int | None, _stopped: bool) -> None:
@@ -160,13 +174,14 @@ def _run_workers(sweep: Sweep, datasets: dict[Data, Dataset], jobs: int) -> int:
             exit_code = 1
         worst = max(worst, exit_code or 0)
 
-    return run_all(partial(_work_in_child, sweep), range(jobs), jobs, on_end, lambda _, line: say(line)) or worst
+    task = partial(_work_in_child, sweep)
+    return run_all(task, range(jobs), jobs, on_end, lambda _, message: display.receive(message)) or worst
 
 
 class _Lines(io.TextIOBase):
     """A stream that sends each line to the parent process, which alone prints."""
 
-    def __init__(self, channel: Channel[str]) -> None:
+    def __init__(self, channel: Channel[Message]) -> None:
         self.channel, self._begun = channel, ""
 
     def write(self, text: str) -> int:
@@ -176,10 +191,10 @@ class _Lines(io.TextIOBase):
         return len(text)
 
 
-def _work_in_child(sweep: Sweep, _: int, channel: Channel[str]) -> None:
+def _work_in_child(sweep: Sweep, _: int, channel: Channel[Message]) -> None:
     try:
         with redirect_stdout(_Lines(channel)):
-            code = work(sweep, {}, channel.check_stop)
+            code = work(sweep, {}, channel.check_stop, channel.send)
     except ReproError as error:
         say(*(f"error: {line}" for line in str(error).splitlines()), error=True)
         code = error.exit_code
@@ -188,13 +203,14 @@ def _work_in_child(sweep: Sweep, _: int, channel: Channel[str]) -> None:
 
 def _conclude(study: Study, sweep: Sweep, code: int) -> int:
     """Deliver what the tracking store lacks, update the parent run, and print the best settings."""
-    _deliver(study)
-    failed = "failed" in study.states()
-    done = study.is_done(sweep.trials)
-    if done or not study.trials(TrialState.RUNNING):
-        _show(study, "FINISHED" if done else "KILLED")
+    with phase("delivering to the tracking store"):
+        _deliver(study)
+        failed = "failed" in study.states()
+        done = study.is_done(sweep.trials)
+        if done or not study.trials(TrialState.RUNNING):
+            _show(study, "FINISHED" if done else "KILLED")
     if done:
-        with survive_store():
+        with phase("drawing the plots of the study"), survive_store():
             artifacts.log_files(study.parent, plots(study.optuna), "figures")
     say(f"\nstudy {study.name}: {study.count() or 'no trials'}")
     best = study.best()
