@@ -149,3 +149,7 @@ BY_EPOCH = "by_epoch"
 """Artifact folder of pictures of some epochs. Those of the final weights are artifacts outside folders."""
 WEIGHTS_FILE = "weights.safetensors"
 """Artifact: the final weights, whose digest is the tag repro.weights.sha256."""
+CLASSES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
+"""The names of a data set's classes 0, 1, ...; the classes of MNIST are digits."""
