@@ -81,8 +81,9 @@ def run(
     if faults:
         raise UsageError(*faults)
 
-    from repro.runs import run_dir
+    from repro.runs import recover, run_dir
 
+    recover.settle()
     config = options.config(name, device, threads, jobs or 1, data, data_dir)
     config = replace(config, spec=spec, seed=chosen[0], assignments=tuple(asked))
     if resume and seeds is None:
@@ -117,6 +118,9 @@ def resume_(
     as_json: AsJson = False,
 ) -> int:
     """Continue an interrupted run from its last checkpoint."""
+    from repro.runs import recover
+
+    recover.settle()
     return _resume(ids.find(run_id), data_dir, summary, as_json, quiet)
 
 

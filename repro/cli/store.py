@@ -37,8 +37,9 @@ def runs(
     """List the runs, the newest first: state, epoch, cost, age and size."""
     entries = {registry.get(name).name for name in names or []}
 
-    from repro.runs import kept
+    from repro.runs import kept, recover
 
+    recover.settle()
     found = kept.runs(entries, state or "", trials)
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
@@ -79,9 +80,10 @@ def prune(
 
     That is checkpoints of finished runs, folders of runs that were deleted in MLflow, and abandoned trials.
     """
-    from repro.runs import kept
+    from repro.runs import kept, recover
     from repro.runs.run_dir import BusyError
 
+    recover.settle()
     found = kept.waste()
     total = decimal(sum(each.bytes for each in found))
     with options.output(as_json):
@@ -163,9 +165,10 @@ def sync(
     as_json: AsJson = False,
 ) -> int:
     """Deliver to the tracking store what it has not received yet."""
-    chosen = [ids.find(run_id)] if run_id else ids.here()
+    from repro.runs import recover, run_dir, runner
 
-    from repro.runs import run_dir, runner
+    recover.settle()
+    chosen = [ids.find(run_id)] if run_id else ids.here()
 
     found: dict[str, list[str]] = {"delivered": [], "failed": [], "busy": []}
     with options.output(as_json, quiet):

@@ -131,9 +131,11 @@ def run(
     searched = spaces.read(entry.spec, space or [])
     spaces.check_sampler(sampler, searched)
 
+    from repro.runs import recover
     from repro.sweep import run as running
     from repro.sweep.study import Sweep, Terms
 
+    recover.settle()
     terms = Terms(
         experiment=entry.name,
         signature=entry.spec.signature,
