@@ -43,8 +43,10 @@ def runs(
     found = kept.runs(entries, state or "", trials)
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
-    else:
+    elif found:
         table([_row(run) for run in found])
+    else:
+        say("no such runs; start one with: python -m repro run mnist_fc")
 
 
 @app.command(epilog=examples("rm 1a2b3c", "rm 1a2b3c 4d5e6f --yes"))
@@ -78,7 +80,8 @@ def prune(
 ) -> int:
     """Free disk space: delete what no command needs.
 
-    That is checkpoints of finished runs, folders of runs that were deleted in MLflow, and abandoned trials.
+    That is checkpoints of finished runs, folders of runs that were deleted in MLflow, and abandoned trials. Runs that
+    have lost their process and their folder are marked as killed.
     """
     from repro.runs import kept, recover
     from repro.runs.run_dir import BusyError

@@ -18,7 +18,7 @@ REASON = "its process was killed, or its machine went down; resume it to go on"
 def settle() -> None:
     """End the runs of this directory whose process is gone; remove directories of runs that were never created.
 
-    A store that does not answer is told by a later `sync`.
+    A store that does not answer is told by a later `sync`. Every command that opens the store calls this.
     """
     for folder in ids.root().glob("*/"):
         if run_dir.has_ended(folder.name) or time.time() - _last_write(folder) < SILENT:
@@ -37,7 +37,7 @@ def _settle(folder: Path) -> None:
     records = writer.outbox.records
     if records and records[0]["kind"] == "begin" and not writer.outbox.has("about") and writer.outbox.pending():
         here = records[0]["store"] == shown_uri()
-        if here and not find_begun(records[0]["experiment"], folder.name):
+        if here and not find_begun(records[0]["experiment"], records[0]["begun"]):
             shutil.rmtree(folder)
             return
     statuses = [record["status"] for record in records if record["kind"] == "status"]

@@ -73,8 +73,7 @@ def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[
         open_client()  # a store that refuses is reported before anything is written
     own_id = ids.new()
     with run_dir.locked(own_id):
-        writer = RunWriter(own_id, run_dir.path(own_id))
-        writer.begin(experiment or name, given)
+        RunWriter(own_id, run_dir.path(own_id)).begin(experiment or name, given)
         run_dir.save_config(own_id, config)
         try:
             run_id = start_run(experiment or name, given, own_id)
@@ -83,8 +82,8 @@ def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[
         except StoreError:
             shutil.rmtree(run_dir.path(own_id))
             raise
-        writer.begun()
         run_dir.rename(own_id, run_id)
+        RunWriter(run_id, run_dir.path(run_id)).begun()
     return run_id
 
 

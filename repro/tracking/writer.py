@@ -70,7 +70,8 @@ class RunWriter:
     def begin(self, experiment: str, tags: dict[str, str]) -> None:
         """Note that the run is to be created in an MLflow experiment with these tags."""
         now = int(time.time() * 1000)
-        self._log({"kind": "begin", "experiment": experiment, "tags": tags, "store": shown_uri(), "time": now})
+        record = {"kind": "begin", "experiment": experiment, "tags": tags, "time": now}
+        self._log(record | {"begun": self.run_id, "store": shown_uri()})
 
     def begun(self) -> None:
         """Note that `start_run` has created it."""
@@ -199,11 +200,12 @@ class RunWriter:
 
 def _create(run_id: str, record: Record) -> None:
     """Create a run that was begun while the store did not answer, or take the one that it created without a word."""
-    experiment = record["experiment"]
-    found = find_begun(experiment, run_id) or [start_run(experiment, record["tags"], run_id, record["time"])]
-    with Client(f"run {run_id} cannot be given its id") as client:
-        client.set_tag(found[0], names.RUN_ID, run_id)
-    forget_ids()
+    experiment, begun = record["experiment"], record["begun"]
+    found = find_begun(experiment, begun) or [start_run(experiment, record["tags"], begun, record["time"])]
+    if found[0] != run_id:
+        with Client(f"run {run_id} cannot be given its id") as client:
+            client.set_tag(found[0], names.RUN_ID, run_id)
+        forget_ids()
 
 
 def _is_there(client: MlflowClient, run_id: str, record: Record) -> bool:
