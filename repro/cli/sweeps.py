@@ -194,7 +194,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the studies, or the trials of one."""
-    from repro.sweep.address import address
+    from repro.sweep.address import address, shown
     from repro.sweep.study import all_studies, find
 
     if study:
@@ -208,5 +208,4 @@ def status(
     elif study:
         print(f"study {study} has no trials yet")
     else:
-        shown = address(storage).render_as_string()
-        print(f"no studies in {shown} yet; start with: python -m repro sweep run mnist_fc")
+        print(f"no studies in {shown(address(storage))} yet; start with: python -m repro sweep run mnist_fc")
