@@ -29,7 +29,8 @@ def seed_list(seeds: Iterable[int]) -> str:
 
 def without_password(text: str) -> str:
     """Return the text with passwords in addresses replaced by stars."""
-    return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)
+    text = re.sub(r"(://[^:/@\s]*:)[^\s'\"]+@", r"\1***@", text)
+    return re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The command line. The commands import their heavy modules themselves, so that `--help` answers at once."""
 
+import errno
 import sys
 import tempfile
 import traceback
@@ -8,6 +9,9 @@ from contextlib import suppress
 from repro.cli import evaluate, experiments, results, runs, store, sweeps  # noqa: F401 - they register their commands
 from repro.cli.options import app
 from repro.errors import ReproError
+from repro.text import first_line, without_password
+
+LONGEST_NAME = 200  # of a file, in a message
 
 
 def main(arguments: list[str]) -> int:
@@ -19,8 +23,8 @@ def main(arguments: list[str]) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        return 1
+    except OSError as error:
+        return _refused(error)
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):  # an error of the parser
             error.show()
@@ -29,12 +33,23 @@ def main(arguments: list[str]) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    print(f"error: unexpected {type(error).__name__}: {first}", file=sys.stderr)
+    print(f"error: unexpected {type(error).__name__}: {first_line(error)}", file=sys.stderr)
     with (
         suppress(OSError),
         tempfile.NamedTemporaryFile("w", prefix="repro-error-", suffix=".txt", delete=False) as file,
     ):
-        traceback.print_exception(error, file=file)
+        file.write(without_password("".join(traceback.format_exception(error))))
         print(f"error: the details are in {file.name}", file=sys.stderr)
     return 1
+
+
+def _refused(error: OSError) -> int:
+    """Say which file the disk refuses, and why; return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if error.filename is None:
+        return _unexpected(error)
+    name = str(error.filename)
+    said = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}... ({len(name)} characters)"
+    print(f"error: {said}: {error.strerror}", file=sys.stderr)
+    return 2 if error.errno == errno.ENAMETOOLONG else 1

@@ -58,7 +58,12 @@ def compare(
         from repro.analysis import curves, machines, paired, verdicts
         from repro.analysis.report.sections import run_rows
         from repro.analysis.report.write import draw
+        from repro.runs import recover
+    if results is None:
+        recover.settle()
 
+    if results is None:
+        recover.settle()
     settings = [paired.Setting.read(name) for name in names or registry.names()]
     entries = list({setting.entry.name: setting.entry for setting in settings}.values())
     tables = _tables(entries, results)
@@ -222,8 +227,10 @@ def ui_(
 
     It prints the address of a start page, with links to the runs, the seeds compared, the studies and the report.
     """
+    from repro.runs import recover
     from repro.tracking import ui
 
+    recover.settle()
     return ui.serve(port, results / "report.html", open_)
 
 

@@ -82,8 +82,9 @@ def run(
         raise UsageError(*faults)
 
     with options.output(as_json, quiet), phase("loading PyTorch"):
-        from repro.runs import run_dir
+        from repro.runs import recover, run_dir
 
+        recover.settle()
         config = options.config(name, device, threads, jobs or 1, data, data_dir)
     config = replace(config, spec=spec, seed=chosen[0], assignments=tuple(asked))
     if resume and seeds is None:
@@ -120,6 +121,9 @@ def resume_(
     as_json: AsJson = False,
 ) -> int:
     """Continue an interrupted run from its last checkpoint."""
+    from repro.runs import recover
+
+    recover.settle()
     return _resume(ids.find(run_id), data_dir, summary, as_json, quiet)
 
 

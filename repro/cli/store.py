@@ -38,14 +38,17 @@ def runs(
     entries = {registry.get(name).name for name in names or []}
 
     with phase(LOADING):
-        from repro.runs import kept
+        from repro.runs import kept, recover
 
     with phase("reading the runs"):
+        recover.settle()
         found = kept.runs(entries, state or "", trials)
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
-    else:
+    elif found:
         table([_row(run) for run in found])
+    else:
+        say("no such runs; start one with: python -m repro run mnist_fc")
 
 
 @app.command(epilog=examples("rm 1a2b3c", "rm 1a2b3c 4d5e6f --yes"))
@@ -88,13 +91,15 @@ def prune(
 ) -> int:
     """Free disk space: delete what no command needs.
 
-    That is checkpoints of finished runs, folders of runs that were deleted in MLflow, and abandoned trials.
+    That is checkpoints of finished runs, folders of runs that were deleted in MLflow, and abandoned trials. Runs that
+    have lost their process and their folder are marked as killed.
     """
     with phase(LOADING):
-        from repro.runs import kept
+        from repro.runs import kept, recover
         from repro.runs.run_dir import BusyError
 
     with phase("looking for what no command needs"):
+        recover.settle()
         found = kept.waste()
     total = decimal(sum(each.bytes for each in found))
     with options.output(as_json):
@@ -184,13 +189,16 @@ def sync(
     as_json: AsJson = False,
 ) -> int:
     """Deliver to the tracking store what it has not received yet."""
-    chosen = [ids.find(run_id)] if run_id else ids.here()
+    chosen = [ids.find(run_id)] if run_id else []
 
     found: dict[str, list[str]] = {"delivered": [], "failed": [], "busy": []}
     with options.output(as_json, quiet):
         with phase(LOADING):
-            from repro.runs import run_dir, runner
+            from repro.runs import recover, run_dir, runner
             from repro.tracking import store
+
+            recover.settle()
+        chosen = chosen or ids.here()
         say(f"sync: {plural(len(chosen), 'run')} of this directory, with {store.shown_uri()}")
         with phase("delivering") as show:
             for number, each in enumerate(chosen, start=1):

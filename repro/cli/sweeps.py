@@ -133,9 +133,11 @@ def run(
     spaces.check_sampler(sampler, searched)
 
     with options.output(as_json=False, quiet=quiet), phase(LOADING):
+        from repro.runs import recover
         from repro.sweep import run as running
         from repro.sweep.study import Sweep, Terms
 
+    recover.settle()
     terms = Terms(
         experiment=entry.name,
         signature=entry.spec.signature,
@@ -196,7 +198,7 @@ def status(
 ) -> None:
     """List the studies, or the trials of one."""
     with phase(LOADING):
-        from repro.sweep.address import address
+        from repro.sweep.address import address, shown
         from repro.sweep.study import all_studies, find
 
     with phase("reading the studies"):
@@ -211,5 +213,4 @@ def status(
     elif study:
         print(f"study {study} has no trials yet")
     else:
-        shown = address(storage).render_as_string()
-        print(f"no studies in {shown} yet; start with: python -m repro sweep run mnist_fc")
+        print(f"no studies in {shown(address(storage))} yet; start with: python -m repro sweep run mnist_fc")

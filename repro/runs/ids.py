@@ -1,6 +1,7 @@
 """The runs that have a directory on this disk, by id. It imports nothing heavy: shell completion reads them here."""
 
 import json
+import uuid
 from pathlib import Path
 
 from repro.errors import UsageError
@@ -12,6 +13,11 @@ LENGTH = 32  # of MLflow's run ids
 def root() -> Path:
     """Return the folder of the runs' directories."""
     return Path("mlruns/runs").resolve()
+
+
+def new() -> str:
+    """Return an id for a run that the tracking store has not given one yet."""
+    return uuid.uuid4().hex
 
 
 def here() -> list[str]:

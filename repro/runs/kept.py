@@ -20,6 +20,7 @@ from repro.tracking import artifacts, reader, store
 from repro.tracking.reader import RunRecord
 
 ID = re.compile(rf"[0-9a-f]{{{ids.LENGTH}}}")
+VANISHED = "running without a process: to be marked as killed"
 STATES = ("finished", "failed", "killed", "running", "cut off")
 
 
@@ -44,13 +45,17 @@ class KeptRun:
 
 @dataclass(frozen=True)
 class Waste:
-    """Folders of a run that may be deleted, and why; `whole` if the run itself is to be deleted in the store too."""
+    """Folders of a run that may be deleted, and why.
+
+    `whole` if the run itself is to be deleted in the store too, `ended` if it is only to be ended there.
+    """
 
     run_id: str
     reason: str
     folders: tuple[Path, ...]
     bytes: int
     whole: bool = False
+    ended: bool = False
 
 
 def runs(experiments: Collection[str] = (), state: str = "", trials: bool = False) -> list[KeptRun]:
@@ -93,6 +98,7 @@ def remove(run_id: str) -> None:
 def waste() -> list[Waste]:
     """Return what is not needed: checkpoints of finished runs, folders of deleted runs, abandoned trials.
 
+    Also runs that the store shows as RUNNING, though they have no directory here and gave no sign of life for LEASE.
     A run that the tracking store has never heard of is left alone: it may be of another store. Raises StoreError.
     """
     if not store.exists():
@@ -106,15 +112,19 @@ def waste() -> list[Waste]:
             if run_dir.exists(record.run_id) and run_dir.load_result(record.run_id):
                 copies.append(run_dir.checkpoints(record.run_id))
             found.append(_waste(record.run_id, "checkpoints of a finished run", copies))
+        elif record.status == "RUNNING" and _is_given_up(record.run_id):
+            found.append(Waste(record.run_id, VANISHED, (), 0, ended=True))
     gone = [run_id for run_id in reader.deleted() if reader.lifecycle(run_id) == "deleted"]  # and not imported again
     found += [_waste(run_id, "deleted in MLflow", _folders(run_id)) for run_id in gone]
-    return [each for each in found if each.folders or each.whole]
+    return [each for each in found if each.folders or each.whole or each.ended]
 
 
 def clean(what: Waste) -> None:
     """Delete it. Raises BusyError if the run is trained at the moment, StoreError."""
     if what.whole:
         remove(what.run_id)
+    elif what.ended:
+        reader.end_vanished(what.run_id, VANISHED)
     else:
         with _free(what.run_id):
             _delete(what.folders)
@@ -172,6 +182,10 @@ def _free(run_id: str) -> Iterator[None]:
         if silent < LEASE:
             raise run_dir.BusyError(f"run {run_id} is trained elsewhere: a sign of life {silent:.0f} s ago")
     yield
+
+
+def _is_given_up(run_id: str) -> bool:
+    return not run_dir.exists(run_id) and time.time() - reader.last_sign(run_id) >= LEASE
 
 
 def _folders(run_id: str) -> list[Path]:

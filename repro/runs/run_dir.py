@@ -45,7 +45,7 @@ def save_config(run_id: str, config: RunConfig) -> None:
     """Write `run.json`, whole or not at all; create the directory if need be."""
     path(run_id).mkdir(parents=True, exist_ok=True)
     partial = path(run_id) / "run.json.part"
-    partial.write_text(json.dumps({"run_id": run_id} | config.to_json(), indent=2), encoding="utf-8")
+    partial.write_text(json.dumps(config.to_json(), indent=2), encoding="utf-8")
     partial.replace(path(run_id) / "run.json")
 
 
@@ -60,9 +60,24 @@ def load_config(run_id: str) -> RunConfig:
         raise UsageError(f"{file} cannot be read:", *(f"  {fault}" for fault in error.faults)) from None
 
 
+def rename(old: str, new: str) -> None:
+    """Give a run's directory the id that the tracking store has chosen for the run."""
+    path(old).rename(path(new))
+
+
 def save_result(run_id: str, result: RunResult) -> None:
     """Write `summary.json`."""
     (path(run_id) / "summary.json").write_text(json.dumps(result.to_json(), indent=2), encoding="utf-8")
+
+
+def has_ended(run_id: str) -> bool:
+    """Whether the run's last process has written the run's result, of any status."""
+    return (path(run_id) / "summary.json").exists()
+
+
+def forget_result(run_id: str) -> None:
+    """Remove the result of an attempt that did not finish: another one begins."""
+    (path(run_id) / "summary.json").unlink(missing_ok=True)
 
 
 def load_result(run_id: str) -> RunResult | None:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from repro.errors import ReproError
 from repro.evaluation.likelihood import entropy_floor
 from repro.model import Generator, check
 from repro.rng import stream
-from repro.runs import claims, run_dir
+from repro.runs import claims, ids, run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import (
     UNFINISHED,
@@ -31,7 +31,8 @@ from repro.runs.result import (
 )  # fmt: skip
 from repro.signals import Interrupted, interruptible
 from repro.tracking import reader
-from repro.tracking.writer import LAST_ATTEMPTS, RunWriter, as_image, comparability, run_name, start_run
+from repro.tracking.store import SilentError, StoreError, open_client
+from repro.tracking.writer import RunWriter, as_image, comparability, run_name, start_run
 from repro.training import checkpoint
 from repro.training.loop import NotFiniteError
 from repro.training.trainer import Trainer
@@ -59,24 +60,39 @@ class Reporter:
 
 
 def begin(config: RunConfig, dataset: Dataset, experiment: str = "", tags: dict[str, str] | None = None) -> str:
-    """Create a run in the tracking store, write `run.json`, and return the run's id.
+    """Create a run in the tracking store and a directory for it; return the run's id, which is the store's.
 
-    The MLflow experiment is by default that of the experiment. The run's name, which is a tag, says by default its seed
-    and what sets it apart. Raises UsageError for a model that cannot be built and StoreError when the store does not
-    answer.
+    What the run is to be is on disk first, so that a run whose process dies at any instant is found. If a server does
+    not answer, the run keeps an id of its own, and is created when the server answers. The MLflow experiment is by
+    default that of the experiment. The run's name, which is a tag, says by default its seed and what sets it apart.
+    Raises UsageError for a model that cannot be built and StoreError for a store that refuses.
     """
     check(config.spec.model, config.spec.data.shape)
     config = replace(config.resolved(), fingerprint=dataset.fingerprint)
     given = comparability(not_comparable(config.entry, config.spec, dataset, config.precision))
+    experiment = experiment or config.entry.name
     given |= {names.RUN_NAME: run_name(f"seed {config.seed}", config.changes(dataset.status))}
-    given |= {names.CLAIM: claims.key(config)}
-    run_id = start_run(experiment or config.entry.name, given | (tags or {}))
-    run_dir.save_config(run_id, config)
+    given |= {names.CLAIM: claims.key(config)} | (tags or {})
+    with suppress(SilentError):
+        open_client()  # a store that refuses is reported before anything is written
+    own_id = ids.new()
+    with run_dir.locked(own_id):
+        RunWriter(own_id, run_dir.path(own_id)).begin(experiment, given)
+        run_dir.save_config(own_id, config)
+        try:
+            run_id = start_run(experiment, given, own_id)
+        except SilentError:
+            return own_id
+        except StoreError:
+            shutil.rmtree(run_dir.path(own_id))
+            raise
+        run_dir.rename(own_id, run_id)
+        RunWriter(run_id, run_dir.path(run_id)).begun()
     return run_id
 
 
 def give_up(run_id: str) -> None:
-    """Delete a run that has begun and was not trained. Raises StoreError."""
+    """Delete a run that was begun and not trained. Raises StoreError."""
     reader.forget(run_id)
     shutil.rmtree(run_dir.path(run_id), ignore_errors=True)
 
@@ -117,13 +133,13 @@ def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
         left = len(writer.outbox.pending())
         if not left:
             return True
-        done = writer.deliver(LAST_ATTEMPTS)
+        done = writer.deliver()
         tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
         return done
 
 
 class _Run:
-    """One run: its trainer, and its log. `writer` sends it to the tracking store."""
+    """One run: its trainer, and its log. `writer` delivers it to the tracking store, from `open` on."""
 
     def __init__(self, run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) -> None:
         self.run_id, self.config, self.dataset, self.reporter = run_id, config, dataset, reporter
@@ -136,6 +152,8 @@ class _Run:
     def open(self) -> None:
         """Describe a new run, or restore the newest sound checkpoint; without any the run starts again."""
         trainer, config = self.trainer, self.config
+        run_dir.forget_result(self.run_id)
+        self.writer.start()
         if self.writer.outbox.has("about"):
             self.reporter.phase("restoring the checkpoint")
             self._restore()
@@ -145,6 +163,7 @@ class _Run:
                     f"run {self.run_id} was computed by {before.engine} {before.products}, which this machine cannot "
                     f"do; it goes on with {now.engine} {now.products}, whose results differ in their last digits"
                 )
+            self.writer.complete(config.spec)
             self.writer.status("RUNNING")
             self.writer.tags({names.ERROR: "-", names.CAUSE: "-"})  # of an earlier attempt
         else:
@@ -212,7 +231,7 @@ class _Run:
         self.writer.tags(comparability(reasons) | ({names.ERROR: message, names.CAUSE: kind} if message else {}))
         self.writer.status(status)
         self.reporter.phase("delivering to the tracking store")
-        if not self.writer.deliver(LAST_ATTEMPTS):
+        if not self.writer.finish():
             message = f"{message + '; ' if message else ''}{self.writer.undelivered()}"
             exit_code = exit_code or 1
         history = self.trainer.history

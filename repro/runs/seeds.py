@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from repro.signals import Interrupted
 from repro.terminal import phase, say
 from repro.text import seed_list
 from repro.tracking.parents import SeedsParent
+from repro.tracking.store import StoreError
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,10 @@ def _train_seed(task: _Task, channel: Channel[_Message]) -> None:
 def _begin(config: RunConfig, dataset: Dataset) -> str:
     """Begin the run of a seed and return its id; "" if another process has begun it at the same time."""
     run_id = runner.begin(config, dataset)
-    if claims.others(config, run_id):
-        runner.give_up(run_id)
-        return ""
+    with suppress(StoreError):  # training goes on without the store
+        if claims.others(config, run_id):
+            runner.give_up(run_id)
+            return ""
     return run_id
 
 

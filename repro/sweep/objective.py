@@ -32,7 +32,7 @@ from repro.terminal import duration, say
 from repro.text import plural
 from repro.tracking import parents
 from repro.tracking.store import StoreError
-from repro.tracking.writer import LAST_ATTEMPTS, RunWriter
+from repro.tracking.writer import RunWriter
 
 SAY_EVERY = 30.0  # seconds between two lines on how a trial goes
 
@@ -253,4 +253,4 @@ def tag(run_id: str, tags: dict[str, str]) -> None:
     """Set tags of a run; a tracking store that does not answer is given them by a later `sync`."""
     writer = RunWriter(run_id, run_dir.path(run_id))
     writer.tags(tags)
-    writer.deliver(LAST_ATTEMPTS)
+    writer.deliver()

@@ -27,7 +27,7 @@ from repro.runs.parallel import Channel, run_all
 from repro.signals import Interrupted, interruptible
 from repro.spec import Data
 from repro.sweep import space as spaces
-from repro.sweep.address import address
+from repro.sweep.address import address, shown
 from repro.sweep.display import Message, Show, SweepDisplay, outlook, rows
 from repro.sweep.objective import Objective, StopOptimizeError, TrialFailedError, with_values
 from repro.sweep.storage import Storage
@@ -78,7 +78,7 @@ def forecast(sweep: Sweep, jobs: int) -> int:
     study, terms = all_studies(sweep.storage).get(sweep.study), sweep.terms
     if study:
         study.require(terms)
-    _announce(sweep, address(sweep.storage).render_as_string(), dataset)
+    _announce(sweep, shown(address(sweep.storage)), dataset)
     tried = len(study.trials()) - len(study.trials(TrialState.FAIL, *OPEN)) if study else 0
     most = min(sweep.trials, len(spaces.cells(sweep.space))) if terms.sampler == "grid" else sweep.trials
     say(f"trials: {(study and study.count()) or 'none yet'}; {max(0, most - tried)} left, of which the pruner may end "

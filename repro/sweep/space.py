@@ -51,6 +51,8 @@ def read(spec: Experiment, texts: Iterable[str]) -> Space:
 
 def parse(text: str) -> Range:
     """Return the range that a text describes. Raises ValueError with what it should be."""
+    if not text.isascii():  # Python takes the digits of all scripts for numbers
+        raise ValueError("should be of ASCII characters only")
     kind, colon, rest = text.partition(":")
     if not colon or kind not in _KINDS:
         return Choice(*(_value(part) for part in text.split(",")))

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import SQLAlchemyError
 
 from repro.errors import ReproError, UsageError
-from repro.sweep.address import address
+from repro.sweep.address import address, shown
 from repro.text import first_line, without_password
 from repro.tracking.store import uri
 
@@ -57,7 +57,7 @@ class Storage:
         for a wrong address or a tracking store of MLflow's, and StorageError if the store does not answer.
         """
         self._url = address(url)
-        self.shown = self._url.render_as_string()
+        self.shown = shown(self._url)
         self._file = Path(self._url.database or "") if self._url.drivername == "sqlite" else None
         sqlite = {"connect_args": {"timeout": 60}}
         postgres = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}

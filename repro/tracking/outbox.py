@@ -8,15 +8,19 @@ when the file is read.
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-KINDS = ("about", "metrics", "tags", "image", "picture", "file", "status")
+KINDS = ("begin", "about", "metrics", "tags", "image", "picture", "file", "status")
 
 
 class Outbox:
-    """The records of one run, in order. Records that the disk refuses stay in memory until it takes them."""
+    """The records of one run, in order. Records that the disk refuses stay in memory until it takes them.
+
+    One thread may append while another one delivers.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open, or begin, the outbox of the run with this folder."""
@@ -24,6 +28,7 @@ class Outbox:
         self._lines, self._mark = folder / "journal.jsonl", folder / "delivered"
         self.records, sound = _read(self._lines)
         self._unwritten: list[Record] = []
+        self._sent: list[str] = []  # names of files that the store has, and that are to be deleted
         try:
             self.delivered = min(int(self._mark.read_text(encoding="utf-8")), len(self.records))
         except (OSError, ValueError):
@@ -61,18 +66,37 @@ class Outbox:
         return self.records[self.delivered :]
 
     def mark_delivered(self) -> None:
-        """Note that the store has the next record, and delete the file that the record names."""
+        """Note that the store has the next record. The file that the record names is left to `tidy`."""
         record = self.records[self.delivered]
         self.delivered += 1
         partial = self._mark.with_name("delivered.part")
         try:
             partial.write_text(str(self.delivered), encoding="utf-8")
             partial.replace(self._mark)
-            if "file" in record:
-                path = self.files / record["file"]
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError:
             return  # it will be sent again, and recognised as sent
+        if "file" in record:
+            self._sent.append(record["file"])
+
+    def tidy(self) -> None:
+        """Delete the files that the store has. Only the thread that writes files may call it."""
+        while self._sent:
+            name = self._sent.pop()
+            path = self.files / name
+            if not self._is_pending(name):
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def is_replaced(self, record: Record) -> bool:
+        """Whether the record's file is not here any more, or is sent with a later record: a resumed run wrote it anew.
+
+        `record` is the next one to be delivered.
+        """
+        name = record.get("file")
+        return name is not None and (self._is_pending(name, 1) or not (self.files / name).exists())
+
+    def _is_pending(self, name: str, after: int = 0) -> bool:
+        return any(record.get("file") == name for record in self.records[self.delivered + after :])
 
     def has(self, kind: str, **fields: Any) -> bool:
         """Whether there is a record of this kind with these fields."""

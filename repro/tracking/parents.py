@@ -220,8 +220,9 @@ def abandon(experiment: str, study: str, trials: Collection[int], seed: int) -> 
 def end(run_id: str, state: str, reason: str) -> None:
     """End a run that no worker goes on with. Raises StoreError."""
     with Client(f"run {run_id} cannot be ended") as client:
-        client.log_batch(run_id, tags=[RunTag(names.TRIAL_STATE, state), RunTag(names.ERROR, reason)])
-        client.set_terminated(run_id, "KILLED")
+        mlflow_id = reader.store_id(run_id)
+        client.log_batch(mlflow_id, tags=[RunTag(names.TRIAL_STATE, state), RunTag(names.ERROR, reason)])
+        client.set_terminated(mlflow_id, "KILLED")
 
 
 def show_best(parent: str, status: Status | str, best: dict[str, str], value: float | None, complete: int) -> None:
@@ -238,4 +239,5 @@ def show_best(parent: str, status: Status | str, best: dict[str, str], value: fl
 def add_child(parent: str, run_id: str, study: str) -> None:
     """Make a run a child of a study's parent. Raises StoreError."""
     with Client(f"run {run_id} cannot be put under the study's parent") as client:
-        client.log_batch(run_id, tags=[RunTag(names.PARENT, parent), RunTag(names.SWEEP, study)])
+        tags = [RunTag(names.PARENT, parent), RunTag(names.SWEEP, study)]
+        client.log_batch(reader.store_id(run_id), tags=tags)

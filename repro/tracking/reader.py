@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from PIL import Image
@@ -131,6 +131,14 @@ def forget(run_id: str) -> None:
     """Delete a run. MLflow keeps its record as deleted. Raises StoreError."""
     with Client(f"run {run_id} cannot be deleted") as client:
         client.delete_run(store_id(run_id))
+
+
+def end_vanished(run_id: str, reason: str) -> None:
+    """Set a run whose process is gone, and that nobody resumes, to KILLED. Raises StoreError."""
+    with Client(f"run {run_id} cannot be ended") as client:
+        tags = [RunTag(names.ERROR, reason), RunTag(names.CAUSE, names.VANISHED)]
+        client.log_batch(store_id(run_id), tags=tags)
+        client.set_terminated(store_id(run_id), "KILLED")
 
 
 def last_image(run_id: str, key: str) -> Image.Image | None:

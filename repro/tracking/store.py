@@ -5,9 +5,12 @@ Importing this module sets MLflow's environment before MLflow itself is imported
 
 import logging
 import os
+import socket
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -17,7 +20,8 @@ from repro.text import first_line, without_password
 for _key, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # an unreachable server is noticed in seconds, not in four minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # an unreachable server is noticed in seconds, not in four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; so is one that accepts and never answers
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }.items():
     os.environ.setdefault(_key, _value)
@@ -25,10 +29,14 @@ for _name in ("mlflow.store.db.utils", "alembic"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # their errors reach us as exceptions
 
 from mlflow import MlflowClient  # noqa: E402 - after its environment is set
-from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.exceptions import MlflowException, RestException  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
 from sqlalchemy import NullPool, create_engine  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
+
+SILENCE = 60.0
+"""Seconds that this process waits for a server that did not answer before it asks again."""
+_silent: tuple[float, str] = (0.0, "")  # time.monotonic() from which on such a server is asked again; what it did
 
 _ARTIFACT_COLUMNS = (
     ("experiments", "artifact_location"),
@@ -39,6 +47,10 @@ _ARTIFACT_COLUMNS = (
 
 class StoreError(ReproError):
     """The tracking store cannot be opened, read or written."""
+
+
+class SilentError(StoreError):
+    """Something listens at the server's address, and gives no answer or none of a tracking server's."""
 
 
 class Client:
@@ -55,7 +67,8 @@ class Client:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, (MlflowException, SQLAlchemyError, OSError)):
-            raise StoreError(f"{self.fault}: {first_line(error)}") from None
+            kind = SilentError if _is_silent(error) else StoreError
+            raise kind(f"{self.fault}: {first_line(error)}") from None
 
 
 def folder() -> Path:
@@ -85,6 +98,10 @@ def exists() -> bool:
 
 def open_client() -> MlflowClient:
     """Return a client of the store, which is created if it does not exist. Raises StoreError."""
+    global _silent  # noqa: PLW0603 - of this process
+    refused = f"the tracking store {shown_uri()} cannot be opened"
+    if time.monotonic() < _silent[0]:
+        raise SilentError(f"{refused}: {_silent[1]}")
     try:
         database = embedded()
         if database is not None:
@@ -92,10 +109,28 @@ def open_client() -> MlflowClient:
         _require_answer(uri())
         client = MlflowClient(tracking_uri=uri())
         client.search_experiments(max_results=1)
-    except (OSError, ImportError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
-        remedy = "" if embedded() else "; correct MLFLOW_TRACKING_URI, or unset it to use mlruns here"
-        raise StoreError(f"the tracking store {shown_uri()} cannot be opened: {first_line(error)}{remedy}") from None
+    except Exception as error:
+        if _is_silent(error):
+            _silent = time.monotonic() + SILENCE, first_line(error)
+            raise SilentError(f"{refused}: {first_line(error)}") from None
+        if isinstance(error, (OSError, ImportError, sqlite3.Error, SQLAlchemyError, MlflowException)):
+            remedy = "" if embedded() else "; correct MLFLOW_TRACKING_URI, or unset it to use mlruns here"
+            raise StoreError(f"{refused}: {first_line(error)}{remedy}") from None
+        raise
     return client
+
+
+def _is_silent(error: BaseException) -> bool:
+    """Whether the error is that of a server which can be reached, but does not answer as a tracking server."""
+    address = urlsplit(uri())
+    if address.scheme not in ("http", "https") or isinstance(error, (RestException, StoreError)):
+        return False
+    try:
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:

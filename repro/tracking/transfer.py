@@ -20,7 +20,7 @@ KINDS = (".json", ".csv", ".safetensors")
 """Suffixes of the artifacts that are taken; no other is needed to judge a run."""
 LEFT_OUT = ("checkpoints", "generator", "images", names.BY_EPOCH)
 """Artifact folders that are not taken."""
-MADE_HERE = (names.PARENT, names.VERDICT, names.RUN_ID, names.INCOMPLETE, "mlflow.note.content")
+MADE_HERE = (names.PARENT, names.VERDICT, names.RUN_ID, names.BEGUN, names.INCOMPLETE, "mlflow.note.content")
 """Tags that each store makes for itself."""
 BATCH = 1000  # metrics that the store takes in one call
 

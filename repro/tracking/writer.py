@@ -1,4 +1,4 @@
-"""Writing one run: first into its outbox on this disk, then to the tracking store as soon as it answers."""
+"""Writing one run: into its outbox on this disk at once; from there a thread delivers it to the tracking store."""
 
 import json
 import re
@@ -13,35 +13,35 @@ import numpy as np
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy.exc import SQLAlchemyError
 from torch import nn
 
 from repro import names
 from repro.data import Dataset as Images
 from repro.names import Status
 from repro.spec import Experiment
-from repro.text import first_line
 from repro.tracking import layout
+from repro.tracking.delivery import LAST_ATTEMPTS, Delivery
 from repro.tracking.outbox import Outbox, Record
-from repro.tracking.reader import store_id
-from repro.tracking.store import Client, StoreError, experiment_id, open_client, shown_uri
+from repro.tracking.reader import forget_ids, search, store_id
+from repro.tracking.store import Client, experiment_id, open_client, shown_uri
 
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
-LAST_ATTEMPTS = 3  # when the run has ended
 GALLERY = "pictures"  # group of charts in MLflow; a gallery is shown from step 0 on
 LONGEST_NAME = 250  # of a run, in the store's column
 
 Tell = Callable[[str], None]
 
 
-def start_run(experiment: str, tags: dict[str, str]) -> str:
-    """Create a run in an MLflow experiment; its name is one of the tags. Returns its id. Raises StoreError."""
+def start_run(experiment: str, tags: dict[str, str], begun: str, time_ms: int | None = None) -> str:
+    """Create a run in an MLflow experiment; its name is one of the tags. Returns its id. Raises StoreError.
+
+    `begun` is the id of its directory until then, by which it can be found if this process dies; `time_ms` is when it
+    began, milliseconds since 1970, if that was not now.
+    """
     with Client(f"no run can be started in {shown_uri()}") as client:
-        run = client.create_run(experiment_id(client, experiment), tags=tags)
+        run = client.create_run(experiment_id(client, experiment), time_ms, tags | {names.BEGUN: begun})
         return str(run.info.run_id)
 
 
@@ -50,31 +50,61 @@ def run_name(seeds: str, changes: Sequence[str]) -> str:
     return " · ".join([seeds, *changes])[:LONGEST_NAME]
 
 
+def find_begun(experiment: str, begun: str) -> list[str]:
+    """Return the ids of the runs that `start_run` has created for this directory: none or one. Raises StoreError."""
+    with Client(f"the runs of {experiment!r} cannot be read") as client:
+        found = client.get_experiment_by_name(experiment)
+        runs = search(client, found.experiment_id, f"tags.`{names.BEGUN}` = '{begun}'") if found else []
+        return [str(run.info.run_id) for run in runs]
+
+
 class RunWriter:
-    """One run. Each record is in its outbox at once; sending is tried again while the store does not answer."""
+    """One run. Each record is in its outbox at once, and is delivered after `start` or with `deliver`."""
 
     def __init__(self, run_id: str, folder: Path, tell: Tell = lambda _: None) -> None:
-        """Write to a run that exists, with the outbox in its directory.
+        """Write to a run with the outbox in its directory.
 
         `tell` is given a sentence when the store goes away and when it comes back.
         """
         self.run_id, self.outbox, self._tell = run_id, Outbox(folder), tell
         self._client: MlflowClient | None = None
-        self._in_doubt = bool(self.outbox.pending())  # the store may have the next record, though it is not marked so
         self._images: list[tuple[NDArray[np.uint8], str]] = []  # what the disk has not taken yet, with file names
-        self._pause, self._next_try, self._away = FIRST_PAUSE, 0.0, ""
+        self._delivery = Delivery(self.outbox, self._send)
+
+    def start(self) -> None:
+        """Deliver in a thread from now on."""
+        self._delivery.start()
+
+    def begin(self, experiment: str, tags: dict[str, str]) -> None:
+        """Note that the run is to be created in an MLflow experiment with these tags."""
+        now = int(time.time() * 1000)
+        record = {"kind": "begin", "experiment": experiment, "tags": tags, "time": now}
+        self._log(record | {"begun": self.run_id, "store": shown_uri()})
+
+    def begun(self) -> None:
+        """Note that `start_run` has created it."""
+        self.outbox.mark_delivered()
 
     def describe(self, spec: Experiment, computed: dict[str, str], tags: dict[str, str], dataset: Images) -> None:
-        """Log how it is computed and its spec as params, the spec as a file too, tags, and the data set as input."""
-        (self.outbox.files / names.SPEC_FILE).write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
+        """Log how it is computed and its spec as params, the spec as a file too, tags, and the data set as input.
+
+        It is one record, so that a run that is cut off has all of it or is described again.
+        """
         described = {
             "name": dataset.name,
             "digest": dataset.fingerprint[:32],
             "source": json.dumps({"origin": dataset.origin, "status": dataset.status}),
             "profile": json.dumps({"train": len(dataset.train), "test": len(dataset.test)}),
         }
-        self._log({"kind": "about", "params": computed | layout.settings(spec), "tags": tags, "dataset": described})
-        self.file(names.SPEC_FILE)
+        params = computed | layout.settings(spec)
+        self._log({"kind": "about", "params": params, "tags": tags, "dataset": described, "spec": spec.to_dict()})
+
+    def complete(self, spec: Experiment) -> None:
+        """Log the spec as a file if an earlier version was cut off before it did."""
+        told = any(record["kind"] == "about" and "spec" in record for record in self.outbox.records)
+        if not told and not self.outbox.has("file", file=names.SPEC_FILE):
+            (self.outbox.files / names.SPEC_FILE).write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
+            self.file(names.SPEC_FILE)
 
     def metrics(self, values: dict[str, float], step: int, group: str) -> None:
         """Log metrics that belong together, which the store takes in one transaction, unless they are there already."""
@@ -122,39 +152,30 @@ class RunWriter:
             )
         self.file(name, name)
 
-    def status(self, status: Status | str) -> None:
-        """Set the run's status: RUNNING again, or one that ends it."""
-        self._log({"kind": "status", "status": status, "time": int(time.time() * 1000)})
+    def status(self, status: Status | str, at: float | None = None) -> None:
+        """Set the run's status: RUNNING again, or one that ended it, now or `at`, seconds since 1970."""
+        self._log({"kind": "status", "status": status, "time": int((at or time.time()) * 1000)})
 
-    def deliver(self, attempts: int = 1) -> bool:
+    def deliver(self, attempts: int = LAST_ATTEMPTS) -> bool:
         """Send the pending records in order; return whether the store has everything now."""
-        for attempt in range(attempts):
-            if attempt:
-                time.sleep(1.0)
-            try:
-                self.outbox.flush()
-                for record in self.outbox.pending():
-                    self._client = self._client or open_client()
-                    run_id = store_id(self.run_id)
-                    doubt = self._in_doubt or record["kind"] == "picture"  # drawn again by a run cut off at its end
-                    if not (doubt and _is_there(self._client, run_id, record)):
-                        _send(self._client, run_id, record, self.outbox.files)
-                    self._in_doubt = False
-                    self.outbox.mark_delivered()
-            except (MlflowException, SQLAlchemyError, OSError, StoreError) as error:
-                self._failed(error)
-            else:
-                if self._away:
-                    self._tell("the tracking store answers again; nothing is lost")
-                self._away, self._pause, self._next_try = "", FIRST_PAUSE, 0.0
-                return self.outbox.unwritten == 0
-        return False
+        self.outbox.flush()
+        done = self._delivery.attempt(attempts)
+        self.outbox.tidy()
+        return done and not self.outbox.unwritten
+
+    def finish(self) -> bool:
+        """End the delivery: wait a while for what is left; return whether the store has everything now."""
+        self.outbox.flush()
+        done = self._delivery.finish()
+        self._tell_news()
+        self.outbox.tidy()
+        return done and not self.outbox.unwritten
 
     def undelivered(self) -> str:
         """Return a sentence on what the store does not have and where it is kept."""
         count = len(self.outbox.pending())
         kept = self.outbox.folder if not self.outbox.unwritten else "memory only, since the disk refuses it"
-        there = f"{count} records are not in {shown_uri()} ({self._away})"
+        there = f"{count} records are not in {shown_uri()} ({self._delivery.fault()})"
         return f"{there}; they are kept in {kept}; later: python -m repro sync"
 
     def _keep_images(self) -> None:
@@ -169,16 +190,35 @@ class RunWriter:
 
     def _log(self, record: Record) -> None:
         self.outbox.append(record)
-        if time.monotonic() >= self._next_try:
-            self.deliver()
+        self.outbox.tidy()
+        self._delivery.wake()
+        self._tell_news()
 
-    def _failed(self, error: Exception) -> None:
-        self._in_doubt = True
-        if not self._away:
-            self._tell(f"the tracking store does not answer, training goes on: {first_line(error)}")
-        self._away = first_line(error)
-        self._next_try = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+    def _tell_news(self) -> None:
+        for text in self._delivery.news():
+            self._tell(text)
+
+    def _send(self, record: Record, in_doubt: bool) -> None:
+        """Send a record; if the store may have it already, look first."""
+        client, self._client = self._client or open_client(), None
+        if record["kind"] == "begin":
+            _create(self.run_id, record)
+        else:
+            run_id = store_id(self.run_id)
+            doubt = in_doubt or record["kind"] == "picture"  # drawn again by a run that was cut off at its end
+            if not (doubt and _is_there(client, run_id, record)):
+                _send(client, run_id, record, self.outbox.files)
+        self._client = client  # after an error another one is opened, which asks first whether there is an answer
+
+
+def _create(run_id: str, record: Record) -> None:
+    """Create a run that was begun while the store did not answer, or take the one that it created without a word."""
+    experiment, begun = record["experiment"], record["begun"]
+    found = find_begun(experiment, begun) or [start_run(experiment, record["tags"], begun, record["time"])]
+    if found[0] != run_id:
+        with Client(f"run {run_id} cannot be given its id") as client:
+            client.set_tag(found[0], names.RUN_ID, run_id)
+        forget_ids()
 
 
 def _is_there(client: MlflowClient, run_id: str, record: Record) -> bool:
@@ -201,6 +241,8 @@ def _send(client: MlflowClient, run_id: str, record: Record, files: Path) -> Non
             data = record["dataset"]
             dataset = Dataset(data["name"], data["digest"], "local", data["source"], profile=data["profile"])
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+            if "spec" in record:
+                client.log_text(run_id, json.dumps(record["spec"], indent=2), names.SPEC_FILE)
         case "metrics":
             metrics = [
                 layout.metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()

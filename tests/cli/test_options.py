@@ -139,3 +139,60 @@ def test_a_quiet_run_prints_nothing(tmp_path: Path) -> None:
     assert json.loads(process.stdout)["status"] == "FINISHED"
     again = repro("resume", json.loads(process.stdout)["run_id"], "-q", cwd=tmp_path)
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "mnist_fc", "--summary", LONG],
+        ["run", "mnist_fc", "--summary", f"{LONG}/x"],
+        ["run", f"{LONG}.py"],
+        ["verify", LONG],
+        ["sweep", "status", "--storage", f"sqlite:///{LONG}"],
+    ],
+)
+def test_a_name_that_is_too_long_for_the_disk_is_wrong_use(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "File name too long" in said
+    assert "unexpected" not in said
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", "run", "mnist_fc", "--trials", "\uff11"],
+        ["run", "mnist_fc", "--seed", "\u0663"],
+        ["run", "mnist_fc", "--seeds", "\uff10-4"],
+        ["run", "mnist_fc", "--set", "optim.lr=\uff11e-3"],
+        ["sweep", "run", "mnist_fc", "--space", "optim.lr=log:\uff11e-4:1"],
+        ["sweep", "run", "mnist_fc", "--space", "model.latent=\uff12,\uff13"],
+    ],
+)
+def test_digits_of_other_scripts_are_no_numbers(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main([*words, "--dry-run", "--data", "stand-in"]) == 2
+    assert "should be" in capsys.readouterr().err.lower()
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_the_details_of_an_unexpected_error_hold_no_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise ValueError("postgresql://me:hidden@word@host/x and postgresql://host/x?password=hidden-too")
+
+    monkeypatch.setattr("repro.spec.registry.names", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cli.main(["list"]) == 1
+    (details,) = tmp_path.glob("repro-error-*.txt")
+    said = capsys.readouterr().err + details.read_text()
+    assert "Traceback" in details.read_text()
+    assert "hidden" not in said

@@ -6,12 +6,13 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from support.process import client, environment, fetched, free_port, repro, star
 
 from repro import names
 from repro.runs import run_dir
-from repro.tracking import layout
+from repro.tracking import artifacts, layout, reader
 from repro.training import checkpoint
 
 TRAINED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
@@ -152,6 +153,54 @@ def test_a_server_that_goes_away_in_mid_run_gets_everything_in_the_end(tmp_path:
         )
         assert done.returncode == 0
         assert recorded(MlflowClient(tracking_uri=address), run_id) == alone
+
+
+@contextmanager
+def silent_server(port: int) -> Iterator[None]:
+    """A server that accepts connections and never answers, gone when the block ends."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            listening = socket.create_server(("127.0.0.1", port), backlog=1000)
+            break
+        except OSError:  # the processes of the server before it are still ending
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    with listening:
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_training_does_not_wait_for_a_server_that_never_answers(tmp_path: Path, from_the_start: bool) -> None:
+    """All epochs are trained and in the journal while it is silent, and a server that answers is given all of them."""
+    alone = finished(tmp_path / "alone", "--epochs", "40", *STAND_IN)
+    folder, port = tmp_path / "silent", free_port()
+    folder.mkdir()
+    address = f"http://127.0.0.1:{port}"
+    command = ["run", "mnist_fc", "--epochs", "40", *STAND_IN]
+    with nullcontext() if from_the_start else server(folder, port):
+        if not from_the_start:
+            process = started(*command, cwd=folder, MLFLOW_TRACKING_URI=address)
+            wait_for("epoch    3/40", folder)
+    with silent_server(port):
+        if from_the_start:
+            process = started(*command, cwd=folder, MLFLOW_TRACKING_URI=address)
+        assert process.wait(400) == 1, "it says by its exit code that something could not be delivered"
+    printed, run_id = (folder / "output.txt").read_text(), only_run(folder)
+    assert "the tracking store does not answer, training goes on" in printed
+    assert "epoch   40/40" in printed
+    assert "later: python -m repro sync" in printed
+    assert "Traceback" not in printed
+    journal = [json.loads(line) for line in (folder / "mlruns/runs" / run_id / "journal.jsonl").open()]
+    assert [record["step"] for record in journal if record.get("group") == "epoch"] == list(range(1, 41))
+    with server(folder, port), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        assert repro("sync", cwd=folder).returncode == 0
+        assert reader.run(run_id).params[names.SEED] == "0", "the run is known by its own id"
+        assert recorded(MlflowClient(tracking_uri=address), reader.store_id(run_id)) == alone
+        assert artifacts.read_file(run_id, names.SPEC_FILE)
 
 
 @pytest.mark.slow

@@ -184,6 +184,13 @@ SECRET = "hidden-word"
         (f"mysql://me:{SECRET}@127.0.0.1/x", 2, "--storage mysql://me:***@127.0.0.1/x: should be"),
         (f"postgresql+nothing://me:{SECRET}@h/x", 2, "postgresql+nothing://me:***@h/x: should be"),
         (f"me:{SECRET}@nowhere", 2, "--storage ***@nowhere: is no address; should be sqlite:///FILE"),
+        (
+            f"postgresql+psycopg://me:{SECRET}@127.0.0.1:notaport/x",
+            2,
+            "--storage ***@127.0.0.1:notaport/x: is no address",
+        ),
+        (f"postgresql+psycopg://me:a@{SECRET}@127.0.0.1/x", 2, "***@127.0.0.1/x: should have %40 for each @"),
+        (f"postgresql+psycopg://me@127.0.0.1:PORT/x?password={SECRET}", 3, "x?password=*** cannot be opened"),
         ("sqlite://", 2, "should be sqlite:///FILE"),
         ("sqlite:///:memory:", 2, "should be sqlite:///FILE"),
         ("sqlite:///nowhere/studies.db", 2, "should be a file in a directory that exists"),
