@@ -58,12 +58,7 @@ def compare(
         from repro.analysis import curves, machines, paired, verdicts
         from repro.analysis.report.sections import run_rows
         from repro.analysis.report.write import draw
-        from repro.runs import recover
-    if results is None:
-        recover.settle()
 
-    if results is None:
-        recover.settle()
     settings = [paired.Setting.read(name) for name in names or registry.names()]
     entries = list({setting.entry.name: setting.entry for setting in settings}.values())
     tables = _tables(entries, results)
@@ -243,6 +238,7 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
     """Read the runs of these experiments from the store or from committed tables. Prints a note for a damaged run."""
     with phase(LOADING):
         from repro.analysis import tables
+        from repro.runs import recover
         from repro.tracking import store
 
     if results is not None:
@@ -251,6 +247,7 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
         remedy = "start with: python -m repro run mnist_fc; or read committed results with --results DIR"
         raise ReproError(f"no runs yet in {store.folder()}; {remedy}")
     with phase("reading the runs of the tracking store"):
+        recover.settle()
         found, faults = tables.from_store(entries)
     _note(*(f"note: {fault}" for fault in faults))
     return found
