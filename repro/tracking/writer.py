@@ -32,7 +32,7 @@ from repro.tracking.store import Client, StoreError, experiment_id, open_client,
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
 LAST_ATTEMPTS = 3  # when the run has ended
-GALLERY = "pictures"  # group of charts in MLflow; a gallery is shown from step 0 on
+GALLERY = "after_training"  # of charts; MLflow sorts them by name, and shows a gallery from step 0 on
 LONGEST_NAME = 250  # of a run, in the store's column
 
 Tell = Callable[[str], None]
