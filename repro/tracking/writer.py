@@ -28,7 +28,7 @@ from repro.tracking.outbox import Outbox, Record
 from repro.tracking.reader import forget_ids, search, store_id
 from repro.tracking.store import Client, experiment_id, open_client, shown_uri
 
-GALLERY = "pictures"  # group of charts in MLflow; a gallery is shown from step 0 on
+GALLERY = "after_training"  # of charts; MLflow sorts them by name, and shows a gallery from step 0 on
 LONGEST_NAME = 250  # of a run, in the store's column
 
 Tell = Callable[[str], None]

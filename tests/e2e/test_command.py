@@ -114,7 +114,7 @@ def test_a_run_leaves_its_artifacts(done: tuple[Path, dict[str, object], str]) -
     assert expected | {"cost_curve.png", "samples.png", "reconstructions.png"} == found
     pictures = [item.path for item in store.list_artifacts(run_id, "images") if item.path.endswith(".png")]
     shown = {path.partition("+")[0] for path in pictures}
-    assert shown == {f"images/pictures~{name}" for name in ("cost_curve", "samples", "reconstructions")}
+    assert shown == {f"images/after_training~{name}" for name in ("cost_curve", "samples", "reconstructions")}
     assert len(pictures) == 3, "one of each, of the final weights, is among the charts"
     by_epoch = [item.path for item in store.list_artifacts(run_id, names.BY_EPOCH)]
     assert len(by_epoch) == 4, "of the first and of the last epoch"
