@@ -44,8 +44,10 @@ def runs(
         found = kept.runs(entries, state or "", trials)
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
+    elif found:
+        table([_row(run) for run in found], spare=("size", "name"))
     else:
-        table([_row(run) for run in found])
+        print("no such run yet; start with: python -m repro run mnist_fc")
 
 
 @app.command(epilog=examples("rm 1a2b3c", "rm 1a2b3c 4d5e6f --yes"))
