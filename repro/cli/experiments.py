@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ import typer
 from repro.cli.options import AsJson, DataDir, Name, Names, app, examples, number
 from repro.spec import registry
 from repro.spec.overrides import FIXED
-from repro.terminal import table
+from repro.terminal import UNLIMITED, table, wrapped
 
 
 @app.command("list", epilog=examples("list", "list --json"))
@@ -34,12 +35,12 @@ def show(name: Name, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(overview | {"spec": entry.spec.to_dict(), "signature": entry.spec.signature}, indent=2))
         return
-    print(entry.about or entry.name, end="\n\n")
+    print(*(wrapped(line, most=UNLIMITED) for line in (entry.about or entry.name).splitlines()), sep="\n", end="\n\n")
     table([_as_text(overview)])
     print(f"\nsettings, spec {entry.spec.signature}:")
     for key, value in entry.spec.flat().items():
         if key not in FIXED:
-            print(f"  {key} = {value}")
+            print(_setting(key, value))
 
 
 @app.command("data", epilog=examples("data", "data --data-dir DIR"))
@@ -91,6 +92,12 @@ def bench(
         print(f"\n{title}")
         table(rows)
         print(remarks)
+
+
+def _setting(key: str, value: Any) -> str:
+    """Return a setting in lines that fit the terminal. No line breaks inside a layer."""
+    text = re.sub(r"{.*?}", lambda layer: layer[0].replace(" ", "\xa0"), f"  {key} = {value}")
+    return wrapped(text, indent=6, most=UNLIMITED).replace("\xa0", " ")
 
 
 def _as_text(overview: dict[str, Any]) -> dict[str, Any]:

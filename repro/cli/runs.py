@@ -167,8 +167,8 @@ def verify_(
 def _resume(run_id: str, data_dir: Path | None, summary: Path | None, as_json: bool, quiet: bool) -> int:
     with options.output(as_json, quiet):
         with phase("loading PyTorch and MLflow"):
-            from repro.runs import run_dir, runner
-        result = run_dir.load_result(run_id)
+            from repro.runs import claims, run_dir, runner
+        result = claims.result_of(run_id)
         if result is not None:
             print(f"run {run_id} is finished already: training cost {result.cost:.4f} nats per image")
             result = replace(result, exit_code=int(not runner.deliver(run_id, print)))

@@ -46,9 +46,9 @@ def runs(
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
     elif found:
-        table([_row(run) for run in found])
+        table([_row(run) for run in found], spare=("size", "name"))
     else:
-        say("no such runs; start one with: python -m repro run mnist_fc")
+        say("no such run; start one with: python -m repro run mnist_fc")
 
 
 @app.command(epilog=examples("rm 1a2b3c", "rm 1a2b3c 4d5e6f --yes"))

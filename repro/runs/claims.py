@@ -1,15 +1,18 @@
 """Which run of a seed counts. The tracking store says so: several machines can share the seeds of one command."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from repro import names
+from repro.errors import UsageError
 from repro.runs import run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import DataSource, RunResult, beside_reported
 from repro.tracking import reader
+from repro.tracking.outbox import Outbox
 from repro.tracking.reader import RunRecord
 from repro.tracking.store import StoreError
 
@@ -50,6 +53,24 @@ def of_seeds(config: RunConfig) -> dict[int, Claim]:
         if claim and (seed not in found or _ORDER.index(claim.state) < _ORDER.index(found[seed].state)):
             found[seed] = claim
     return found
+
+
+def result_of(run_id: str) -> RunResult | None:
+    """Return the result of the run with this directory, or None if it is to go on.
+
+    The directory of an imported run that had ended has no result and no records; its result is that of the tracking
+    store. Raises UsageError for such a run that did not finish, and StoreError.
+    """
+    result = run_dir.load_result(run_id)
+    if result is not None or Outbox(run_dir.path(run_id)).has("about"):
+        return result
+    record, config = reader.run(run_id), run_dir.load_config(run_id)
+    if record.status == "FINISHED":
+        return _result(record, config)
+    if reader.history(run_id, names.COST):
+        again = f"python -m repro run {shlex.quote(config.experiment)} --seed {config.seed}"
+        raise UsageError(f"run {run_id} was imported without a checkpoint, and cannot go on; train another: {again}")
+    return None
 
 
 def others(config: RunConfig, run_id: str) -> bool:

@@ -39,7 +39,10 @@ def on_a_terminal(columns: int, *arguments: str, cwd: Path, stderr: bool = False
     return printed.decode()
 
 
-@pytest.mark.parametrize(("command", "columns"), [(COMPARE, 80), (COMPARE, 100), (["list"], 80)])
+@pytest.mark.parametrize(
+    ("command", "columns"),
+    [(COMPARE, 80), (COMPARE, 100), (["list"], 80), (["show", "cifar_conv"], 80)],
+)
 def test_no_cell_is_broken(command: list[str], columns: int, tmp_path: Path) -> None:
     piped = repro(*command, cwd=tmp_path).stdout
     assert "\x1b" not in piped

@@ -69,6 +69,20 @@ def test_what_is_imported_is_what_was_exported(made: Path, elsewhere: Path, monk
     assert (both.returncode, both.stdout.count("finished before")) == (0, 2), "what was imported is not trained again"
 
 
+def test_an_imported_run_that_had_ended_is_not_trained_again(made: Path, elsewhere: Path) -> None:
+    assert repro("import", "all.zip", cwd=elsewhere).returncode == 0
+    run_id = next(iter(bundle.Bundle(elsewhere / "all.zip").runs))
+    done = repro("resume", run_id[:8], "--json", cwd=elsewhere)
+    assert (done.returncode, "is finished already" in done.stderr) == (0, True), done.stderr
+    there, here = json.loads((made / f"mlruns/runs/{run_id}/summary.json").read_text()), json.loads(done.stdout)
+    assert (here["cost"], here["status"], here["epochs"]) == (there["cost"], "FINISHED", 3)
+    (stored,) = client(elsewhere).search_runs(["1"], f"tags.`{names.RUN_ID}` = '{run_id}'")
+    assert len(client(elsewhere).get_metric_history(stored.info.run_id, names.COST)) == 3
+    client(elsewhere).set_terminated(stored.info.run_id, "FAILED")
+    refused = repro("resume", run_id[:8], cwd=elsewhere)
+    assert (refused.returncode, "was imported without a checkpoint" in refused.stderr) == (2, True), refused.stderr
+
+
 def test_a_run_of_a_bundle_is_trained_again_and_compared(elsewhere: Path) -> None:
     run_id = next(iter(bundle.Bundle(elsewhere / "all.zip").runs))
     process = repro("verify", "all.zip", "--run", run_id[:8], "--epochs", "2", "--json", cwd=elsewhere)

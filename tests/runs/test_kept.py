@@ -89,10 +89,16 @@ def test_rm_asks_and_deletes_the_record_and_all_folders(
     assert set(ids()) == {gone, stays}
     folders = kept._folders(gone)
     assert len(folders) == 2
-    assert repro("rm", gone[:8], "--yes", cwd=tmp_path).returncode == 0
+    deleted = repro("rm", gone[:8], "--yes", "--json", cwd=tmp_path)
+    assert [row["run_id"] for row in json.loads(deleted.stdout)] == [gone]
     assert set(ids()) == {stays}
     assert not any(folder.exists() for folder in folders)
     assert reader.lifecycle(gone) == "deleted"
+
+
+def test_a_store_without_runs_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    process = repro("runs", cwd=tmp_path)
+    assert (process.returncode, "python -m repro run mnist_fc" in process.stdout) == (0, True)
 
 
 def test_rm_refuses_a_run_that_is_trained(make: Any, tmp_path: Path) -> None:
