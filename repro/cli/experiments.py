@@ -21,14 +21,16 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        table([_as_text(row) for row in rows], spare=("parameters", "latent", "batch_size", "learning_rate"))
+        table([_as_text(row) for row in rows], spare=("latent", "batch_size", "learning_rate"))
 
 
 @app.command(epilog=examples("show mnist_fc", "show ./my_vae.py --json"))
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show one experiment and every setting that --set can change."""
+    from repro.model import count_parameters
+
     entry = registry.get(name)
-    overview = _overview(entry)
+    overview = _overview(entry) | {"parameters": count_parameters(entry.spec)}
     if as_json:
         print(json.dumps(overview | {"spec": entry.spec.to_dict(), "signature": entry.spec.signature}, indent=2))
         return
@@ -97,8 +99,6 @@ def _as_text(overview: dict[str, Any]) -> dict[str, Any]:
 
 
 def _overview(entry: registry.Entry) -> dict[str, Any]:
-    from repro.model import count_parameters
-
     spec = entry.spec
     return {
         "name": entry.name,
@@ -107,7 +107,6 @@ def _overview(entry: registry.Entry) -> dict[str, Any]:
         "batch_size": spec.training.batch_size,
         "learning_rate": spec.optim.lr,
         "latent": spec.model.latent,
-        "parameters": count_parameters(spec),
         "reported": [{"epoch": each.epoch, "cost": each.cost} for each in spec.reported],
         "variant_of": spec.variant_of,
     }

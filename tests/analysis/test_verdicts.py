@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from repro.analysis import curves, tables, variants, verdicts
+from repro.analysis import tables, variants, verdicts
 from repro.analysis.claims import CLAIMS, Evidence
 from repro.analysis.verdicts import Verdict, judge, word
-from repro.benchmarks import verdicts as simulation
 from scipy import stats
 from support import synthetic
 from support.process import repro
 
 from repro import registry
-from repro.images import Curve
 from repro.spec.overrides import apply
 
 FC = registry.get("mnist_fc")
@@ -304,67 +301,3 @@ def test_both_answers_are_those_of_t_tests(off: float, half_range: float, n: int
     assert found.p == pytest.approx(2 * min(one_more.cdf(LAST.cost), one_more.sf(LAST.cost)))
     assert (found.pi_low, found.pi_high) == pytest.approx(one_more.interval(0.95))
     assert (found.p < 0.05) == (not found.pi_low < LAST.cost < found.pi_high)
-
-
-def test_the_simulation_decides_as_the_verdict_does() -> None:
-    costs = np.random.default_rng(1).normal(96.5, 0.7, (300, 12))
-    mean, std = costs.mean(1), costs.std(1, ddof=1)
-    said = [word(judge(BLANK, row.tolist())) for row in costs]
-    half, beyond = verdicts.half_widths(std, 12)
-    reached, out = np.abs(mean - LAST.cost) + half < MARGIN, np.abs(mean - LAST.cost) > beyond
-    assert [each == "reproduced" for each in said] == reached.tolist()
-    assert [each.startswith("different") for each in said] == (~reached & out).tolist()
-    assert 0 < reached.sum() < 300
-
-
-def test_error_rates_are_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulation, "REPEATS", 20_000)
-    at_margin = simulation.rates(12, 1.01, 0.5, 1.01)["reproduced"]
-    assert at_margin == pytest.approx(0.05, abs=0.006)
-    assert simulation.by_the_earlier_rule(1.01, 0.5) > 0.14
-    one_of_ours = simulation.rates(12, 1.01, 3.0, 0.0, one_of_ours=True)
-    assert one_of_ours["different"] == pytest.approx(0.05, abs=0.006)
-
-
-def curve(cost: np.ndarray[Any, Any], error: float = 0.1) -> Curve:
-    return Curve(np.arange(1.0, len(cost) + 1), cost, np.full(len(cost), error))
-
-
-def bent(generator: np.random.Generator, count: int) -> np.ndarray[Any, Any]:
-    """Smooth curves of 40 epochs that vary in height and bend."""
-    epochs = np.arange(1, 41)
-    bend = generator.normal(8, 1, (count, 1))
-    return generator.normal(100, 1, (count, 1)) + 100 * np.exp(-epochs / bend)
-
-
-def test_the_rank_of_a_curve_like_ours_is_uniform() -> None:
-    generator, ranks = np.random.default_rng(0), []
-    for _ in range(400):
-        every = bent(generator, 13)
-        ours = pd.DataFrame(every[:12].T, index=range(1, 41))
-        ranks.append(curves.rank_among(curve(every[12]), ours).rank)
-    assert stats.chisquare(np.bincount(ranks, minlength=14)[1:]).pvalue > 0.01
-
-
-def test_a_curve_unlike_ours_is_farthest_out_and_says_where() -> None:
-    every = bent(np.random.default_rng(0), 13)
-    strange = every[12].copy()
-    strange[29] += 40
-    found = curves.rank_among(curve(strange), pd.DataFrame(every[:12].T, index=range(1, 41)))
-    assert (found.rank, found.epoch, found.p) == (1, 30, pytest.approx(1 / 13))
-    assert found.nats == pytest.approx(strange[29] - every[:12, 29].mean())
-    assert found.published > max(found.distances)
-
-
-def test_the_reading_error_is_the_least_scale() -> None:
-    same = pd.DataFrame(np.full((40, 12), 100.0), index=range(1, 41))
-    found = curves.rank_among(curve(np.full(40, 100.3), error=0.1), same)
-    assert found.published == pytest.approx(3.0)
-
-
-def test_only_planned_seeds_that_reach_the_last_epoch_enter_the_rank_of_a_curve() -> None:
-    rows = [*planned(0.3, 0.5), {"seed": 7, "cost": 0.0}]
-    found = curves.rank(FC, LAST, synthetic.tables("mnist_fc", rows))
-    assert found is not None
-    assert found.seeds == PLANNED
-    assert curves.rank(FC, LAST, synthetic.tables("mnist_fc", rows[:2])) is None
