@@ -126,3 +126,7 @@ SPEC_FILE = "spec.json"
 """Artifact: the whole spec as JSON."""
 WEIGHTS_FILE = "weights.safetensors"
 """Artifact: the final weights, whose digest is the tag repro.weights.sha256."""
+CLASSES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
+"""The names of a data set's classes 0, 1, ...; the classes of MNIST are digits."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from repro.analysis import curves
+from repro.analysis import curves, verdicts
 from repro.analysis.claims.evidence import (
     Claim,
     Evidence,
@@ -42,9 +42,13 @@ def printed_cost(name: str, epoch: int, evidence: Evidence) -> Finding:
         text += f"; p = {verdict.p:.2f} for the published run as one of ours"
     text += "".join(f"; {each}" for each in (*verdict.failures, verdict.reason) if each)
     figures = {"mean": verdict.mean, "difference": verdict.difference, "margin": verdict.margin, "p": verdict.p}
+    number = f"{verdict.difference:+.2f} nats from the published cost, margin {verdict.margin}"
+    if verdict.decided and verdict.verdict != "reproduced":  # the second question decides
+        number = f"p = {verdict.p:.2f} for the published run as one of ours, limit {verdicts.LEVEL}"
     return Finding(
         holds(verdict.verdict in ("reproduced", "consistent")) if verdict.decided else "undecided",
         text,
+        number if verdict.decided else f"{verdict.label}: {number}",
         {key: float(value) for key, value in figures.items() if value is not None},
         tuple(evidence.planned(name, epoch)["run_id"]),
     )
@@ -67,15 +71,17 @@ def curve_like_ours(name: str, epoch: int, evidence: Evidence) -> Finding:
         raise MissingError(_command(name, epoch))
     found = curves.rank(registry.get(name), result_at(name, epoch), evidence.tables)
     if found is None:
-        return Finding("undecided", f"{len(runs)} of {verdict.planned} planned seeds have finished: too few")
+        told = f"{len(runs)} of {verdict.planned} planned seeds have finished: too few"
+        return Finding("undecided", told, told)
     decided = verdict.n >= verdict.planned
+    interim = "" if decided else f"interim ({verdict.n} of {verdict.planned}): "
     return Finding(
         holds(found.p > curves.LEVEL) if decided else "undecided",
-        ("" if decided else f"interim ({verdict.n} of {verdict.planned}): ")
-        + f"rank {found.rank} of {len(found.seeds) + 1} (1 is the farthest out), p = {found.p:.3f}; the published "
-        f"curve is {found.published:.1f} standardised distances from the others at epoch {found.epoch}, where it lies "
-        f"{found.nats:+.2f} nats from the mean of ours; our own runs reach {min(found.distances):.1f} to "
+        f"{interim}rank {found.rank} of {len(found.seeds) + 1} (1 is the farthest out), p = {found.p:.3f}; the "
+        f"published curve is {found.published:.1f} standardised distances from the others at epoch {found.epoch}, "
+        f"where it lies {found.nats:+.2f} nats from the mean of ours; our own runs reach {min(found.distances):.1f} to "
         f"{max(found.distances):.1f}; on {verdict.data}",
+        f"{interim}p = {found.p:.2f} by rank, limit {curves.LEVEL}",
         {"rank": float(found.rank), "p": found.p, "distance": found.published, "epoch": float(found.epoch)},
         tuple(runs["run_id"]),
     )
@@ -97,10 +103,11 @@ def convolution_better(evidence: Evidence) -> Finding:
     )
     figures, runs = {"fc": fc, "conv": conv}, [*fc_runs["run_id"], *conv_runs["run_id"]]
     both = min(epochs.values())
-    better = []
+    better, worst = [], conv - fc
     for rate, *pair in (("1e-3", "mnist_fc", "mnist_conv_lr_1e3"), ("1e-4", "mnist_fc_lr_1e4", "mnist_conv")):
         dense, convolutional = (evidence.mean_at(name, both) for name in pair)
         better.append(convolutional < dense)
+        worst = max(worst, convolutional - dense)
         figures |= {f"fc_{rate}": dense, f"conv_{rate}": convolutional}
         text += f"; at learning rate {rate}, both after {both} epochs, {convolutional:.2f} against {dense:.2f}"
         runs += [run_id for name in pair for run_id in evidence.runs(name, both)["run_id"]]
@@ -110,7 +117,8 @@ def convolution_better(evidence: Evidence) -> Finding:
         because += "the reported order"
     elif not any(better):
         because = "It has the higher cost at equal settings too: the architecture explains it"
-    return Finding(holds(conv < fc and all(better)), f"{text}. {because}.", figures, tuple(dict.fromkeys(runs)))
+    number = f"{worst:+.2f} nats at most against the fully connected network, limit 0"
+    return Finding(holds(worst < 0), f"{text}. {because}.", number, figures, tuple(dict.fromkeys(runs)))
 
 
 def _command(name: str, epoch: int) -> str:

@@ -20,10 +20,14 @@ Word = Literal["holds", "does not hold", "undecided", "not measured"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on a claim: a word, the evidence in a sentence or two, its figures, and the runs they are from."""
+    """The verdict on a claim: a word, the evidence in a sentence or two, its figures, and the runs they are from.
+
+    `number` is the one number that decides, beside its limit; "" where nothing was measured.
+    """
 
     verdict: Word
     evidence: str
+    number: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
 

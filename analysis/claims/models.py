@@ -35,7 +35,8 @@ def score_function_variance(evidence: Evidence) -> Finding:
     lowest, highest = float(ratios.min()), float(ratios.max())
     text = f"{lowest:.3g} to {highest:.3g} times as high, at epochs {', '.join(f'{x:g}' for x in ratios.index)}"
     figures = {f"ratio_epoch_{x:g}": float(ratio) for x, ratio in ratios.items()}
-    return Finding(holds(lowest >= FAR_HIGHER), text, figures, (measurement.run_id,))
+    number = f"{lowest:.3g} times the variance at least, limit {FAR_HIGHER:.0f}"
+    return Finding(holds(lowest >= FAR_HIGHER), text, number, figures, (measurement.run_id,))
 
 
 @claim(
@@ -54,6 +55,7 @@ def score_function_not_practical(evidence: Evidence) -> Finding:
         holds(lowest > early),
         f"{lowest:.2f} nats at the lowest in {epochs} epochs by the score function{then}; by the pathwise estimator "
         f"{early:.2f} after {BEHIND}, {other:.2f} after {epochs}",
+        f"{lowest:.2f} nats at the lowest, limit {early:.2f}",
         {"score_function_lowest": lowest, "pathwise": other, f"pathwise_epoch_{BEHIND}": early},
         (str(run["run_id"]), *evidence.runs("mnist_fc")["run_id"]),
     )
@@ -71,6 +73,7 @@ def elbo_is_a_bound(evidence: Evidence) -> Finding:
     return Finding(
         holds(log_px + STANDARD_ERRORS * error >= elbo),
         f"ELBO {elbo:.2f}, importance-weighted log p(x) {log_px:.2f} (standard error {error:.2f}) nats per test image",
+        f"log p(x) is {log_px - elbo:+.2f} nats from the ELBO, limit {-STANDARD_ERRORS * error:.2f}",
         {"elbo": elbo, "log_px": log_px},
         (measurement.run_id,),
     )
@@ -86,6 +89,7 @@ def kl(form: str, evidence: Evidence) -> Finding:
         holds(abs(difference) <= STANDARD_ERRORS),
         f"{value:.4f} nats per image; the Monte Carlo estimate is {estimate:.4f} (standard error {error:.4f}), a "
         f"difference of {difference:+.1f} standard errors",
+        f"{difference:+.1f} standard errors off, limit {STANDARD_ERRORS:.0f}",
         {form: value, "monte_carlo": estimate, "standard_errors_off": difference},
         (measurement.run_id,),
     )
@@ -105,6 +109,7 @@ def trained_as_printed(evidence: Evidence) -> Finding:
         holds(abs(cost - reported.cost) <= reported.margin),
         f"training with it ends at {cost:.2f} nats where {reported.cost:.2f} was reported; the true negative ELBO of "
         f"that model on test images is {test:.2f}, and {usual_test:.2f} after training with the closed form",
+        f"{cost - reported.cost:+.2f} nats from the published cost, margin {reported.margin}",
         {"cost": float(cost), "test_neg_elbo": float(test), "test_neg_elbo_closed_form": float(usual_test)},
         (*run["run_id"], *usual["run_id"]),
     )
@@ -122,6 +127,7 @@ def adjacent_pixels_similar(evidence: Evidence) -> Finding:
     return Finding(
         holds(min(mnist, cifar) >= SIMILAR),
         f"correlation of a pixel with its right neighbour: MNIST {mnist:.3f}, CIFAR-10 {cifar:.3f}",
+        f"correlation {min(mnist, cifar):.2f}, limit {SIMILAR}",
         found,
         tuple(measurement.run_id for measurement in measured.values()),
     )
@@ -143,6 +149,7 @@ def digits_almost_real(evidence: Evidence) -> Finding:
         f"a classifier with {accuracy:.2%} test accuracy is {drawn:.3f} confident on samples, {test:.3f} on test "
         f"digits, {mean:.3f} on the mean image: {share:.0%} of the way. The blurred means of the classes have "
         f"{blurred:.3f}: confidence says that the class is clear, not that the image looks real",
+        f"{share:.0%} of the way to the confidence on real digits, limit {ALMOST:.0%}",
         {"samples": drawn, "test_digits": test, "mean_image": mean, "share": share, "classifier_accuracy": accuracy},
         (measurement.run_id,),
     )
@@ -161,6 +168,7 @@ def digits_not_distinguished(evidence: Evidence) -> Finding:
         f"a classifier trained for it tells {row['value']:.1%} of them apart (standard error "
         f"{row['standard_error']:.1%}; 50% is chance). A naked eye is not a classifier: this asks more than the "
         "notebook does",
+        f"{row['value']:.1%} told apart by a classifier, limit {APART:.0%}",
         {"accuracy": float(row["value"])},
         (measurement.run_id,),
     )
@@ -180,6 +188,7 @@ def cifar_blurry(evidence: Evidence) -> Finding:
         f"share of spectral energy above half the Nyquist frequency: data {data:.3%}, reconstructions {copies:.3%}, "
         f"samples {drawn:.3%}, which is {drawn / data:.1%} of the data's, on "
         f"{evidence.runs('cifar_conv')['data'].iloc[0]}",
+        f"{drawn / data:.1%} of the data's high frequencies, limit {BLURRY:.0%}",
         {"data": data, "reconstructions": copies, "samples": drawn, "ratio": drawn / data},
         (measurement.run_id,),
     )

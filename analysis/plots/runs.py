@@ -2,15 +2,18 @@
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FormatStrFormatter
+from PIL import Image
 from repro.analysis.curves import by_seed
 
 from repro import names
@@ -22,16 +25,18 @@ INK = "#123456"
 FIRST = 25
 """Epochs of a curve that have a panel of their own."""
 COST = "training cost (nats per image)"
+WIDTH = 5.0
+"""Width of a panel in inches: text of 10 points is read on a telephone, where the panel has 360 pixels."""
 
 
-def new(width: float, height: float, columns: int = 1) -> tuple[Figure, tuple[Axes, ...]]:
-    """Return a figure, of a size in inches, and its axes side by side."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, tuple(figure.subplots(1, columns, squeeze=False)[0])
+def new(height: float) -> tuple[Figure, Axes]:
+    """Return a figure of one panel, of a height in inches, and its axes."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:
-    """Return a figure as SVG for a page: text as text, in the page's colour, with ids that no other figure has."""
+    """Return a figure as SVG for a page: text as text, in the page's colours, with ids that no other figure has."""
     out = io.StringIO()
     for legend in figure.findobj(Legend):  # Optuna's style gives it a background
         legend.get_frame().set_facecolor("none")
@@ -40,6 +45,8 @@ def svg(figure: Figure, name: str, alt: str) -> str:
         figure.savefig(out, format="svg", bbox_inches="tight", metadata=nothing, facecolor="none")
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
+    for number, color in enumerate(COLORS):  # the page has lighter ones for the dark
+        text = text.replace(color.lower(), f"var(--plot-{number}, {color})")
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\1{name}-", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -48,9 +55,20 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
 
 
-def png(figure: Figure) -> bytes:
+def png(panels: list[Figure]) -> bytes:
+    """Return panels side by side as PNG."""
+    made = []
+    for figure in panels:
+        out = io.BytesIO()
+        figure.savefig(out, format="png", bbox_inches="tight", dpi=110, facecolor="white", metadata={"Software": None})
+        made.append(Image.open(out).convert("RGB"))
+    if len(made) == 1:
+        return out.getvalue()
+    sheet = Image.new("RGB", (sum(each.width for each in made), max(each.height for each in made)), "white")
+    for index, each in enumerate(made):  # their horizontal axes are in line
+        sheet.paste(each, (sum(other.width for other in made[:index]), sheet.height - each.height))
     out = io.BytesIO()
-    figure.savefig(out, format="png", bbox_inches="tight", dpi=110, facecolor="white", metadata={"Software": None})
+    sheet.save(out, format="png", optimize=True)
     return out.getvalue()
 
 
@@ -59,8 +77,10 @@ def verdicts(table: pd.DataFrame) -> Figure:
 
     `table` has a row for each verdict, with the fields of `Verdict` as columns.
     """
-    figure, (axes,) = new(7.2, 0.9 + 0.62 * max(len(table), 1))
-    axes.axvspan(-1, 1, color=COLORS[2], alpha=0.15, linewidth=0, label="within the margin")
+    figure, axes = new(1.6 + 0.62 * max(len(table), 1))
+    axes.axvspan(-1, 1, facecolor=COLORS[2], alpha=0.3, linewidth=0, label="within the margin")
+    for end in (-1, 1):
+        axes.axvline(end, color=COLORS[2], linewidth=1.2, linestyle="--")
     axes.axvline(0, color=INK, linewidth=0.8)
     costs = table[["pi_low", "pi_high", "ci_low", "ci_high", "difference"]].astype(float)  # None becomes NaN
     costs[["pi_low", "pi_high"]] = costs[["pi_low", "pi_high"]].sub(table["reported"], axis=0)
@@ -71,34 +91,62 @@ def verdicts(table: pd.DataFrame) -> Figure:
     labels = [f"{row.experiment}\nepoch {row.epoch}, {plural(row.n, 'seed')}" for row in table.itertuples()]
     axes.set_yticks(range(len(table)), labels)
     axes.set(xlabel="difference from the reported cost, in margins", ylim=(len(table) - 0.5, -0.5))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
-def cost_curves(curves: pd.DataFrame, published: Curve | None) -> Figure:
+def cost_curves(curves: pd.DataFrame, published: Curve | None) -> list[Figure]:
     """Draw each seed's cost, the mean, the range and the published curve; the first epochs have their own panel."""
     seeds = by_seed(curves)
     mean, last = seeds.mean(axis=1), int(seeds.index.max())
-    ends = (last, FIRST) if last > FIRST else (last,)
-    figure, panels = new(9.6 if len(ends) > 1 else 7.2, 3.8, columns=len(ends))
-    for axes, end in zip(panels, ends, strict=True):
-        if published is not None:
-            x, cost, error = published.epoch, published.cost, published.reading_error
-            band: dict[str, Any] = {"color": "0.6", "alpha": 0.5, "linewidth": 0, "label": "published, reading error"}
-            axes.fill_between(x, cost - error, cost + error, **band)
-            axes.plot(x, cost, color=INK, linewidth=1.1, linestyle="--", label="published")
-        axes.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=COLORS[0], alpha=0.25, linewidth=0)
-        axes.plot(seeds.index, seeds, color=COLORS[0], linewidth=0.6, alpha=0.7)
-        label = f"this suite, {plural(seeds.shape[1], 'seed')}"
-        axes.plot(seeds.index, mean, color=COLORS[0], linewidth=1.8, label=label)
-        axes.set(xlabel="epoch", xlim=(0.5, end + 0.5))
-    panels[0].set(ylabel=COST)
-    panels[0].legend(frameon=False)
-    if len(ends) > 1:  # the first epochs are far above the others
-        settled, early = mean.iloc[9:], mean.iloc[1:FIRST]
-        low, high = float(settled.min()), float(settled.quantile(0.95))
-        panels[0].set(ylim=(low - 0.08 * (high - low), high + 0.1 * (high - low)))
-        panels[1].set(ylim=(float(early.min()) * 0.99, float(early.max()) * 1.02))
+    panels = [new(3.6) for _ in range(2 if last > FIRST else 1)]
+    for (_, axes), end in zip(panels, (last, FIRST), strict=False):
+        _seeds(axes, seeds, published)
+        axes.set(xlabel="epoch", ylabel=COST, xlim=(0.5, end + 0.5))
+    panels[0][1].legend(frameon=False)
+    if len(panels) > 1:  # the first epochs are far above the others
+        early = mean.iloc[1:FIRST]
+        panels[0][1].set(ylim=_settled(mean))
+        panels[1][1].set(ylim=(float(early.min()) * 0.99, float(early.max()) * 1.02), title=f"the first {FIRST} epochs")
+    return [figure for figure, _ in panels]
+
+
+def _seeds(axes: Axes, seeds: pd.DataFrame, published: Curve | None) -> None:
+    """Draw costs, epochs by seeds, with their mean and range, and the published curve with its reading error."""
+    if published is not None:
+        x, cost, error = published.epoch, published.cost, published.reading_error
+        band: dict[str, Any] = {"color": "0.6", "alpha": 0.5, "linewidth": 0, "label": "published, reading error"}
+        axes.fill_between(x, cost - error, cost + error, **band)
+        axes.plot(x, cost, color=INK, linewidth=1.4, linestyle="--", label="published")
+    axes.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=COLORS[0], alpha=0.25, linewidth=0)
+    axes.plot(seeds.index, seeds, color=COLORS[0], linewidth=0.6, alpha=0.7)
+    label = f"mean of {plural(seeds.shape[1], 'seed')}"
+    axes.plot(seeds.index, seeds.mean(axis=1), color=COLORS[0], linewidth=1.8, label=label)
+
+
+def _settled(mean: "pd.Series[float]") -> tuple[float, float]:
+    """Return limits of the axis for a mean curve whose first epochs are far above the others."""
+    settled = mean.iloc[9:]
+    low, high = float(settled.min()), float(settled.quantile(0.95))
+    return low - 0.08 * (high - low), high + 0.1 * (high - low)
+
+
+def readme(curves: pd.DataFrame, published: Curve | None, samples: bytes | None) -> Figure:
+    """Draw the curves of a result and, beside them, a strip of its sheet of samples, for a page 800 pixels wide."""
+    seeds = by_seed(curves)
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    axes, *beside = figure.subplots(1, 2 if samples else 1, width_ratios=(2.6, 1) if samples else None, squeeze=False)[
+        0
+    ]
+    _seeds(axes, seeds, published)
+    axes.set(xlabel="epoch", ylabel=COST, xlim=(0.5, float(seeds.index.max()) + 0.5), ylim=_settled(seeds.mean(axis=1)))
+    axes.legend(frameon=False)
+    for strip in beside:
+        sheet = np.asarray(Image.open(io.BytesIO(samples or b"")))
+        height, width = sheet.shape[:2]
+        strip.imshow(sheet[: height * 7 // 10, : width // 2], cmap="gray", interpolation="nearest")
+        strip.set_title("samples of the trained model")
+        strip.axis("off")
     return figure
 
 
@@ -110,7 +158,7 @@ def kl_by_dimension(measured: pd.DataFrame) -> Figure:
     kl = _rows(measured, "kl_of_dimension").set_index("x")["value"].sort_values(ascending=False)
     variance = _rows(measured, "variance_of_mean").set_index("x")["value"].reindex(kl.index)
     active = variance > names.ACTIVE_VARIANCE
-    figure, (axes,) = new(7.2, 3.0)
+    figure, axes = new(2.8)
     axes.bar(range(len(kl)), kl, color=[COLORS[0] if each else "0.6" for each in active])
     label = f"latent dimension, highest KL first ({active.sum()} of {len(kl)} active)"
     axes.set(xlabel=label, ylabel="KL (nats per image)", xticks=[])
@@ -119,7 +167,7 @@ def kl_by_dimension(measured: pd.DataFrame) -> Figure:
 
 def by_group(measured: pd.DataFrame, quantity: str, xlabel: str, ylabel: str) -> Figure:
     """Draw a quantity, on a logarithmic axis, against its x, a line for each group."""
-    figure, (axes,) = new(7.2, 3.4)
+    figure, axes = new(3.6)
     rows = _rows(measured, quantity)
     look: dict[str, Any] = {"hue": "group", "style": "group", "palette": COLORS[: rows["group"].nunique()]}
     sns.lineplot(rows, x="x", y="value", markers=True, dashes=False, errorbar=None, ax=axes, **look)
@@ -144,37 +192,43 @@ def spectrum(measured: pd.DataFrame) -> Figure:
 
 def confidence(measured: pd.DataFrame) -> Figure:
     rows = _rows(measured, "mean_confidence")
-    figure, (axes,) = new(7.2, 2.6)
+    figure, axes = new(2.6)
     errors = 2 * rows["standard_error"].fillna(0)
     axes.errorbar(rows["value"], range(len(rows)), xerr=errors, fmt="o", color=COLORS[0], capsize=3)
     axes.set_yticks(range(len(rows)), rows["group"])
-    axes.set_xlabel("mean confidence of the classifier (bars: two standard errors)")
+    axes.set_xlabel("mean confidence (bars: two standard errors)")
     axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.02))
     return figure
 
 
-def latent_map(measured: pd.DataFrame) -> Figure:
-    """Draw latent means in two dimensions by PCA and t-SNE, coloured by class, with its number at the median."""
+def latent_map(measured: pd.DataFrame, classes: Sequence[str] = ()) -> list[Figure]:
+    """Draw latent means in two dimensions by PCA and t-SNE, coloured by class, with its name at the median.
+
+    `classes` has the names of the classes 0, 1, ...; without them the numbers are shown.
+    """
     rows = measured[measured["quantity"].str.startswith("latent_")].rename(columns={"group": "class"})
     points = rows.pivot(index=["class", "x"], columns="quantity", values="value").reset_index()
-    figure, both = new(9.6, 4.4, columns=2)
+    points["class"] = points["class"].replace({str(number): name for number, name in enumerate(classes)})
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "black", "alpha": 0.8}
-    style: dict[str, Any] = {"fontsize": 15, "weight": "bold", "ha": "center", "va": "center", "color": "#111111"}
+    style: dict[str, Any] = {"weight": "bold", "ha": "center", "va": "center", "color": "#111111"}
     dots: dict[str, Any] = {"hue": "class", "palette": "colorblind", "s": 9, "linewidth": 0, "legend": False}
-    for axes, (name, title) in zip(both, (("pca", "PCA"), ("tsne", "t-SNE")), strict=True):
+    panels = []
+    for name, title in (("pca", "PCA"), ("tsne", "t-SNE")):
+        figure, axes = new(4.4)
         x, y = f"latent_{name}_1", f"latent_{name}_2"
         sns.scatterplot(points, x=x, y=y, ax=axes, rasterized=True, **dots)
         for label, middle in points.groupby("class")[[x, y]].median().iterrows():
-            axes.text(middle[x], middle[y], str(label), bbox=box, **style)
+            axes.text(middle[x], middle[y], str(label), bbox=box, fontsize=9 if classes else 15, **style)
         axes.set(xlabel=f"{title}, first dimension", ylabel=f"{title}, second dimension")
-    return figure
+        panels.append(figure)
+    return panels
 
 
 def variants(table: pd.DataFrame) -> Figure:
     """Draw each variant's cost less its experiment's at the same epoch."""
     rows = table[table["difference"].notna()].reset_index(drop=True)
     rows = rows.astype({"low": float, "high": float}).fillna({"low": rows["difference"], "high": rows["difference"]})
-    figure, (axes,) = new(7.2, 1.0 + 0.45 * max(len(rows), 1))
+    figure, axes = new(1.2 + 0.45 * max(len(rows), 1))
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.hlines(rows.index, rows["low"], rows["high"], color=COLORS[0], linewidth=2.5)
     axes.plot(rows["difference"], rows.index, "o", color=COLORS[1])
@@ -182,7 +236,7 @@ def variants(table: pd.DataFrame) -> Figure:
         offset: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
         axes.annotate(f"{difference:+.2f}", (difference, index), **offset)
     axes.set_yticks(rows.index, rows["variant"])
-    axes.set(xlabel="cost of the variant less its experiment's (nats per image)", ylim=(len(rows) - 0.5, -0.8))
+    axes.set(xlabel="cost less its experiment's (nats per image)", ylim=(len(rows) - 0.5, -0.8))
     if rows["difference"].abs().max() > 20:
         axes.set_xlabel(f"{axes.get_xlabel()}\nlinear from -1 to 1, logarithmic beyond")
         axes.set_xscale("symlog", linthresh=1.0)
@@ -195,7 +249,7 @@ def several(curves: dict[str, "pd.Series[float]"], first: int = 3) -> Figure:
     """Draw cost against epoch of at least one experiment, from epoch `first` on."""
     table = pd.DataFrame(curves)
     lowest = table.ffill().iloc[-1].min()
-    figure, (axes,) = new(7.2, 3.6)
+    figure, axes = new(3.6)
     shown, palette = table[table.index >= first], COLORS[: len(curves)]
     sns.lineplot(shown, palette=palette, errorbar=None, linewidth=1.8, ax=axes)
     axes.set(xlabel="epoch", ylabel=COST, ylim=(lowest - 2, lowest + 40))

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, Null
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.visualization import matplotlib as library
-from repro.analysis.plots.runs import INK, new
+from repro.analysis.plots.runs import INK, WIDTH, new
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -68,13 +68,19 @@ def history(trials: pd.DataFrame) -> Figure:
     return figure
 
 
-def lowest(draw: Callable[..., Any], trials: pd.DataFrame) -> Figure:
+def lowest(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Figure:
     """Draw nine tenths of the complete trials by a function of Optuna. The highest would flatten the others.
 
     Raises LookupError without complete trials that vary.
     """
     done = _complete(trials, varied=1)
-    return _drawn(draw, done[done["value"] <= done["value"].quantile(0.9)])
+    return _drawn(draw, done[done["value"] <= done["value"].quantile(0.9)], **options)
+
+
+def slices(trials: pd.DataFrame) -> list[Figure]:
+    """Draw value against each setting by itself, a panel for each setting. Raises as `lowest`."""
+    varied = settings_of(_complete(trials, varied=1)).nunique() > 1
+    return [lowest(library.plot_slice, trials, params=[key]) for key in varied.index[varied]]
 
 
 def distribution(trials: pd.DataFrame, own_value: float) -> Figure:
@@ -106,6 +112,7 @@ def _drawn(draw: Callable[..., Any], trials: pd.DataFrame, **options: Any) -> Fi
     figure = plt.gcf()
     plt.close(figure)
     figure.suptitle("")
+    figure.set_size_inches(WIDTH, 3.6)
     for axes in figure.axes:
         axes.set_facecolor("none")
         axes.set_title("", loc="left")
@@ -147,7 +154,7 @@ def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figu
     published = np.array([[own[x], own[y], own_value]] if x in own and y in own else np.empty((0, 3)))
     known = np.concatenate([done, published[np.isfinite(published[:, 2])]])
     mesh, fitted = _fitted(np.log(known[:, :2]), known[:, 2], np.stack([low - margin, high + margin]))
-    figure, (axes,) = new(7.2, 4.2)
+    figure, axes = new(4.2)
     lowest, highest = min(fitted.min(), done[:, 2].min()), np.quantile(done[:, 2], 0.8)  # all above have one colour
     levels = np.linspace(lowest, highest, 14)
     filled = axes.contourf(*mesh, fitted, levels=levels, cmap="viridis_r", extend="max")
@@ -203,7 +210,7 @@ def rate_distortion(trials: pd.DataFrame, key: str = "model.latent") -> Figure:
     settings = settings_of(done)
     if key not in settings:
         raise LookupError(key)
-    figure, (axes,) = new(7.2, 3.8)
+    figure, axes = new(3.8)
     best = done["value"] == done.groupby(settings[key])["value"].transform("min")  # of each size, however high
     near = best | (done["value"] <= done["value"].quantile(0.9))
     name = key.rsplit(".", maxsplit=1)[-1]

@@ -1,6 +1,6 @@
 """The page of the report: the text `assets/report.md`, with tables and figures from the evidence."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,22 +12,20 @@ import pandas as pd
 from matplotlib.figure import Figure as Plot
 from repro.analysis import curves, variants, verdicts
 from repro.analysis.claims import Evidence, judge
-from repro.analysis.claims.evidence import Measurement, MissingError, evaluate_command, run_command
+from repro.analysis.claims.evidence import Measurement, MissingError, evaluate_command, result_at, run_command
 from repro.analysis.plots import runs as plots
 from repro.analysis.report import document, readme
 from repro.analysis.report import sweeps as sweep_parts
-from repro.analysis.report.document import Card, Contents, Figure, Page, Part, Table, drawn
+from repro.analysis.report.document import Contents, Figure, Page, Part, Table, drawn
+from repro.analysis.report.summary import NOTEBOOK, cards, groups, in_order
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Row, Tables, all_entries, diverged
 from repro.analysis.verdicts import MEANINGS, Verdict
 
-from repro import images, names
+from repro import images, names, registry
 from repro.errors import ReproError
 from repro.registry import Entry
-from repro.spec import Reported
 
-NOTEBOOK = ("mnist_fc", "mnist_conv", "cifar_conv")
-"""The experiments of the notebook, in its order."""
 PICTURES = {
     "samples": ("A hundred samples of {name}", "means of p(x|z) of a hundred z ~ N(0, I), as in the notebook"),
     "originals_and_reconstructions": (
@@ -48,7 +46,7 @@ PICTURES = {
 """Title and description of each sheet of images that a measurement makes."""
 MEASUREMENT_OF = {"samples_most_confident": "digits", "samples_least_confident": "digits"}
 """The measurement that makes a sheet, if it is not `latents`."""
-PLOTS: dict[str, tuple[str, Callable[[pd.DataFrame], Plot], str]] = {
+PLOTS: dict[str, tuple[str, Callable[..., Plot | list[Plot]], str]] = {
     "evaluation": (
         "kl_by_dimension",
         plots.kl_by_dimension,
@@ -64,6 +62,8 @@ PLOTS: dict[str, tuple[str, Callable[[pd.DataFrame], Plot], str]] = {
     "spectrum": ("spectrum", plots.spectrum, "Spectral energy by frequency, of data, reconstructions and samples"),
 }
 """By measurement: the plot's name, the function that draws it, and what it shows."""
+SHOWN = {"evaluation", "latents"}
+"""The measurements whose plots are not folded."""
 FEW = "images of log p(x)"
 EVALUATED = {
     ("test_neg_elbo_many", ""): "test negative ELBO",
@@ -89,30 +89,10 @@ def build(evidence: Evidence, sweeps: Sweeps, pictures: Path) -> Page:
     meanings = " ".join(f"{word.capitalize()}: {meaning}." for word, meaning in MEANINGS.items())
     template = Template((document.ASSETS / "report.md").read_text(encoding="utf-8"))
     text = template.substitute(meanings=meanings, level=curves.LEVEL, active=f"{names.ACTIVE_VARIANCE:g}")
-    cards = [Card(each.experiment, each.label, headline(each)) for each in in_order(evidence)[: len(NOTEBOOK)]]
     contents = _verdicts(evidence) | _curves(evidence) | _claims(evidence) | _variants(evidence) | _provenance(evidence)
     contents |= _models(evidence, pictures) | sweep_parts.parts(sweeps, evidence.tables)
-    return replace(document.filled(text, cards, contents), summary=readme.table(in_order(evidence)))
-
-
-def headline(verdict: Verdict) -> str:
-    if verdict.mean is None:
-        return f"No run yet: {verdict.reason or f'0 of {verdict.planned} planned seeds'}."
-    deviation = f" (standard deviation {verdict.std:.2f})" if verdict.std is not None else ""
-    text = f"{verdict.mean:.2f} nats{deviation} over {verdict.n} of {verdict.planned} planned seeds"
-    text += f", reported {verdict.reported:.2f} (margin {verdict.margin}): {verdict.difference:+.2f}"
-    if verdict.excess_share is not None:
-        text += f", {verdict.excess_share:+.2%} of what can be learned"
-    if verdict.decided:
-        text += f"; published run one of ours: {verdict.one_of_ours}, p = {verdict.p:.2f}"
-    return text + (f"; {verdict.reason}." if verdict.reason else ".")
-
-
-def in_order(evidence: Evidence) -> list[Verdict]:
-    """Return the verdicts on the notebook's three results, then those on the results of its earlier version."""
-    last = {verdict.experiment: verdict for verdict in evidence.verdicts}
-    first = [last[name] for name in NOTEBOOK]
-    return first + [verdict for verdict in evidence.verdicts if verdict not in first]
+    found = document.filled(text, cards(evidence), contents)
+    return replace(found, summary=readme.table(in_order(evidence)), readme=_readme(evidence, pictures))
 
 
 def run_rows(entries: list[Entry], tables: Tables) -> list[Row]:
@@ -142,22 +122,23 @@ def _verdicts(evidence: Evidence) -> Contents:
 
 def _curves(evidence: Evidence) -> Contents:
     ranks = _spaced(curves.rows(all_entries(), evidence.tables))
-    results = [(entry, reported) for entry in all_entries() for reported in entry.spec.reported]
+    drawn_of = [_curve(evidence, each) for each in in_order(evidence)]
     return {
         "curves": [Table("curves", ranks)] if len(ranks) else [],
-        "curve_of_each_result": [_curve(evidence, *result) for result in results],
+        "curves_of_the_notebook": drawn_of[: len(NOTEBOOK)],
+        "curves_of_its_earlier_version": drawn_of[len(NOTEBOOK) :],
     }
 
 
-def _curve(evidence: Evidence, entry: Entry, reported: Reported) -> Part:
+def _curve(evidence: Evidence, verdict: Verdict) -> Part:
+    entry, reported = registry.get(verdict.experiment), result_at(verdict.experiment, verdict.epoch)
     name, runs = f"{entry.name}, epochs 1 to {reported.epoch}", evidence.planned(entry.name, reported.epoch)
     command = f"`{run_command(entry.name, reported.epoch, reported.seeds)}`"
     try:
         published = images.reported_curve(entry.file, reported)
     except ReproError as error:
         return f"{name}: {error}."
-    mine = evidence.tables.curves_of(runs)
-    mine = mine[mine["epoch"] <= reported.epoch]
+    mine = _planned_curves(evidence, verdict.experiment, verdict.epoch)
     if mine.empty:
         return f"{name}: no planned seed has finished yet; {command}."
     return drawn(
@@ -169,11 +150,30 @@ def _curve(evidence: Evidence, entry: Entry, reported: Reported) -> Part:
     )
 
 
+def _planned_curves(evidence: Evidence, experiment: str, epoch: int) -> pd.DataFrame:
+    mine = evidence.tables.curves_of(evidence.planned(experiment, epoch))
+    return mine[mine["epoch"] <= epoch]
+
+
+def _readme(evidence: Evidence, pictures: Path) -> Figure | None:
+    """Return the picture of README.md: the notebook's first result beside samples, if there are any."""
+    entry, sheet = registry.get(NOTEBOOK[0]), pictures / f"{NOTEBOOK[0]}_samples.png"
+    reported = entry.spec.reported[-1]
+    mine = _planned_curves(evidence, entry.name, reported.epoch)
+    with suppress(ReproError):
+        published = images.reported_curve(entry.file, reported)
+        draw = partial(plots.readme, mine, published, sheet.read_bytes() if sheet.exists() else None)
+        return drawn("readme", draw, f"Training cost of {entry.name}, and samples") if len(mine) else None
+    return None
+
+
 def _claims(evidence: Evidence) -> Contents:
-    table = pd.DataFrame([vars(claim) | vars(finding) for claim, finding in judge(evidence)])
+    judged = judge(evidence)
+    table = pd.DataFrame([vars(claim) | vars(finding) for claim, finding in judged])
     columns = {"name": "claim", "sentence": "notebook", "measurement": "measured", "criterion": "decides"}
     table = table.rename(columns=columns)
     return {
+        "claims_by_verdict": groups(judged),
         "claims": table[["claim", "notebook", "verdict", "evidence"]],
         "criteria": table[["claim", "measured", "decides"]],
     }
@@ -182,7 +182,7 @@ def _claims(evidence: Evidence) -> Contents:
 def _variants(evidence: Evidence) -> Contents:
     table = variants.table(evidence)
     tests = {"test_neg_elbo": "test", "baseline_test": "baseline test"}
-    columns = ["variant", "change", "note", "seeds", "epoch", "cost", "baseline", "difference", "interval", "pairs"]
+    columns = ["variant", "change", "seeds", "epoch", "cost", "baseline", "difference", "interval", "pairs"]
     alt = "Difference in cost of each variant from its experiment, nats per image"
     compared = table["difference"].notna().any()
     mean: dict[str, pd.Series[float]] = {}
@@ -197,7 +197,7 @@ def _variants(evidence: Evidence) -> Contents:
     both = "Training cost against epoch of " + ", ".join(mean)
     return {
         "variants_plot": [drawn("variants_plot", partial(plots.variants, table), alt)] if compared else [],
-        "variants": table[[*columns, *tests, "data"]].rename(columns=tests | {"interval": "95% interval"}),
+        "variants": table[[*columns, *tests, "note"]].rename(columns=tests | {"interval": "95% interval"}),
         "network_and_rate": [drawn("network_and_rate", partial(plots.several, mean), both)] if len(mean) > 1 else [],
     }
 
@@ -211,8 +211,8 @@ def _models(evidence: Evidence, pictures: Path) -> Contents:
     return {
         "samples": sheets(NOTEBOOK, ["samples", "originals_and_reconstructions"]) or [no_samples],
         "evaluation": [_evaluations(evidence)],
-        "measurements": _plots(evidence) + sheets([first], ["walk", "traversals"]),
-        "more_of_models": confident + sheets(others, ["walk", "traversals"]),
+        "measurements": _plots(evidence, SHOWN) + sheets([first], ["walk", "traversals"]),
+        "more_of_models": _plots(evidence, PLOTS.keys() - SHOWN) + confident + sheets(others, ["walk", "traversals"]),
     }
 
 
@@ -238,15 +238,20 @@ def _estimate(measurement: Measurement, quantity: str, group: str) -> str:
     return f"{row['value']:.2f}" + (f" ± {error:.2f}" if pd.notna(error) else "") + f" {row['unit']}"
 
 
-def _plots(evidence: Evidence) -> list[Part]:
+def _plots(evidence: Evidence, kinds: Collection[str]) -> list[Part]:
+    """Return the plots of these kinds of measurements."""
     found: list[Part] = []
     for name, (kind, (plot, draw, what)) in product(NOTEBOOK, PLOTS.items()):
+        if kind not in kinds:
+            continue
         with suppress(MissingError):
             measured = evidence.measurement(name, kind)
+            classes = names.CLASSES.get(registry.get(name).spec.data.name) if kind == "latents" else None
+            plotted = partial(draw, measured.rows, **({"classes": classes} if classes else {}))
             run_id, alt = measured.run_id, f"{what} of {name}"
             caption = f"{what}: {name}, run {run_id[:8]}, `{evaluate_command(run_id[:8], kind)}`."
             try:
-                found.append(drawn(f"{plot}_{name}", partial(draw, measured.rows), alt, caption, runs=(run_id,)))
+                found.append(drawn(f"{plot}_{name}", plotted, alt, caption, runs=(run_id,)))
             except (LookupError, ValueError, TypeError):  # rows by another version of the code
                 found.append(f"measurement {kind} cannot be drawn; `{evaluate_command(run_id, kind)}`.")
     return found

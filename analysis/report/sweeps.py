@@ -17,7 +17,7 @@ from repro import registry
 
 SHOWN = 5
 """Best trials of a study that the report lists."""
-Kind = tuple[str, str, Callable[[pd.DataFrame], Plot]]
+Kind = tuple[str, str, Callable[[pd.DataFrame], Plot | list[Plot]]]
 """A kind of plot, what it shows, and the function that draws it from the trials."""
 
 
@@ -33,7 +33,7 @@ def parts(sweeps: Sweeps, tables: Tables) -> Contents:
     return {"sweeps": shown or [none], "more_of_sweeps": folded}
 
 
-def _study(sweeps: Sweeps, study: str, tables: Tables) -> tuple[list[Part], list[Part]]:
+def _study(sweeps: Sweeps, study: str, own_runs: Tables) -> tuple[list[Part], list[Part]]:
     """Return the parts on a study, and those that are shown on demand."""
     trials = sweeps.trials[sweeps.trials["study"] == study].sort_values("trial")
     first = trials.iloc[0]
@@ -44,28 +44,29 @@ def _study(sweeps: Sweeps, study: str, tables: Tables) -> tuple[list[Part], list
     parts: list[Part] = [
         f"{study}: {space}; {counts} trials of {first['epochs']} epochs, sampler {first['sampler']}, pruner "
         f"{first['pruner']}, on {first['data']}. {'' if first['signature'] == spec.signature else earlier}"
-        f"{answer(sweeps, study, tables)}"
+        f"{answer(sweeps, study, own_runs)}"
     ]
+    tables: list[Part] = []
     how = f"`{command(trials)}`"
     retrained = _retrained(sweeps.retrained[sweeps.retrained["study"] == study])
     if len(retrained):
         caption = f"{study}: settings trained again on new seeds, nats per image. `{command(trials, retrain=True)}`"
-        parts.append(Table(f"retrained_{study}", retrained, caption))
+        tables.append(Table(f"retrained_{study}", retrained, caption))
     best = trials[trials["state"] == "complete"].sort_values("value").head(SHOWN)
     if len(best):
-        parts.append(Table(f"trials_{study}", _best(best), f"{study}: best trials, nats per image. {how}"))
-    own, own_value = {key: parsed(text) for key, text in spec.flat().items()}, published_costs(trials, tables).mean()
+        tables.append(Table(f"trials_{study}", _best(best), f"{study}: best trials, nats per image. {how}"))
+    own, own_value = {key: parsed(text) for key, text in spec.flat().items()}, published_costs(trials, own_runs).mean()
     kinds: tuple[Kind, ...] = (
         ("surface", "Held-out cost over two settings: values of trials (signs) and a Gaussian process",
          partial(plots.surface, own=own, own_value=own_value)),
         ("rate_distortion", "Rate against distortion in training, by latent size; sums are equal on dotted lines",
          plots.rate_distortion),
-        ("importance", "Importance of each setting (fANOVA)", plots.importance),
-        ("history", "Held-out cost of each trial, and the best so far", plots.history),
     )  # fmt: skip
     more: tuple[Kind, ...] = (
+        ("importance", "Importance of each setting (fANOVA)", plots.importance),
+        ("history", "Held-out cost of each trial, and the best so far", plots.history),
         ("slice", "Held-out cost against each setting by itself, for the lowest nine in ten trials",
-         partial(plots.lowest, library.plot_slice)),
+         plots.slices),
         ("parallel", "Settings and held-out cost of the lowest nine in ten trials, dark where it is low",
          partial(plots.lowest, library.plot_parallel_coordinate)),
         ("rank", "The lowest nine in ten trials over their settings, by rank of their held-out cost",
@@ -73,7 +74,7 @@ def _study(sweeps: Sweeps, study: str, tables: Tables) -> tuple[list[Part], list
         ("edf", "Share of the trials up to each held-out cost, and the cost of the published setting",
          partial(plots.distribution, own_value=own_value)),
     )  # fmt: skip
-    return [*parts, *_drawn(kinds, trials, study, how)], _drawn(more, trials, study, how)
+    return [*parts, *_drawn(kinds, trials, study, how)], [*tables, *_drawn(more, trials, study, how)]
 
 
 def _drawn(kinds: Iterable[Kind], trials: pd.DataFrame, study: str, how: str) -> list[Part]:

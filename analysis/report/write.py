@@ -4,6 +4,7 @@ Runs in the tracking store are given plots, notes with their result and the verd
 filter by, which the MLflow UI shows.
 """
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from repro.analysis.claims import Evidence
 from repro.analysis.claims.evidence import MissingError
 from repro.analysis.report import readme
 from repro.analysis.report.document import Page, html, markdown
-from repro.analysis.report.sections import MEASUREMENT_OF, PICTURES, headline
+from repro.analysis.report.sections import MEASUREMENT_OF, PICTURES
+from repro.analysis.report.summary import meaning
 from repro.analysis.sweeps import Sweeps
 from repro.analysis.tables import Tables, all_entries, diverged
 
@@ -87,7 +89,7 @@ def write(page: Page, files: Files) -> list[Path]:
     A README beside it that marks a place for the verdicts is given them.
     """
     files.figures.mkdir(parents=True, exist_ok=True)
-    wanted = {files.figures / f"{figure.name}.png": figure.png for figure in page.figures}
+    wanted = {files.figures / f"{figure.name}.png": figure.png for figure in page.committed}
     for path in set(files.figures.glob("*.png")) - wanted.keys():
         path.unlink()
     for path, png in wanted.items():
@@ -99,12 +101,15 @@ def write(page: Page, files: Files) -> list[Path]:
 
 
 def differences(page: Page, files: Files) -> list[str]:
-    """Return how RESULTS.md and README.md differ from the page, and which pictures are missing, whatever they show."""
+    """Return whether RESULTS.md and README.md are those of the page and the tables, and which pictures are missing.
+
+    RESULTS.md ends with checksums of what only the page shows. The bits of plots are not compared.
+    """
     there = files.markdown.read_text(encoding="utf-8") if files.markdown.exists() else ""
     faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files))
     if readme.differs(files.readme, page.summary):
         faults.append(f"the verdicts in {files.readme} are not what {files.folder} says now")
-    pictures = [files.figures / f"{figure.name}.png" for figure in page.figures]
+    pictures = [files.figures / f"{figure.name}.png" for figure in page.committed]
     return faults + [f"{path} is missing" for path in pictures if not path.exists()]
 
 
@@ -172,7 +177,7 @@ def _of_run(entry: Entry, run: dict[str, Any], evidence: Evidence) -> str:
 
 def _of_experiment(entry: Entry, evidence: Evidence) -> str:
     judged = [each for each in evidence.verdicts if each.experiment == entry.name]
-    return "\n\n".join(f"**{entry.name}, epoch {each.epoch}: {each.label}.** {headline(each)}" for each in judged)
+    return "\n\n".join(f"**{entry.name}, epoch {each.epoch}: {each.label}.** {meaning(each)}" for each in judged)
 
 
 def _label(run: reader.RunRecord) -> str:
@@ -180,7 +185,10 @@ def _label(run: reader.RunRecord) -> str:
 
 
 def _markdown(page: Page, files: Files) -> str:
-    return markdown(page, os.path.relpath(files.figures, files.markdown.parent))
+    """Return the page as Markdown, with a checksum of the tables, from which the page's plots are drawn."""
+    text = markdown(page, os.path.relpath(files.figures, files.markdown.parent), also=("verdicts", "variants"))
+    tables = (path.read_text(encoding="utf-8") for path in sorted(files.folder.glob("*.csv")))
+    return f"{text}<!-- checksum of the tables: {hashlib.sha256(''.join(tables).encode()).hexdigest()} -->\n"
 
 
 def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> None:

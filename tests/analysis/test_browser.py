@@ -1,5 +1,6 @@
 """The report and the MLflow UI in a real browser: the report works by itself, the UI's start page leads to runs."""
 
+import io
 import os
 import re
 import shutil
@@ -7,8 +8,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as Plot
+from PIL import Image
 from repro.analysis.plots import runs as plots
 from repro.analysis.report.document import Card, Figure, Page, Section, Table, drawn, html
 from support import synthetic
@@ -31,19 +35,30 @@ def report() -> str:
         }
     )
     rows = pd.DataFrame({"quantity": "any", "group": list("aabb"), "x": [1, 2, 1, 2], "value": [3.0, 4.0, 5.0, 6.0]})
-    plot = drawn("plot", lambda: plots.by_group(rows, "any", "x", "y"), 'A "plot" of <it>', "How it was made")
+
+    def panels() -> list[Plot]:
+        return [plots.by_group(rows, "any", "x", "y") for _ in range(2)]
+
+    plot = drawn("plot", panels, 'A "plot" of <it>', "How it was made")
+    zone = {"experiment": "one", "epoch": 1, "n": 2, "reported": 1.0, "margin": 1.0, "difference": 0.5}
+    zone |= {"pi_low": 0.0, "pi_high": 3.0, "ci_low": 0.1, "ci_high": 0.9}
     parts = [
         "One `code` & <b>more</b>.",
         Table("numbers", frame, "A caption that is long enough to be wrapped on a narrow window, " * 3),
         plot,
+        drawn("zone", lambda: plots.verdicts(pd.DataFrame([zone])), "A verdict"),
         Figure("sheet", "A sheet of images", "How it was made", plot.png),
+        Figure("other_sheet", "Another sheet of images", "How it was made", plot.png),
     ]
     wide = pd.DataFrame({f"column number {index}": [index * 1000.5] for index in range(20)})
+    words = pd.DataFrame(
+        {"holds (1)": ["a_claim_of_the_notebook"], **{f"what {n}": ["some words " * 9] for n in range(7)}}
+    )
     sections = [
         Section("First", "first", list(parts)),
-        Section("Second", "second", [Table("wide", wide, "Wide.")], ["folded"]),
+        Section("Second", "second", [Table("wide", wide, "Wide."), Table("words", words)], ["folded"], "The numbers"),
     ]
-    return html(Page("A report", "What it is.", [Card("one", "reproduced", "by much")], sections))
+    return html(Page("A report", "What it is.", [Card("one", "reproduced", "by much", "yesterday")], sections))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +100,8 @@ def test_every_picture_has_a_size_and_words(page: "sync_api.Page") -> None:
         assert box["width"] > 100
         assert box["height"] > 50
         assert each.get_attribute("alt") or each.get_attribute("aria-label")
-    assert page.locator("svg[role=img]").get_attribute("aria-label") == 'A "plot" of <it>'
+    labels = [each.get_attribute("aria-label") for each in page.locator("#plot svg[role=img]").all()]
+    assert labels == ['A "plot" of <it>', 'A "plot" of <it>, panel 2']
 
 
 def test_tables_sort_by_click_and_by_keyboard(page: "sync_api.Page") -> None:
@@ -123,14 +139,56 @@ def test_the_first_tab_skips_to_the_content(page: "sync_api.Page") -> None:
     assert page.evaluate("document.activeElement.id") == "content"
 
 
-def test_a_narrow_window_does_not_scroll_sideways(page: "sync_api.Page") -> None:
-    page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+@pytest.mark.parametrize("width", [400, 800, 1300])
+def test_no_table_is_cut_and_no_plot_is_too_small_to_read(page: "sync_api.Page", width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    cut = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+    names = page.evaluate(f"{cut}.map((box) => box.querySelector('table').id)")
+    assert names == (["wide"] if width == 1300 else []), "twenty columns scroll in their own box, with whole words"
+    words = "[...document.querySelectorAll('svg text')].filter((text) => /[a-z]{2}/.test(text.textContent))"
+    heights = page.evaluate(f"{words}.map((text) => text.getBoundingClientRect().height)")
+    assert len(heights) > 5
+    assert min(heights) >= 10
+
+
+def test_a_row_becomes_a_block_with_the_names_of_its_columns(page: "sync_api.Page") -> None:
+    cell = page.locator("#words td").first
+    before = "getComputedStyle(document.querySelector('#words td'), '::before').content"
+    page.set_viewport_size({"width": 1300, "height": 1000})
+    assert (cell.evaluate("cell => getComputedStyle(cell).display"), page.evaluate(before)) == ("table-cell", "none")
+    page.set_viewport_size({"width": 400, "height": 1000})
+    assert page.evaluate(before) == "attr(data-label)" or page.evaluate(before) == '"what 0"'
+    assert cell.evaluate("cell => getComputedStyle(cell).display") == "grid"
+    assert page.get_by_role("button", name="holds (1)").is_visible(), "the first column's name is the group's"
+
+
+def test_panels_and_sheets_stand_side_by_side_where_there_is_room(page: "sync_api.Page") -> None:
+    for width, together in ((1300, True), (400, False)):
+        page.set_viewport_size({"width": width, "height": 1000})
+        for which in ("#plot svg[role=img]", "#sheet, #other_sheet"):
+            first, second = (each.bounding_box() for each in page.locator(which).all())
+            assert first
+            assert second
+            assert (second["x"] > first["x"] + 100) == together, which
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_zone_of_the_margin_is_seen_on_either_background(page: "sync_api.Page", scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    plot = page.locator("#zone svg[role=img]")
+    with Image.open(io.BytesIO(plot.screenshot())) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    paper = pixels[0, 0]
+    row = pixels[len(pixels) // 2 + 20]  # through the axes, below the verdict's line
+    colors, counts = np.unique(row, axis=0, return_counts=True)
+    second = colors[counts.argsort()[-2]]
+    assert np.abs(second - paper).max() > 40, (second, paper)
 
 
 def test_what_is_folded_opens(page: "sync_api.Page") -> None:
     assert not page.get_by_text("folded").is_visible()
-    page.get_by_text("More of this").click()
+    page.get_by_text("The numbers").click()
     assert page.get_by_text("folded").is_visible()
 
 

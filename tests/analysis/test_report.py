@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from repro.analysis.report import document
 from repro.analysis.report.readme import MARKS
 from support import synthetic
 from support.process import ROOT, client, repro
@@ -62,16 +64,18 @@ class Page(HTMLParser):
 
 
 def test_it_has_the_verdict_the_curves_and_the_pictures(made: Path) -> None:
-    text, markdown = (made / "results/report.html").read_text(), (made / "RESULTS.md").read_text()
+    text = (made / "results/report.html").read_text().replace("<wbr>", "")
+    markdown = (made / "RESULTS.md").read_text()
     for each in (text, markdown):
         assert "reproduced" in each
         assert "mnist_fc_pytorch_init" in each
-        assert "measurement digits cannot be drawn" in each
+        assert "The mean of 12 runs is " in each
         assert "stand-in" not in re.sub(r"<style>.*?</style>", "", each, flags=re.DOTALL)
+    assert "measurement digits cannot be drawn" in text
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", markdown)
     assert "results/figures/curves_mnist_fc_100.png" in pictures
     assert "results/figures/mnist_fc_samples.png" in pictures
-    assert all((made / picture).is_file() for picture in pictures)
+    assert all((made / picture).is_file() for picture in [*pictures, "results/figures/readme.png"])
 
 
 def test_it_needs_nothing_but_itself(made: Path) -> None:
@@ -119,6 +123,46 @@ def test_the_same_tables_make_the_same_report_and_others_are_noticed(
     runs.write_text(runs.read_text().replace(",96.2", ",97.2"))
     assert cli.main(["report", "--check"]) == 1
     assert "RESULTS.md is not what results says now; update it with: python -m repro report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("runs.csv", ",2026-01-01T00", ",2026-01-02T00"),
+        ("measurements.csv", ",kl_of_dimension,,0.0,2.0,", ",kl_of_dimension,,0.0,2.1,"),
+    ],
+)
+def test_a_change_of_what_only_the_page_shows_is_noticed(
+    made: Path, tmp_path: Path, name: str, before: str, after: str
+) -> None:
+    shutil.copytree(made / "results", tmp_path / "results")
+    shutil.copy(made / "RESULTS.md", tmp_path / "RESULTS.md")
+    path = tmp_path / "results" / name
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    assert cli.main(["report", "--check"]) == 1
+
+
+def test_a_caption_of_a_folded_table_is_in_the_checksum() -> None:
+    frame, table = pd.DataFrame({"a": [1.0], "b": ["x"]}), document.Table
+    folded = [
+        table("t", frame, "One."), table("t", frame, "Two."), table("t", frame + frame, "One."), "One.",
+        document.Figure("f", "alt", "One.", b"1"), document.Figure("f", "alt", "One.", b"2"),
+    ]  # fmt: skip
+    pages = [document.Page("A report", "", [], [document.Section("First", "first", [], [part])]) for part in folded]
+    assert len({page.checksum for page in pages}) == len(pages)
+    texts = [document.markdown(page, "figures").splitlines() for page in pages]
+    assert len({lines[-1] for lines in texts}) == len(pages)
+    assert all(lines[:-1] == texts[0][:-1] for lines in texts), "nothing else in Markdown shows what is folded"
+
+
+def test_results_md_is_short_and_its_contents_lead_to_its_headings(made: Path) -> None:
+    for text in ((made / "RESULTS.md").read_text(), (ROOT / "RESULTS.md").read_text(encoding="utf-8")):
+        assert len(text.splitlines()) <= 200
+        headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+        links = re.findall(r"^- \[(.+)\]\(#(.+)\)$", text, flags=re.MULTILINE)
+        assert links == [(heading, heading.lower().replace(" ", "-")) for heading in headings]
 
 
 def test_tables_of_other_machines_stay(made: Path, tmp_path: Path) -> None:
