@@ -91,8 +91,8 @@ def build(evidence: Evidence, sweeps: Sweeps, pictures: Path) -> Page:
     text = template.substitute(meanings=meanings, level=curves.LEVEL, active=f"{names.ACTIVE_VARIANCE:g}")
     contents = _verdicts(evidence) | _curves(evidence) | _claims(evidence) | _variants(evidence) | _provenance(evidence)
     contents |= _models(evidence, pictures) | sweep_parts.parts(sweeps, evidence.tables)
-    page = document.filled(text, cards(evidence), contents)
-    return replace(page, summary=readme.table(in_order(evidence)), readme=_readme(evidence, pictures))
+    found = document.filled(text, cards(evidence), contents)
+    return replace(found, summary=readme.table(in_order(evidence)), readme=_readme(evidence, pictures))
 
 
 def run_rows(entries: list[Entry], tables: Tables) -> list[Row]:
