@@ -168,10 +168,12 @@ def sync(
     as_json: AsJson = False,
 ) -> int:
     """Deliver to the tracking store what it has not received yet."""
+    named = [ids.find(run_id)] if run_id else []
+
     from repro.runs import recover, run_dir, runner
 
     recover.settle()
-    chosen = [ids.find(run_id)] if run_id else ids.here()
+    chosen = named or ids.here()
 
     found: dict[str, list[str]] = {"delivered": [], "failed": [], "busy": []}
     with options.output(as_json, quiet):
