@@ -121,10 +121,12 @@ def resume_(
     as_json: AsJson = False,
 ) -> int:
     """Continue an interrupted run from its last checkpoint."""
+    found = ids.find(run_id)
+
     from repro.runs import recover
 
     recover.settle()
-    return _resume(ids.find(run_id), data_dir, summary, as_json, quiet)
+    return _resume(found, data_dir, summary, as_json, quiet)
 
 
 @app.command("verify", epilog=examples("verify 1a2b3c", "verify 1a2b3c --epochs 5"))
