@@ -24,7 +24,7 @@ from repro import images, names
 from repro.errors import ReproError
 from repro.registry import Entry
 from repro.tracking import artifacts, reader
-from repro.tracking.writer import Note, annotate
+from repro.tracking.notes import Note, annotate
 
 MAPPED = 800
 """Points of a latent map that the tables keep."""

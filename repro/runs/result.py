@@ -6,10 +6,13 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from repro.data import Dataset
+from repro.errors import ReproError
 from repro.names import Status
+from repro.signals import Interrupted
 from repro.spec import Experiment
 from repro.spec.registry import Entry
 from repro.text import plural
+from repro.training.loop import NotFiniteError
 
 Cause = Literal["", "interrupted", "pruned", "not finite", "error"]
 """Why a run ended early: by a signal, by its reporter, at a cost that is no number, by any other error."""
@@ -103,3 +106,20 @@ def beside_reported(spec: Experiment, costs: list[float]) -> tuple[ReportedCost,
     """Return the costs of a run's epochs, nats per image, beside each reported cost whose epoch it has reached."""
     reached = [(each.epoch, each.cost, costs[each.epoch - 1]) for each in spec.reported if each.epoch <= len(costs)]
     return tuple(ReportedCost(epoch, reported, cost, cost - reported) for epoch, reported, cost in reached)
+
+
+def how_it_ended(error: BaseException | None) -> tuple[Status, Cause, str | None, int]:
+    """Return status, cause, message and exit code of a run that this error has ended, or None."""
+    match error:
+        case None:
+            return "FINISHED", "", None, 0
+        case Interrupted():
+            return "KILLED", "interrupted", f"interrupted by {error}", error.exit_code
+        case PrunedError():
+            return "KILLED", "pruned", str(error), 0
+        case NotFiniteError():
+            return "FAILED", "not finite", str(error), 1
+        case ReproError() | OSError():
+            return "FAILED", "error", str(error), 1
+        case _:
+            return "FAILED", "error", repr(error), 1

@@ -8,25 +8,21 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from repro import images, names, provenance
+from repro import names, provenance
 from repro.data import Dataset
-from repro.engine import to_batch
 from repro.errors import ReproError
 from repro.evaluation.likelihood import entropy_floor
 from repro.model import Generator, check
-from repro.rng import stream
-from repro.runs import claims, ids, run_dir
+from repro.runs import claims, ids, pictures, run_dir
 from repro.runs.config import RunConfig
 from repro.runs.result import (
     UNFINISHED,
-    Cause,
     DataSource,
     PrunedError,
     RunResult,
     beside_reported,
+    how_it_ended,
     not_comparable,
 )  # fmt: skip
 from repro.signals import Interrupted, interruptible
@@ -34,7 +30,6 @@ from repro.tracking import reader
 from repro.tracking.store import SilentError, StoreError, open_client
 from repro.tracking.writer import RunWriter, as_image, comparability, run_name, start_run
 from repro.training import checkpoint
-from repro.training.loop import NotFiniteError
 from repro.training.trainer import Trainer
 
 PICTURE_EVERY = 10  # epochs, besides the first and the last
@@ -215,9 +210,10 @@ class _Run:
         }
         self.writer.metrics(metrics, spec.training.epochs, "test")
         phase("drawing pictures")
-        self._cost_curve("cost_curve.png")
-        for key, picture in self._pictures().items():
-            as_image(picture).save(self.writer.outbox.files / f"{key}.png")
+        pictures.cost_curve(self.config, self.dataset, trainer.history, self.writer.outbox.files / "cost_curve.png")
+        self.writer.picture("cost_curve.png")
+        for key, sheet in pictures.sheets(trainer).items():
+            as_image(sheet).save(self.writer.outbox.files / f"{key}.png")
             self.writer.picture(f"{key}.png")
         phase("saving the decoder")
         example = np.zeros((2, spec.model.latent), np.float32)
@@ -225,7 +221,7 @@ class _Run:
 
     def close(self, error: BaseException | None, seconds: float) -> RunResult:
         """Log the run's end, deliver what is left, and save the result; a finished run needs no checkpoint any more."""
-        status, cause, message, exit_code = _how_it_ended(error)
+        status, cause, message, exit_code = how_it_ended(error)
         reasons = self.reasons if status == "FINISHED" else (*self.reasons, UNFINISHED)
         kind = type(error).__name__ if isinstance(error, (PrunedError, ReproError, OSError)) else "-"
         self.writer.tags(comparability(reasons) | ({names.ERROR: message, names.CAUSE: kind} if message else {}))
@@ -307,49 +303,5 @@ class _Run:
         self.writer.metrics(self.trainer.history[epoch - 1], epoch, "epoch")
         drawn = epoch in (1, self.config.spec.training.epochs) or epoch % PICTURE_EVERY == 0
         if drawn and not self.config.trial:
-            for key, picture in self._pictures().items():
-                self.writer.image(picture, key, epoch)
-
-    @torch.no_grad()
-    def _pictures(self) -> dict[str, NDArray[np.uint8]]:
-        """Return sheets of samples and of reconstructed held-out images of the present weights."""
-        config, model = self.config, self.trainer.model
-        z = torch.randn((100, config.spec.model.latent), generator=stream("samples", 0)).to(config.device)
-        originals = to_batch(self.trainer.heldout_images[:50])
-        copies = model.generate(model.encode(originals)[0])
-        return {
-            "samples": images.grid(_numpy(model.generate(z)), columns=10),
-            "reconstructions": images.pairs(_numpy(originals), _numpy(copies), columns=10),
-        }
-
-    def _cost_curve(self, file: str) -> None:
-        config, dataset = self.config, self.dataset
-        curve = None
-        if config.spec.reported and dataset.status != "stand-in":
-            curve = images.reported_curve(config.entry.file, config.spec.reported[-1])
-        costs = {epoch: row[names.COST] for epoch, row in enumerate(self.trainer.history, start=1)}
-        title = f"{config.entry.name}, seed {config.seed}, {dataset.name} ({dataset.status})"
-        images.cost_curve(title, {"this run": costs}, curve).savefig(self.writer.outbox.files / file)
-        self.writer.picture(file)
-
-
-def _how_it_ended(error: BaseException | None) -> tuple[names.Status, Cause, str | None, int]:
-    """Return status, cause, message and exit code of a run that this error has ended, or None."""
-    match error:
-        case None:
-            return "FINISHED", "", None, 0
-        case Interrupted():
-            return "KILLED", "interrupted", f"interrupted by {error}", error.exit_code
-        case PrunedError():
-            return "KILLED", "pruned", str(error), 0
-        case NotFiniteError():
-            return "FAILED", "not finite", str(error), 1
-        case ReproError() | OSError():
-            return "FAILED", "error", str(error), 1
-        case _:
-            return "FAILED", "error", repr(error), 1
-
-
-def _numpy(pixels: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = pixels.float().cpu().numpy()
-    return array
+            for key, sheet in pictures.sheets(self.trainer).items():
+                self.writer.image(sheet, key, epoch)

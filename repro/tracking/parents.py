@@ -22,8 +22,9 @@ from repro.names import Status
 from repro.spec import Experiment
 from repro.text import first_line, seed_list
 from repro.tracking import layout, reader
+from repro.tracking.notes import changed_tags
 from repro.tracking.store import Client, StoreError, experiment_id, open_client
-from repro.tracking.writer import changed_tags, comparability, log_settings, run_name
+from repro.tracking.writer import comparability, log_settings, run_name
 
 BATCH = 1000  # metrics that the store takes in one call
 

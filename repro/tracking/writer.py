@@ -6,14 +6,12 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -283,29 +281,3 @@ def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
 def comparability(reasons: Sequence[str]) -> dict[str, str]:
     """Return the tags that say whether a cost may be compared with the reported one; `reasons` say why not."""
     return {names.NOT_COMPARABLE_BECAUSE: "; ".join(reasons) or "-", names.COMPARABLE: str(not reasons).lower()}
-
-
-@dataclass(frozen=True)
-class Note:
-    """Markdown for a run's description in the MLflow UI, and tags beside it."""
-
-    text: str
-    tags: dict[str, str]
-
-
-def annotate(notes: dict[str, Note]) -> int:
-    """Give runs, by id, their notes; return how many of them were changed by it. Raises StoreError."""
-    changed = 0
-    with Client("runs cannot be given their notes") as client:
-        for run_id, note in notes.items():
-            run = client.get_run(store_id(run_id))
-            tags = changed_tags(run, note.tags | {MLFLOW_RUN_NOTE: note.text})
-            if tags:
-                client.log_batch(run.info.run_id, tags=tags)
-                changed += 1
-    return changed
-
-
-def changed_tags(run: Run, wanted: dict[str, str]) -> list[RunTag]:
-    """Return those of the wanted tags that the run does not have yet."""
-    return [RunTag(key, value) for key, value in wanted.items() if run.data.tags.get(key) != value]

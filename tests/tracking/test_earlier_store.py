@@ -12,7 +12,7 @@ from repro.measurement import Measurement, Row
 from repro.runs import load
 from repro.spec import Dense
 from repro.tracking import artifacts, reader
-from repro.tracking.writer import Note, annotate
+from repro.tracking.notes import Note, annotate
 
 EARLIER = Path(__file__).parent / "store_of_an_earlier_version"
 RUN_ID, OTHER, PARENT = (
