@@ -174,11 +174,11 @@ def surface(trials: pd.DataFrame, own: dict[str, Any], own_value: float) -> Figu
     axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
     for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):  # ticks at the values of trials where these are few
         ticks = drawn[key].unique()
-        axis.set_major_locator(FixedLocator(ticks) if len(ticks) < 8 else LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(FixedLocator(ticks) if len(ticks) < 8 else LogLocator(subs=(1, 3)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
     axes.minorticks_off()
     axes.grid(visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, columnspacing=1.0, handletextpad=0.2)
     return figure
 
 

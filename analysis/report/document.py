@@ -143,7 +143,7 @@ class Page:
     @property
     def checksum(self) -> str:
         """A digest of all texts, tables and sheets of images. Plots are left out: their bits vary by machine."""
-        facts = [self.title, self.lead, *(list(vars(card).values()) for card in self.cards)]
+        facts: list[object] = [self.title, self.lead, *(list(vars(card).values()) for card in self.cards)]
         for section in self.sections:
             facts += [section.title, section.fold, *map(_facts, section.parts), *map(_facts, section.folded)]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

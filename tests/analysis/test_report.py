@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from repro.analysis.plots import runs as plots
 from repro.analysis.report import document
 from repro.analysis.report.readme import MARKS
 from support import synthetic
 from support.process import ROOT, client, repro
 
-from repro import cli
+from repro import cli, names
 from repro.measurement import Measurement, Row
 from repro.tracking import artifacts, reader
 
@@ -99,8 +100,8 @@ def test_every_picture_has_a_size_and_words_and_headings_are_in_order(made: Path
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
-    names = [attributes["id"] for _, attributes in tags if "id" in attributes]
-    assert len(names) == len(set(names)), "ids are unique, those of the plots too"
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids)), "ids are unique, those of the plots too"
 
 
 def test_no_text_of_a_plot_is_black_on_a_dark_page(made: Path) -> None:
@@ -165,6 +166,18 @@ def test_results_md_is_short_and_its_contents_lead_to_its_headings(made: Path) -
         assert links == [(heading, heading.lower().replace(" ", "-")) for heading in headings]
 
 
+def test_a_map_names_the_classes_of_photographs() -> None:
+    rows = [
+        {"quantity": f"latent_{name}_{axis}", "group": str(index % 2), "x": index, "value": float(index)}
+        for name in ("pca", "tsne")
+        for axis in (1, 2)
+        for index in range(6)
+    ]
+    for classes, shown in ((names.CLASSES["cifar10"], {"airplane", "automobile"}), ((), {"0", "1"})):
+        for figure in plots.latent_map(pd.DataFrame(rows), classes):
+            assert {text.get_text() for text in figure.axes[0].texts} == shown
+
+
 def test_tables_of_other_machines_stay(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "results", tmp_path / "results")
     ours = synthetic.run("mnist_fc", 7, 96.3)
@@ -188,14 +201,14 @@ def test_plots_are_logged_to_the_runs_that_they_show(made: Path) -> None:
     store = client(made)
     experiment = store.get_experiment_by_name("mnist_fc")
     assert experiment is not None
-    plots = {}
+    logged = {}
     for run in store.search_runs([experiment.experiment_id]):
-        plots[run.data.params["seed"]] = {
+        logged[run.data.params["seed"]] = {
             Path(item.path).name for item in store.list_artifacts(run.info.run_id, "plots")
         }
     curves = {"curves_mnist_fc_10.png", "curves_mnist_fc_100.png"}
-    assert plots["101"] == plots["102"] == curves
-    assert plots["100"] == curves | {"kl_by_dimension_mnist_fc.png", "latent_map_mnist_fc.png"}
+    assert logged["101"] == logged["102"] == curves
+    assert logged["100"] == curves | {"kl_by_dimension_mnist_fc.png", "latent_map_mnist_fc.png"}
 
 
 FAULTS = [
