@@ -230,8 +230,9 @@ def show_best(parent: str, status: Status | str, best: dict[str, str], value: fl
     `value` is the held-out cost of the best of `complete` trials, nats per image.
     """
     with Client("the study's parent cannot be written") as client:
-        new = value is not None and complete not in _history(client, parent, names.BEST_HELDOUT)
-        metrics = [layout.metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete)] if new else []
+        metrics = []
+        if value is not None and complete not in _history(client, parent, names.BEST_HELDOUT):
+            metrics.append(layout.metric(names.BEST_HELDOUT, value, int(time.time() * 1000), complete))
         _update_parent(client, client.get_run(parent), status, best, metrics=metrics)
 
 
