@@ -316,13 +316,13 @@ def test_a_finished_run_is_verified_and_a_changed_record_is_found_out(tmp_path: 
     same = repro("verify", run_id[:8], cwd=tmp_path)
     assert (same.returncode, "3 of 3 epochs: bit-identical" in same.stdout) == (0, True)
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as store:
-        store.execute("UPDATE metrics SET value = value * 1.0000001 WHERE key = 'cost' AND step = 2")
+        store.execute("UPDATE metrics SET value = value * 1.0000001 WHERE key = 'train/cost' AND step = 2")
         store.commit()
     near = repro("verify", run_id, cwd=tmp_path)
     assert (near.returncode, "equal within float tolerance" in near.stdout) == (0, True)
     assert "first epoch that differs: 2" in near.stdout
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as store:
-        store.execute("UPDATE metrics SET value = value + 5 WHERE key = 'cost' AND step = 2")
+        store.execute("UPDATE metrics SET value = value + 5 WHERE key = 'train/cost' AND step = 2")
         store.commit()
     other = repro("verify", run_id, cwd=tmp_path)
     assert (other.returncode, "2 of 3 epochs: different" in other.stdout) == (1, True)
