@@ -213,21 +213,25 @@ def _train(run_id: str, config: "RunConfig", dataset: "Dataset") -> "RunResult":
     from repro.runs import progress, runner
 
     progress.announce(config, dataset)
+
+    def beside(cost: float | None, epoch: int = 1) -> str:
+        return "" if cost is None else _beside(run_id, cost, epoch, config, dataset)
+
     with progress.bars() as bars:
-        result = runner.run(run_id, config, dataset, progress.RunDisplay(config.spec, bars))
+        result = runner.run(run_id, config, dataset, progress.RunDisplay(config.spec, bars, beside=beside))
     with phase("comparing with the published run"):
-        beside = _beside(result, config, dataset)
-    progress.conclude(result, config.experiment, beside)
+        last = beside(result.cost, result.epochs)
+    progress.conclude(result, config.experiment, last)
     return result
 
 
-def _beside(result: "RunResult", config: "RunConfig", dataset: "Dataset") -> str:
-    """Return a sentence on the last epoch beside the published run and our seeds; "" where the run is of another kind.
+def _beside(run_id: str, cost: float, epoch: int, config: "RunConfig", dataset: "Dataset") -> str:
+    """Return a sentence on an epoch beside the published run and our seeds; "" where the run is of another kind.
 
     Our seeds are those of the tracking store and, of an experiment of this project, those in `results` here.
     """
     changed = config.entry.spec.differences(config.spec).keys() - {"training.epochs"}
-    if result.cost is None or dataset.status == "stand-in" or config.precision != "float32" or changed:
+    if dataset.status == "stand-in" or config.precision != "float32" or changed:
         return ""
     from repro.analysis import check
     from repro.analysis.claims import Evidence
@@ -239,8 +243,8 @@ def _beside(result: "RunResult", config: "RunConfig", dataset: "Dataset") -> str
             tables, _ = from_store([config.entry])
             if (committed / "runs.csv").exists():
                 tables = tables.joined(Tables.from_files(committed))
-            evidence = Evidence(tables.only(set(tables.runs["run_id"]) - {result.run_id}))
-        return check.sentence(result.cost, result.epochs, config.entry, evidence)
+            evidence = Evidence(tables.only(set(tables.runs["run_id"]) - {run_id}))
+        return check.sentence(cost, epoch, config.entry, evidence)
     except ReproError as error:
         say(f"note: {error}", error=True)
         return ""

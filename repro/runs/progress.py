@@ -66,10 +66,15 @@ def bars(*columns: ProgressColumn) -> Progress:
 
 
 class RunDisplay(Reporter):
-    """One run: a bar over its steps on a terminal, else a line for each epoch. Everything begins with `label`."""
+    """One run: a bar over its steps on a terminal, else a line for each epoch. Everything begins with `label`.
 
-    def __init__(self, spec: Experiment, progress: Progress, label: str = "") -> None:
-        self.epochs, self.progress, self.label = spec.training.epochs, progress, label
+    `beside` is given the cost of the first of several epochs; the sentence that it returns is printed.
+    """
+
+    def __init__(
+        self, spec: Experiment, progress: Progress, label: str = "", beside: Callable[[float], str] = lambda _: ""
+    ) -> None:
+        self.epochs, self.progress, self.label, self.beside = spec.training.epochs, progress, label, beside
         self.task = progress.add_task("", total=None, visible=False, figures="")
         self.began, self.done = time.perf_counter(), 0
 
@@ -91,14 +96,16 @@ class RunDisplay(Reporter):
 
     def epoch(self, number: int, row: dict[str, float]) -> None:
         self._show(number, f"cost {row[names.COST]:.2f}  {row[names.IMAGES_PER_SECOND]:,.0f} images/s")
-        if self.progress.console.is_terminal:
-            return
-        left = (time.perf_counter() - self.began) / (number - self.done) * (self.epochs - number)
-        say(
-            f"{self.label}epoch {number:4d}/{self.epochs}  cost {row[names.COST]:9.4f}  reconstruction "
-            f"{row[names.RECONSTRUCTION]:9.4f}  KL {row[names.KL]:8.4f}  held-out {row[names.HELDOUT_NEG_ELBO]:9.4f}  "
-            f"{row[names.IMAGES_PER_SECOND]:7,.0f} images/s  {duration(left)} left"
-        )
+        if not self.progress.console.is_terminal:
+            left = (time.perf_counter() - self.began) / (number - self.done) * (self.epochs - number)
+            say(
+                f"{self.label}epoch {number:4d}/{self.epochs}  cost {row[names.COST]:9.4f}  reconstruction "
+                f"{row[names.RECONSTRUCTION]:9.4f}  KL {row[names.KL]:8.4f}  held-out "
+                f"{row[names.HELDOUT_NEG_ELBO]:9.4f}  {row[names.IMAGES_PER_SECOND]:7,.0f} images/s  "
+                f"{duration(left)} left"
+            )
+        if number == 1 < self.epochs and (sentence := self.beside(row[names.COST])):
+            say(sentence)
 
     def _show(self, done: int, figures: str = "") -> None:
         shown = f"{self.label}epoch {min(done + 1, self.epochs)}/{self.epochs}"
