@@ -62,7 +62,7 @@ def result_of(run_id: str) -> RunResult | None:
     store. Raises UsageError for such a run that did not finish, and StoreError.
     """
     result = run_dir.load_result(run_id)
-    if result is not None or Outbox(run_dir.path(run_id)).has("about"):
+    if result is not None or Outbox(run_dir.path(run_id)).records:
         return result
     record, config = reader.run(run_id), run_dir.load_config(run_id)
     if record.status == "FINISHED":

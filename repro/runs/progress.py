@@ -110,6 +110,7 @@ class RunDisplay(Reporter):
     def _show(self, done: int, figures: str = "") -> None:
         shown = f"{self.label}epoch {min(done + 1, self.epochs)}/{self.epochs}"
         self.progress.update(self.task, description=shown, figures=figures)
+        self.progress.refresh()
 
 
 class SeedsDisplay:

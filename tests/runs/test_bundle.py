@@ -77,7 +77,7 @@ def test_an_imported_run_that_had_ended_is_not_trained_again(made: Path, elsewhe
     there, here = json.loads((made / f"mlruns/runs/{run_id}/summary.json").read_text()), json.loads(done.stdout)
     assert (here["cost"], here["status"], here["epochs"]) == (there["cost"], "FINISHED", 3)
     (stored,) = client(elsewhere).search_runs(["1"], f"tags.`{names.RUN_ID}` = '{run_id}'")
-    assert len(client(elsewhere).get_metric_history(stored.info.run_id, names.COST)) == 3
+    assert len(client(elsewhere).get_metric_history(stored.info.run_id, names.SHOWN_METRICS[names.COST])) == 3
     client(elsewhere).set_terminated(stored.info.run_id, "FAILED")
     refused = repro("resume", run_id[:8], cwd=elsewhere)
     assert (refused.returncode, "was imported without a checkpoint" in refused.stderr) == (2, True), refused.stderr
