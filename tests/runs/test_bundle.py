@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import SMALL
 from support.process import client, in_a_process, repro
-from support.run_here import run_all_here
+from support.run_here import in_epoch, interrupt, run_all_here
 
 from repro import names
 from repro.errors import UsageError
@@ -23,8 +24,6 @@ Files = dict[str, bytes]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished runs, one of them evaluated, and with `all.zip`, the bundle of both."""
-    from conftest import SMALL  # noqa: PLC0415 - pytest has put it on the path by then
-
     folder = tmp_path_factory.mktemp("made")
     (folder / "small.py").write_text(SMALL, encoding="utf-8")
     for seed in "12":
@@ -92,29 +91,26 @@ def test_a_run_of_a_bundle_is_trained_again_and_compared(elsewhere: Path) -> Non
 
 
 @pytest.mark.slow
-def test_an_unfinished_run_goes_on_where_it_was_imported(made: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_goes_on_where_it_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its end is that of the run that was left alone."""
-    folder, there = tmp_path / "cut", tmp_path / "there"
-    shutil.copytree(made, folder)
-    there.mkdir()
-    shutil.copy(made / "small.py", there)
-    store = client(folder)
-    (run_id,) = [path.name for path in (folder / "mlruns/runs").iterdir() if run_seed(path) == 2]
-    weights = store.get_run(run_id).data.tags[names.WEIGHTS_SHA256]
-    assert repro("run", "small.py", "--seed", "3", *STAND_IN, cwd=folder).returncode == 0
-    cut = next(path for path in (folder / "mlruns/runs").iterdir() if run_seed(path) == 3)
-    expected = store.get_run(cut.name).data.tags[names.WEIGHTS_SHA256]
-    store.set_terminated(cut.name, "KILLED")
-    (cut / "checkpoints/epoch-000003.safetensors").unlink()
-    process = in_a_process("export", "small.py", "--unfinished", "--out", "cut.zip", cwd=folder)
+    alone, cut, there = folders = [tmp_path / name for name in ("alone", "cut", "there")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "small.py").write_text(SMALL, encoding="utf-8")
+    run = ["run", "small.py", "--seed", "3", *STAND_IN]
+    assert in_a_process(*run, cwd=alone).returncode == 0
+    in_epoch(monkeypatch, 2, interrupt)
+    assert repro(*run, cwd=cut).returncode == 130
+    (run_id,) = [path.name for path in (cut / "mlruns/runs").iterdir()]
+    process = in_a_process("export", "small.py", "--unfinished", "--out", "cut.zip", cwd=cut)
     assert process.returncode == 0, process.stderr
-    assert in_a_process("import", str(folder / "cut.zip"), cwd=there).returncode == 0
-    assert not (there / f"mlruns/runs/{cut.name}/summary.json").exists()
-    done = in_a_process("resume", cut.name, cwd=there)
+    assert in_a_process("import", str(cut / "cut.zip"), cwd=there).returncode == 0
+    done = in_a_process("resume", run_id, cwd=there)
     assert done.returncode == 0, done.stderr
-    end = client(there).search_runs(["1"], f"tags.`{names.RUN_ID}` = '{cut.name}'")[0]
-    assert (end.info.status, end.data.tags[names.WEIGHTS_SHA256]) == ("FINISHED", expected)
-    assert expected != weights
+    assert "of them done before" in done.stdout
+    end, expected = (client(folder).search_runs(["1"])[0] for folder in (there, alone))
+    assert end.info.status == "FINISHED"
+    assert end.data.tags[names.WEIGHTS_SHA256] == expected.data.tags[names.WEIGHTS_SHA256]
     points = layout.points(client(there), end.info.run_id, names.COST)
     assert [point.step for point in points] == [1, 2, 3]
 

@@ -1,9 +1,16 @@
-"""Tasks in this process, in place of a child process for each."""
+"""Tasks in this process, in place of a child process for each; and what happens to them in an epoch."""
 
+import itertools
+import os
 import pickle
+import signal
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from repro.runs.parallel import Channel
+from repro.training.trainer import Trainer
 
 
 class Wire(Channel[Any]):
@@ -28,3 +35,20 @@ def run_all_here(function: Any, tasks: list[Any], _at_once: int, on_end: Any, on
             on_message(task, pickle.loads(message))
         on_end(task, 0, False)
     return 0
+
+
+def in_epoch(monkeypatch: pytest.MonkeyPatch, count: int, act: Callable[[], Any]) -> None:
+    """Do that once, after so many epochs have been trained in all."""
+    epoch, trained = Trainer.epoch, itertools.count(1)
+
+    def watched(self: Trainer, after_step: Callable[[], None]) -> dict[str, float]:
+        row = epoch(self, after_step)
+        if next(trained) == count:
+            act()
+        return row
+
+    monkeypatch.setattr(Trainer, "epoch", watched)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)

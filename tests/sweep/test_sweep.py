@@ -1,13 +1,12 @@
 """Sweeps with a tiny network: what is drawn, kept, pruned, taken up again, retrained, and never looked at."""
 
-import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +15,7 @@ import optuna
 import pytest
 from mlflow.exceptions import MlflowException
 from support.process import client, started, wait_for
+from support.run_here import in_epoch, interrupt
 from support.sweeping import (
     COMMAND,
     OPTIONS,
@@ -44,23 +44,6 @@ pytestmark = pytest.mark.usefixtures("small_file")
 @pytest.fixture(autouse=True)
 def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repro.sweep.run.plots", lambda _: {"history.png": b"a picture"})
-
-
-def in_epoch(monkeypatch: pytest.MonkeyPatch, count: int, act: Callable[[], Any]) -> None:
-    """Do that once, after so many epochs have been trained in all."""
-    epoch, trained = Trainer.epoch, itertools.count(1)
-
-    def watched(self: Trainer, after_step: Callable[[], None]) -> dict[str, float]:
-        row = epoch(self, after_step)
-        if next(trained) == count:
-            act()
-        return row
-
-    monkeypatch.setattr(Trainer, "epoch", watched)
-
-
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def parent_of(folder: Path) -> Any:
