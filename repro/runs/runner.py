@@ -124,6 +124,8 @@ def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
     Raises BusyError if another process works on the run; that process delivers for itself.
     """
     with run_dir.locked(run_id):
+        if run_dir.load_result(run_id):  # its process may have been killed before it removed them
+            shutil.rmtree(run_dir.checkpoints(run_id), ignore_errors=True)
         writer = RunWriter(run_id, run_dir.path(run_id))
         left = len(writer.outbox.pending())
         if not left:
