@@ -16,7 +16,7 @@ from PIL import Image
 from repro.analysis.plots import runs as plots
 from repro.analysis.report.document import Card, Figure, Page, Section, Table, drawn, html
 from support import synthetic
-from support.process import fetched, free_port, started
+from support.process import fetched, free_port, repro, started
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -192,9 +192,15 @@ def test_what_is_folded_opens(page: "sync_api.Page") -> None:
     assert page.get_by_text("folded").is_visible()
 
 
-def test_the_start_page_of_the_ui_leads_to_a_table_of_runs(browser: "sync_api.Browser", tmp_path: Path) -> None:
+PICTURES = ("cost_curve", "reconstructions", "samples")
+
+
+def test_the_start_page_of_the_ui_leads_to_runs_and_their_pictures(
+    browser: "sync_api.Browser", tmp_path: Path, small_file: Path
+) -> None:
     for seed in (100, 101):
         synthetic.run("mnist_fc", seed, 96.0)
+    assert repro("run", str(small_file), "--data", "stand-in", cwd=tmp_path).returncode == 0
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "report.html").write_text(report(), encoding="utf-8")
     start = f"http://127.0.0.1:{(port := free_port())}/start"
@@ -210,6 +216,16 @@ def test_the_start_page_of_the_ui_leads_to_a_table_of_runs(browser: "sync_api.Br
             sync_api.expect(tab).to_have_url(re.compile("/experiments($|[?])"), timeout=120_000)
             sync_api.expect(tab.get_by_text("Model registry")).to_be_visible(timeout=120_000)
             assert tab.get_by_text("Prompts").count() == 0
+            tab.goto(start)
+            tab.get_by_role("link", name="small", exact=True).click()
+            tab.get_by_role("link", name="seed 0 · stand-in").click()
+            tab.get_by_role("tab", name="Model metrics").click()
+            for name in PICTURES:
+                picture = tab.locator(f"img[src*='{name}']")
+                sync_api.expect(picture).to_be_visible(timeout=120_000)
+                assert picture.evaluate("image => image.naturalWidth") > 0
+            for group in ("train", "heldout", "test", "time"):
+                sync_api.expect(tab.get_by_text(group, exact=True)).to_be_visible(timeout=120_000)
             tab.goto(start)
             tab.get_by_role("link", name="the report").click()
             sync_api.expect(tab.get_by_role("heading", name="A report")).to_be_visible()
