@@ -108,9 +108,14 @@ def test_an_earlier_versions_checkpoint_gives_the_costs_that_it_recorded(earlier
     assert trainer.history[-1][names.COST] == finished.cost
 
 
-def test_an_earlier_versions_run_goes_on(earlier: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_versions_finished_run_needs_no_checkpoint(earlier: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_dir.checkpoints(earlier).exists()
     assert cli.main(["resume", earlier]) == 0
     assert "is finished already: training cost 541.5795" in capsys.readouterr().out
+    assert not run_dir.checkpoints(earlier).exists()
+
+
+def test_an_earlier_versions_run_goes_on(earlier: str, capsys: pytest.CaptureFixture[str]) -> None:
     (run_dir.path(earlier) / "summary.json").unlink()
     assert cli.main(["resume", earlier]) == 1, "the store of this directory has no such run"
     printed = capsys.readouterr().out
