@@ -45,6 +45,7 @@ def all_runs(folder: Path) -> list[Run]:
 def killed_at(patched: Any, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(patched, name, killed)
+        patch.setattr(runner.RunWriter, "start", lambda _: None)  # its thread would outlive it here
         with pytest.raises(KilledError):
             repro(*RUN, cwd=folder)
 
