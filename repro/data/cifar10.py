@@ -141,8 +141,8 @@ def _unpickle(content: bytes, images: int) -> tuple[NDArray[np.uint8], Labels]:
 
 
 def _fetch(folder: Path) -> None:
-    from torchvision.datasets import CIFAR10 as TORCHVISION  # noqa: PLC0415
-    from torchvision.datasets.utils import download_url  # noqa: PLC0415
+    from torchvision.datasets import CIFAR10 as TORCHVISION  # noqa: PLC0415 - slow, for a download only
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415 - slow, for a download only
 
     download_url(TORCHVISION.url, str(folder), TORCHVISION.filename, TORCHVISION.tgz_md5)
     (folder / _PYTHON).mkdir()

@@ -69,7 +69,7 @@ def _read(path: Path, shape: tuple[int, ...], noun: str) -> tuple[NDArray[np.uin
 
 
 def _fetch(folder: Path) -> None:
-    from torchvision.datasets import MNIST as TORCHVISION  # noqa: PLC0415
+    from torchvision.datasets import MNIST as TORCHVISION  # noqa: PLC0415 - slow, for a download only
 
     TORCHVISION(str(folder), download=True)  # compares checksums, and unpacks single files
 

@@ -18,7 +18,7 @@ _TRAIN_DIGITS = 1500  # of 1797, in the order of their writers
 
 def mnist() -> StandIn:
     """Return handwritten digits, train [1500, 28, 28, 1] and test [297, 28, 28, 1], and their classes."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow, for a stand-in only
 
     loaded = load_digits()
     labels = loaded.target.astype(np.uint8)
@@ -36,7 +36,7 @@ def cifar10() -> StandIn:
 
     They have no labels. Train and test patches share no pixel of a photograph.
     """
-    from sklearn.datasets import load_sample_images  # noqa: PLC0415
+    from sklearn.datasets import load_sample_images  # noqa: PLC0415 - slow, for a stand-in only
 
     photographs = np.stack(load_sample_images().images)  # [2, 427, 640, 3]
     windows = np.lib.stride_tricks.sliding_window_view(photographs, (32, 32), axis=(1, 2))[:, :400:16]

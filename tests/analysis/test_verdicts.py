@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,21 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repro.analysis import tables, variants, verdicts
 from repro.analysis.claims import CLAIMS, Evidence
-from repro.analysis.report import summary
-from repro.analysis.report.document import Table
 from repro.analysis.verdicts import Verdict, judge, word
 from scipy import stats
 from support import synthetic
+from support.planned import FC, LAST, PLANNED, failed, judged, planned
 from support.process import repro
 
-from repro import registry
 from repro.spec.overrides import apply
 
-FC = registry.get("mnist_fc")
-LAST = FC.spec.reported[-1]
-PLANNED, MARGIN = LAST.seeds, 1.01
+MARGIN = 1.01
 BLANK = Verdict("mnist_fc", LAST.epoch, LAST.cost, "interim", "", 0, len(PLANNED), MARGIN)
-OFFSETS = np.linspace(-1, 1, len(PLANNED))  # their standard deviation is 0.66
 KEYS = ["experiment", "epoch", "reported", "verdict", "reason", "n", "planned", "margin", "mean", "std", "difference"]
 
 
@@ -45,16 +39,6 @@ def store(template: Path, tmp_path: Path) -> Path:
     """A store of the test's own, in the present directory."""
     shutil.copytree(template, tmp_path / "mlruns")
     return tmp_path
-
-
-def planned(off: float, half_range: float) -> list[dict[str, Any]]:
-    """A finished run of every planned seed, costs around reported + off."""
-    costs = LAST.cost + off + half_range * OFFSETS
-    return [{"seed": seed, "cost": cost} for seed, cost in zip(PLANNED, costs, strict=True)]
-
-
-def judged(rows: list[dict[str, Any]]) -> Verdict:
-    return verdicts.verdict(FC, LAST, synthetic.tables("mnist_fc", rows))
 
 
 CASES = [
@@ -80,42 +64,6 @@ def test_a_complete_plan_gets_its_word(off: float, half_range: float, expected: 
     assert (verdict.reason, verdict.seeds, verdict.outside) == ("", PLANNED, ())
 
 
-PLAIN = [
-    (0.3, 0.5, "The mean of 12 runs is 0.30 nats above the published 96.21; within 1.01 nats counts as reproduced; the "
-     "published run is a typical one (p = "),
-    (0.9, 0.05, "within 1.01 nats counts as reproduced; the published run is unlike ours (p = "),
-    (-0.9, 1.0, "0.90 nats below the published 96.21; it is not shown to be within 1.01 nats; the published run is a "),
-    (2.5, 0.1, "; this is more than chance explains, and not within 1.01 nats; the published run is unlike ours (p = "),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("off", "half_range", "words"), PLAIN)
-def test_a_verdict_has_a_meaning_in_plain_words(off: float, half_range: float, words: str) -> None:
-    assert words in summary.meaning(judged(planned(off, half_range)))
-
-
-def test_the_meaning_of_an_open_verdict_decides_nothing() -> None:
-    rows = planned(0.3, 0.5)
-    assert summary.meaning(judged([])) == "None of the 12 planned runs has finished. Nothing is known yet."
-    said = summary.meaning(judged(rows[:7]))
-    assert said.startswith("So far the mean of 7 of 12 planned runs is 0.")
-    assert said.endswith("All 12 will decide whether it is within 1.01 nats; nothing is decided yet.")
-    assert summary.meaning(judged([*rows[:-1], failed(111, "DIVERGED")])).endswith(" 1 run failed.")
-    assert summary.meaning(judged([failed(seed, "DIVERGED") for seed in PLANNED])).startswith("Nothing is decided: 12")
-
-
-@pytest.mark.parametrize(("count", "group"), [(12, "holds (1)"), (5, "open (1)"), (0, "open (1)")])
-def test_each_claim_is_in_its_group_with_the_number_that_decides(count: int, group: str) -> None:
-    (claim,) = (each for each in CLAIMS if each.name == "cost_mnist_fc")
-    finding = claim.finding(Evidence(synthetic.tables("mnist_fc", planned(0.3, 0.5)[:count])))
-    (table,) = summary.groups([(claim, finding)])
-    assert isinstance(table, Table)
-    assert table.frame.columns[0] == group
-    number = table.frame["number that decides"].iloc[0]
-    told = {12: "+0.30 nats from the published cost, margin 1.01", 5: "interim (5 of 12): ", 0: "not measured: python"}
-    assert number.startswith(told[count])
-
-
 def test_an_incomplete_plan_is_interim_whatever_its_seeds_say() -> None:
     for count in (0, 1, 2, 11):
         verdict = judged(planned(0.0, 0.01)[:count])
@@ -133,11 +81,6 @@ def test_a_seed_outside_the_plan_is_listed_and_not_pooled() -> None:
     assert judged([*rows[:-1], {"seed": 7, "cost": LAST.cost}]).verdict == "interim"
     (row,) = verdicts.plan_rows([verdict])
     assert row["note"] == "outside the plan: seeds 7"
-
-
-def failed(seed: int, status: str, epochs: int = 30) -> dict[str, Any]:
-    reason = "it failed: the cost is not finite"
-    return {"seed": seed, "cost": 0.0, "status": status, "epochs": epochs, "comparable": False, "reason": reason}
 
 
 @pytest.mark.parametrize("status", ["DIVERGED", "FAILED"])
