@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from repro.errors import UsageError
@@ -22,8 +23,11 @@ def new() -> str:
 
 def here() -> list[str]:
     """Return the ids of the runs that have a directory here, newest first."""
-    found = root().glob("*/run.json")
-    return [file.parent.name for file in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)]
+    written = {}
+    for file in root().glob("*/run.json"):
+        with suppress(FileNotFoundError):  # a run that begins is renamed, and one may be removed
+            written[file.parent.name] = file.stat().st_mtime
+    return sorted(written, key=written.__getitem__, reverse=True)
 
 
 def find(text: str) -> str:

@@ -24,10 +24,10 @@ def settle() -> None:
     If the store does not answer, a later command does it. Every command that opens the store calls this.
     """
     for folder in ids.root().glob("*/"):
-        if run_dir.has_ended(folder.name) or time.time() - _last_write(folder) < SILENT:
-            continue
-        with suppress(run_dir.BusyError, OSError, StoreError), run_dir.locked(folder.name):
-            _settle(folder)
+        with suppress(run_dir.BusyError, OSError, StoreError):
+            if not run_dir.has_ended(folder.name) and time.time() - _last_write(folder) >= SILENT:
+                with run_dir.locked(folder.name):
+                    _settle(folder)
 
 
 def _settle(folder: Path) -> None:

@@ -35,7 +35,7 @@ from repro.sweep.study import OPEN, REASON, Study, Sweep, all_studies, join, run
 from repro.terminal import phase, say
 from repro.text import plural
 from repro.tracking import artifacts, parents
-from repro.tracking.store import StoreError
+from repro.tracking.store import StoreError, ask_again
 
 HOLDOUT = 5000  # images that are taken out of training if the experiment holds out none
 FAILURES_IN_A_ROW = 3  # trials, after which a worker stops
@@ -280,6 +280,7 @@ def _show(study: Study, status: str) -> None:
 
 def _deliver(study: Study) -> None:
     """Send what the store lacks of this machine's runs; end the runs of trials that failed with their workers."""
+    ask_again()
     for trial, state in zip(study.trials(), study.states(), strict=True):
         for run_id in runs_of(trial):
             if run_dir.exists(run_id):

@@ -120,6 +120,12 @@ def open_client() -> MlflowClient:
     return client
 
 
+def ask_again() -> None:
+    """Ask a server that did not answer at the next call, and not only when SILENCE is over."""
+    global _silent  # noqa: PLW0603 - of this process
+    _silent = 0.0, ""
+
+
 def _is_silent(error: BaseException) -> bool:
     """Whether the error is that of a server which can be reached, but does not answer as a tracking server."""
     address = urlsplit(uri())

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from support.process import environment, fetched, free_port, started
 
 from repro import names
 from repro.tracking import layout
+from repro.tracking.reader import own_id
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,9 +84,14 @@ class Machine:
     def wait_for_epoch(self, number: int, trials: int = 1) -> None:
         """Until so many of this machine's runs have so many epochs."""
         end = time.monotonic() + 300
-        while sum(f'"step": {number},' in path.read_text() for path in self.folder.glob("mlruns/runs/*/*l")) < trials:
+        while sum(f'"step": {number},' in journal for journal in self.journals()) < trials:
             assert time.monotonic() < end, self.printed
             time.sleep(0.02)
+
+    def journals(self) -> Iterator[str]:
+        for path in self.folder.glob("mlruns/runs/*/journal.jsonl"):
+            with suppress(FileNotFoundError):  # a run that begins is renamed
+                yield path.read_text()
 
     def status(self) -> list[dict[str, Any]]:
         done = subprocess.run(
@@ -127,7 +133,7 @@ def agree(rows: list[dict[str, Any]], tracked: Tracked) -> None:
     done = [row for row in rows if row["state"] != "retried"]
     assert len(done) == TRIALS
     assert sorted(int(run.data.tags[names.TRIAL]) for run in tracked.live) == [row["trial"] for row in done]
-    runs = {run.info.run_id: run for run in tracked.live}
+    runs = {own_id(run): run for run in tracked.live}
     for row in done:
         run = runs[row["runs"]]
         assert int(run.data.tags[names.TRIAL]) == row["trial"]
@@ -173,7 +179,7 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
     assert rows[begun]["state"] == "retried"
     (again,) = [row for row in rows[begun + 1 :] if row["optim.lr"] == rows[begun]["optim.lr"] and row["value"]]
     assert f"trial {again['trial']}: {again['state']}" in printed, "another worker did the killed worker's trial"
-    assert {run.info.run_id for run in tracked.abandoned} >= set(victim.runs)
+    assert {own_id(run) for run in tracked.abandoned} >= set(victim.runs)
     assert not set(victim.runs) & {row["runs"] for row in rows if row["state"] != "retried"}
     assert "Traceback" not in printed
     assert database.password not in printed + victim.printed
