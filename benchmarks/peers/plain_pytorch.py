@@ -113,7 +113,7 @@ class Peer:
             self.optimiser.zero_grad()
             y, mean, log_variance = self.model(x)
             loss = loss_function(y, x, mean, log_variance)
-            loss.backward()  # type: ignore[no-untyped-call] - torch has no types there
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types there
             costs.append(loss.item() / self.batch_size)
             self.optimiser.step()
         return costs

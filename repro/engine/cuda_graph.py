@@ -82,7 +82,7 @@ def capture(next_step: Callable[[], None], position: Tensor) -> Callable[[], Non
     """Return `next_step` as a CUDA graph, after warm-up calls at position 0. Raises RuntimeError without CUDA."""
     if position.device.type != "cuda":
         raise RuntimeError("only work on a GPU can be captured")
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call] - torch has no types there
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types there
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(WARM_UPS):
