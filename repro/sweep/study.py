@@ -40,7 +40,7 @@ STATES = {
     TrialState.RUNNING: "running",
 }
 """A trial's states, as they are printed and as they are tags of its runs."""
-RETRIED = "retried"  # the state of a trial whose worker ended, and which another trial goes on with
+RETRIED = "retried"  # the state of a trial whose worker ended, and which another trial goes on with or stands for
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -102,7 +102,8 @@ class Study:
     def states(self) -> list[str]:
         trials = self.trials()
         retried = {number for trial in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
-        return [RETRIED if trial.number in retried else STATES[trial.state] for trial in trials]
+        unbegun = {each.number for each in trials if each.state == TrialState.FAIL and not each.params}  # drew nothing
+        return [RETRIED if each.number in retried | unbegun else STATES[each.state] for each in trials]
 
     def count(self) -> str:
         """Return how many trials there are in each state, in words."""
