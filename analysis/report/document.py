@@ -195,24 +195,30 @@ def drawn(
         return Figure(name, alt, caption, plots.png(panels()), tuple(svgs), tuple(runs))
 
 
-def html(page: Page) -> str:
-    """Return the page as one file that contains its styles, script and pictures. Equal pages give equal text."""
+def html(page: Page, code: str) -> str:
+    """Return the page as one file that contains its styles, script and pictures. Equal pages give equal text.
+
+    `code` is the folder of the experiments, relative to the file, for links; "" if it is not there.
+    """
     loader = jinja2.FileSystemLoader(ASSETS)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"inline": _inline, "data": _data, "mark": mark}
     environment.tests["figure"] = lambda part: isinstance(part, Figure)
     embedded = {name: Markup((ASSETS / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     return environment.get_template("report.html.j2").render(
-        page=page, size=_size, short=SHORT, Markup=Markup, **embedded
+        page=page, code=code, size=_size, short=SHORT, Markup=Markup, **embedded
     )
 
 
-def markdown(page: Page, pictures: str, also: Sequence[str] = ()) -> str:
+def markdown(page: Page, pictures: str, code: str, also: Sequence[str] = ()) -> str:
     """Return what the page shows at once as Markdown, with a list of contents and the page's checksum.
 
-    `pictures` is the folder of its pictures, relative to the Markdown file; `also` names folded tables to be shown.
+    `pictures` and `code` are the folders of its pictures and of the experiments, relative to the Markdown file; `code`
+    is "" if it is not there. `also` names folded tables to be shown.
     """
     cards = pd.DataFrame([vars(card) for card in page.cards]).rename(columns={"title": "result", "text": "meaning"})
+    if code:
+        cards["result"] = [f"[{card.title}]({code}/{card.title}.py)" for card in page.cards]
     links = [f"- [{section.title}](#{section.title.lower().replace(' ', '-')})" for section in page.sections]
     blocks = [f"# {page.title}", page.lead, markdown_table(Table("cards", cards)), "\n".join(links)]
     for section in page.sections:

@@ -60,7 +60,7 @@ def made(verdict: Verdict, evidence: Evidence) -> str:
     first, last = (str(day)[:10] for day in (runs["started"].min(), runs["started"].max()))
     days = first if first == last else f"{first} to {last}"
     versions = sorted(set(runs["commit"].str[:8]) - {""})
-    return f"runs of {days}" + (f", code version {' and '.join(versions)}" if versions else "")
+    return f"runs of {days}" + (f", code version {', '.join(versions)}" if versions else "")
 
 
 def groups(judged: list[tuple[Claim, Finding]]) -> list[Part]:

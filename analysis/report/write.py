@@ -39,6 +39,11 @@ class Files:
         self.figures = folder / "figures"
         self.markdown = folder.parent / "RESULTS.md"
         self.readme = folder.parent / "README.md"
+        self.code = folder.parent / "experiments"
+
+    def to_code(self, file: Path) -> str:
+        """Return the way from the folder of a file to the experiments; "" if they are not beside the results."""
+        return Path(os.path.relpath(self.code, file.parent)).as_posix() if self.code.is_dir() else ""
 
 
 def update(found: Tables, files: Files) -> list[str]:
@@ -94,7 +99,7 @@ def write(page: Page, files: Files) -> list[Path]:
         path.unlink()
     for path, png in wanted.items():
         path.write_bytes(png)
-    files.page.write_text(html(page), encoding="utf-8")
+    files.page.write_text(html(page, files.to_code(files.page)), encoding="utf-8")
     files.markdown.write_text(_markdown(page, files), encoding="utf-8")
     readme.write(files.readme, page.summary)
     return [files.page, files.markdown, files.figures]
@@ -186,7 +191,8 @@ def _label(run: reader.RunRecord) -> str:
 
 def _markdown(page: Page, files: Files) -> str:
     """Return the page as Markdown, with a checksum of the tables, from which the page's plots are drawn."""
-    text = markdown(page, os.path.relpath(files.figures, files.markdown.parent), also=("verdicts", "variants"))
+    pictures, code = os.path.relpath(files.figures, files.markdown.parent), files.to_code(files.markdown)
+    text = markdown(page, pictures, code, also=("verdicts", "variants"))
     tables = (path.read_text(encoding="utf-8") for path in sorted(files.folder.glob("*.csv")))
     return f"{text}<!-- checksum of the tables: {hashlib.sha256(''.join(tables).encode()).hexdigest()} -->\n"
 

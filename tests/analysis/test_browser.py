@@ -58,7 +58,8 @@ def report() -> str:
         Section("First", "first", list(parts)),
         Section("Second", "second", [Table("wide", wide, "Wide."), Table("words", words)], ["folded"], "The numbers"),
     ]
-    return html(Page("A report", "What it is.", [Card("one", "reproduced", "by much", "yesterday")], sections))
+    card = Card("one", "reproduced", "by much", "yesterday")
+    return html(Page("A report", "What it is.", [card], sections), "../code")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,10 @@ def test_every_picture_has_a_size_and_words(page: "sync_api.Page") -> None:
         assert each.get_attribute("alt") or each.get_attribute("aria-label")
     labels = [each.get_attribute("aria-label") for each in page.locator("#plot svg[role=img]").all()]
     assert labels == ['A "plot" of <it>', 'A "plot" of <it>, panel 2']
+
+
+def test_a_card_leads_to_the_code_of_its_experiment(page: "sync_api.Page") -> None:
+    assert page.locator(".card a").get_attribute("href") == "../code/one.py"
 
 
 def test_tables_sort_by_click_and_by_keyboard(page: "sync_api.Page") -> None:

@@ -12,6 +12,7 @@ import pytest
 from repro.analysis.plots import runs as plots
 from repro.analysis.report import document
 from repro.analysis.report.readme import MARKS
+from repro.analysis.report.summary import NOTEBOOK
 from support import synthetic
 from support.process import ROOT, client, repro
 
@@ -153,7 +154,7 @@ def test_a_caption_of_a_folded_table_is_in_the_checksum() -> None:
     ]  # fmt: skip
     pages = [document.Page("A report", "", [], [document.Section("First", "first", [], [part])]) for part in folded]
     assert len({page.checksum for page in pages}) == len(pages)
-    texts = [document.markdown(page, "figures").splitlines() for page in pages]
+    texts = [document.markdown(page, "figures", "code").splitlines() for page in pages]
     assert len({lines[-1] for lines in texts}) == len(pages)
     assert all(lines[:-1] == texts[0][:-1] for lines in texts), "nothing else in Markdown shows what is folded"
 
@@ -164,6 +165,13 @@ def test_results_md_is_short_and_its_contents_lead_to_its_headings(made: Path) -
         headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
         links = re.findall(r"^- \[(.+)\]\(#(.+)\)$", text, flags=re.MULTILINE)
         assert links == [(heading, heading.lower().replace(" ", "-")) for heading in headings]
+
+
+def test_the_results_lead_to_the_code_of_their_experiments() -> None:
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    links = re.findall(r"^\| \[(\w+)\]\((\S+)\) \|", text, flags=re.MULTILINE)
+    assert links == [(name, f"experiments/{name}.py") for name in NOTEBOOK]
+    assert all((ROOT / path).is_file() for _, path in links)
 
 
 def test_a_map_names_the_classes_of_photographs() -> None:
