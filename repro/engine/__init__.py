@@ -31,13 +31,10 @@ def resolve(experiment: Experiment, settings: Settings) -> Settings:
         return replace(settings, products="")
     if settings.device != "cpu":
         return replace(settings, engine="fast", products="")
-    # the key of the cache of trials: one experiment for all whose gradients are computed alike
-    training = replace(experiment.training, epochs=1)
-    same_gradients = replace(experiment, optim=Adam(lr=1e-3), training=training, reported=(), variant_of=None)
     usual = USUAL[settings.precision]
     for products in dict.fromkeys((settings.products or usual, usual, "mkl")):
         try:
-            return trial(same_gradients, replace(settings, engine="fast", products=products))
+            return trial(_same_gradients(experiment), replace(settings, engine="fast", products=products))
         except (Unsupported, RuntimeError, AttributeError):  # what torch raises for operators that it lacks
             continue
     return replace(settings, engine="plain", products="")
@@ -66,13 +63,23 @@ def trial(experiment: Experiment, settings: Settings) -> Settings:
         fast = FastStep(experiment, build(experiment, 0), settings)
         plain = PlainStep(experiment, build(experiment, 0), Settings())
         cost, expected = (torch.stack(step.step(images, noise)).sum() for step in (fast, plain))
-    # after one step the first moments are multiples of the gradients
-    pairs = [(fast.state()[name], value) for name, value in plain.state().items() if name.endswith("/exp_avg")]
-    tolerance, whole = TOLERANCE[settings.precision], torch.stack([exact.norm() for _, exact in pairs]).norm()
-    near = [(a - b).norm() <= tolerance * (b.norm() + whole / 1000) for a, b in pairs]
-    if not (all(near) and (cost - expected).abs() <= tolerance / 100 * expected.abs()):
+    tolerance = TOLERANCE[settings.precision]
+    if not ((cost - expected).abs() <= tolerance / 100 * expected.abs() and _same_moments(fast, plain, tolerance)):
         raise Unsupported("the fast step and the plain step disagree on this machine")
     return fast.settings
+
+
+def _same_gradients(experiment: Experiment) -> Experiment:
+    """Return one experiment for all whose gradients are computed alike, as the key of the cache of trials."""
+    training = replace(experiment.training, epochs=1)
+    return replace(experiment, optim=Adam(lr=1e-3), training=training, reported=(), variant_of=None)
+
+
+def _same_moments(fast: Step, plain: Step, tolerance: float) -> bool:
+    """Whether Adam's first moments agree. After one step they are multiples of the gradients."""
+    pairs = [(fast.state()[name], value) for name, value in plain.state().items() if name.endswith("/exp_avg")]
+    whole = torch.stack([exact.norm() for _, exact in pairs]).norm()
+    return all((found - exact).norm() <= tolerance * (exact.norm() + whole / 1000) for found, exact in pairs)
 
 
 @contextmanager

@@ -32,10 +32,10 @@ def training_losses(
     """Return reconstruction and KL as `training` defines them, nats per image, and the loss to differentiate.
 
     [B, C, H, W], [L, B, D] -> [B], [B], [B]. The gradient of the loss estimates the gradient of reconstruction + KL.
-    The score function's share of the encoder is E_q[-log p(x|z) grad log q(z|x)]. With `mixed` the layers' products
-    are in bfloat16; z and the costs keep the precision of x.
+    With the score function, the encoder's gradient of the reconstruction is E_q[-log p(x|z) grad log q(z|x)]. With
+    `mixed`, the layers' products are in bfloat16; z and the costs keep the precision of x.
     """
-    pathwise, closed_form = training.estimator == "pathwise", training.kl == "closed_form"
+    pathwise = training.estimator == "pathwise"
     bfloat16 = torch.autocast(x.device.type, torch.bfloat16, enabled=mixed, cache_enabled=False)
     with bfloat16:
         mean, log_variance = (each.to(x.dtype) for each in model.encode(x))
@@ -43,7 +43,7 @@ def training_losses(
     z = z if pathwise else z.detach()
     with bfloat16:
         by_draw = _decoded(model, z, x)
-    kl = (objective.kl_to_standard_normal if closed_form else objective.kl_as_printed)(mean, log_variance)
+    kl = objective.TRAINING_KL[training.kl](mean, log_variance)
     estimate = by_draw if pathwise else by_draw + by_draw.detach() * objective.log_normal(z, mean, log_variance)
     return by_draw.mean(0), kl, estimate.mean(0) + kl
 

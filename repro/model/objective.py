@@ -53,6 +53,10 @@ def kl_as_printed(mean: Tensor, log_variance: Tensor) -> Tensor:
     return -0.5 * (1 + log_variance - mean.square() - (2 * log_variance).exp()).sum(1)
 
 
+TRAINING_KL = {"closed_form": kl_to_standard_normal, "as_printed": kl_as_printed}
+"""The KL that is trained, by the values of the setting `training.kl`. Evaluation always takes the closed form."""
+
+
 def log_normal(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """log N(z; mean, exp(log_variance)), diagonal, nats. [..., D] three times -> [...]."""
     squared = (z - mean).square() * torch.exp(-log_variance)

@@ -39,9 +39,9 @@ def key(config: RunConfig) -> str:
 def of_seeds(config: RunConfig) -> dict[int, Claim]:
     """Return by seed the run of this experiment, spec, data and precision that counts.
 
-    Runs that were deleted in the store do not count, nor do unfinished ones without a sign of life and a directory
-    here. Of several runs a finished one counts first, then one that is trained elsewhere; the newest of these. If the
-    store does not answer, the directories here decide.
+    Runs that were deleted in the store do not count. An unfinished run counts if it has a directory here, or if it gave
+    a sign of life within LEASE. Of several runs a finished one counts first, then one that is trained elsewhere; the
+    newest of these. If the store does not answer, the directories here decide.
     """
     try:
         records = list(_same(config))

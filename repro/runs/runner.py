@@ -258,7 +258,8 @@ class _Run:
         return result
 
     def _restore(self) -> None:
-        state, faults = checkpoint.newest(run_dir.checkpoints(self.run_id), self.config.spec.signature)
+        config = self.config
+        state, faults = checkpoint.newest(run_dir.checkpoints(self.run_id), config.spec.signature, config.seed)
         for fault in faults:
             self.reporter.tell(f"{fault}; an older one is used")
         if state is not None:

@@ -88,10 +88,7 @@ class Outbox:
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def is_replaced(self, record: Record) -> bool:
-        """Whether the record's file is not here any more, or is sent with a later record: a resumed run wrote it anew.
-
-        `record` is the next one to be delivered.
-        """
+        """Whether the next record is skipped: its file is gone, or a later record has it, written anew."""
         name = record.get("file")
         return name is not None and (self._is_pending(name, 1) or not (self.files / name).exists())
 

@@ -93,14 +93,18 @@ def load_state(path: Path, signature: str | None = None) -> State:
     return state
 
 
-def newest(directory: Path, signature: str) -> tuple[State | None, list[str]]:
-    """Return the newest usable checkpoint of a directory, and the faults of newer ones."""
+def newest(directory: Path, signature: str, seed: int) -> tuple[State | None, list[str]]:
+    """Return the newest usable checkpoint of a spec and a seed in a directory, and the faults of newer ones."""
     faults: list[str] = []
     for path in reversed(_files(directory)):
         try:
-            return load_state(path, signature), faults
+            state = load_state(path, signature)
         except CheckpointError as error:
             faults.append(str(error))
+            continue
+        if state.seed == seed:
+            return state, faults
+        faults.append(f"checkpoint {path} is of seed {state.seed}, not of {seed}")
     return None, faults
 
 

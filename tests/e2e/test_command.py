@@ -214,7 +214,7 @@ def test_an_interrupted_run_is_marked_killed_with_its_checkpoint(tmp_path: Path,
     assert summary["status"] == "KILLED"
     assert client(tmp_path).get_run(summary["run_id"]).info.status == "KILLED"
     state, faults = checkpoint.newest(
-        tmp_path / "mlruns/runs" / summary["run_id"] / "checkpoints", signature_of(tmp_path, summary)
+        tmp_path / "mlruns/runs" / summary["run_id"] / "checkpoints", signature_of(tmp_path, summary), 0
     )
     assert state is not None
     assert (state.epoch, faults) == (summary["epochs"], [])
@@ -234,7 +234,7 @@ def test_a_cost_that_is_not_finite_fails_the_run(tmp_path: Path) -> None:
     assert run.data.tags[names.ERROR] == summary["error"]
     assert run.data.tags[names.CAUSE] == names.NOT_FINITE
     state, _ = checkpoint.newest(
-        tmp_path / "mlruns/runs" / summary["run_id"] / "checkpoints", signature_of(tmp_path, summary)
+        tmp_path / "mlruns/runs" / summary["run_id"] / "checkpoints", signature_of(tmp_path, summary), 0
     )
     assert state is not None
     assert all(tensor.isfinite().all() for tensor in state.tensors.values())

@@ -163,7 +163,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(tmp_path: Path, small
 def test_no_checkpoint_is_ever_unpickled(tmp_path: Path) -> None:
     bomb = tmp_path / "epoch-000001.safetensors"
     bomb.write_bytes(b"cposix\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR.")
-    state, faults = checkpoint.newest(tmp_path, "0" * 12)
+    state, faults = checkpoint.newest(tmp_path, "0" * 12, 0)
     assert state is None
     assert len(faults) == 1
     assert not (tmp_path / "owned").exists()

@@ -96,10 +96,17 @@ def test_an_earlier_versions_run_is_read(earlier: str) -> None:
     assert outbox.has("status", status="FINISHED")
 
 
+def test_a_run_goes_on_under_another_plan_but_not_as_another_computation(earlier: str) -> None:
+    found = run_dir.load_config(earlier)
+    run_dir.with_data(earlier, replace(found, spec=replace(found.spec, reported=())), None)
+    with pytest.raises(UsageError, match=r"was of another spec.*\n  optim.lr: was 0.1, is "):
+        run_dir.with_data(earlier, replace(found, spec=apply(found.spec, ["optim.lr=0.1"])), None)
+
+
 def test_an_earlier_versions_checkpoint_gives_the_costs_that_it_recorded(earlier: str) -> None:
     found, dataset = run_dir.recorded(earlier)
     trainer = Trainer(found.spec, found.seed, dataset, found.settings)
-    state, faults = checkpoint.newest(run_dir.checkpoints(earlier), found.spec.signature)
+    state, faults = checkpoint.newest(run_dir.checkpoints(earlier), found.spec.signature, found.seed)
     assert state is not None, faults
     trainer.restore(state)
     finished = run_dir.load_result(earlier)

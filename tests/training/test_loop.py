@@ -146,11 +146,12 @@ def test_two_checkpoints_are_kept_and_the_newest_sound_one_is_found(small: Exper
     content = bytearray(newest.read_bytes())
     content[-5] ^= 4
     newest.write_bytes(content)
-    state, faults = checkpoint.newest(tmp_path, small.signature)
+    state, faults = checkpoint.newest(tmp_path, small.signature, 0)
     assert state is not None
     assert state.epoch == 3
     assert "does not match its checksum" in faults[0]
-    assert checkpoint.newest(tmp_path, "0" * 12)[0] is None
+    assert checkpoint.newest(tmp_path, "0" * 12, 0)[0] is None
+    assert "is of seed 0, not of 4" in checkpoint.newest(tmp_path, small.signature, 4)[1][-1]
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -1])

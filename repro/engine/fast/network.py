@@ -38,26 +38,41 @@ def cross_entropy_gradient(logits: Tensor, x: Tensor, scale: float) -> Tensor:
     return torch.sigmoid_(logits).sub_(x).mul_(scale)
 
 
+def closed_form(std: Tensor) -> tuple[Tensor, Tensor]:
+    """Return v - 1 of the variance v, and twice the derivative of the KL by log v. [B, D] -> [B, D], [B, D].
+
+    The KL of a dimension is (mean^2 + (v - 1) - log v) / 2. The sum of v - 1 loses few of its digits.
+    """
+    excess = std.square().sub_(1)
+    return excess, excess
+
+
+def as_printed(std: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same of the KL that the notebook prints, with v^2 in place of v: v^2 - 1, and 2 v^2 - 1."""
+    excess = std.pow(4).sub_(1)
+    return excess, excess.mul(2).add_(1)
+
+
+KL = {"closed_form": closed_form, "as_printed": as_printed}
+"""By the values of the setting `training.kl`."""
+
+
 class Latent:
     """z = mean + exp(log_variance / 2) * noise, and the KL to N(0, I), from both heads side by side, [B, 2D]."""
 
     mean: Tensor
     std: Tensor  # exp(log_variance / 2)
-    slope: Tensor  # 2 dKL / dlog_variance: exp(log_variance) - 1; as printed, 2 exp(2 log_variance) - 1
+    twice_kl_by_log_variance: Tensor
     noise: Tensor
 
-    def __init__(self, kl_as_printed: bool = False) -> None:
-        self.as_printed = kl_as_printed
+    def __init__(self, kl: str = "closed_form") -> None:
+        self.kl = KL[kl]
 
     def forward(self, heads: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, and the KL summed over the batch, nats. [B, 2D], [B, D] -> [B, D], []."""
         self.mean, log_variance = heads.chunk(2, dim=1)
         self.std, self.noise = torch.mul(log_variance, 0.5).exp_(), noise
-        excess = self.std.square().sub_(1)  # variance - 1: the sum loses few of its digits
-        self.slope = excess
-        if self.as_printed:
-            excess = self.std.pow(4).sub_(1)
-            self.slope = excess.mul(2).add_(1)
+        excess, self.twice_kl_by_log_variance = self.kl(self.std)
         kl = (excess - log_variance).addcmul_(self.mean, self.mean).sum().mul_(0.5)
         return torch.addcmul(self.mean, self.std, noise), kl
 
@@ -67,7 +82,7 @@ class Latent:
         `scale` is the factor of the KL's gradient.
         """
         mean = torch.add(grad, self.mean, alpha=scale)
-        log_variance = (grad * self.noise).mul_(self.std).add_(self.slope, alpha=scale).mul_(0.5)
+        log_variance = (grad * self.noise).mul_(self.std).add_(self.twice_kl_by_log_variance, alpha=scale).mul_(0.5)
         return torch.cat((mean, log_variance), dim=1)
 
 
@@ -81,13 +96,15 @@ class Network:
     def __init__(self, model: VAE, training: Training, products: Mkl) -> None:
         if len(model.outputs) > 1 or training.samples > 1 or training.estimator != "pathwise":
             raise Unsupported("the fast step has only the pathwise estimator, one sample and the Bernoulli likelihood")
+        if training.kl not in KL:
+            raise Unsupported(f"the fast step has no gradient of the KL {training.kl}")
         images = torch.zeros(training.batch_size, *model.image)
         self.encoder = _layers(model.encoder, images, products)
         self.heads = Dense(_merged(model.mean_head, model.log_variance_head), "identity", products)
         z = torch.zeros(training.batch_size, model.latent)
         self.decoder = _layers([*model.decoder, *model.outputs[0].children()], z, products)
         self.trained[0].needs_input_gradient = False  # its input are the images
-        self.latent = Latent(kl_as_printed=training.kl == "as_printed")
+        self.latent = Latent(training.kl)
 
     @property
     def trained(self) -> list[Trained]:
