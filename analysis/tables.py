@@ -239,16 +239,21 @@ def all_entries() -> list[Entry]:
     return [registry.get(name) for name in registry.names()]
 
 
-def unchanged(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which runs are of the experiment as it is registered now, in float32 on real data."""
+def unchanged(runs: pd.DataFrame, precision: str = "float32") -> "pd.Series[bool]":
+    """Return which runs are of the experiment as it is registered now, in a precision, on real data."""
     registered = {entry.name: entry.spec.signature for entry in all_entries()}
     real = ~runs["data"].str.endswith("(stand-in)")
-    return (runs["signature"] == runs["experiment"].map(registered)) & real & (runs["precision"] == "float32")
+    return (runs["signature"] == runs["experiment"].map(registered)) & real & (runs["precision"] == precision)
 
 
 def diverged(runs: pd.DataFrame) -> "pd.Series[bool]":
     """Return which runs are unchanged and diverged after at least one epoch. They count as outcomes of training."""
     return unchanged(runs) & (runs["status"] == DIVERGED) & (runs["epochs"] > 0)
+
+
+def mixed(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which runs are unchanged but for mixed precision, and finished. No verdict counts them."""
+    return unchanged(runs, "mixed") & (runs["status"] == "FINISHED")
 
 
 def data_label(run: reader.RunRecord) -> str:

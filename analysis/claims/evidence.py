@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 from repro.analysis import curves, verdicts
-from repro.analysis.tables import Tables, all_entries, diverged
+from repro.analysis.tables import Tables, all_entries, diverged, mixed
 from repro.analysis.verdicts import Verdict
 
 from repro import registry
@@ -125,6 +125,11 @@ class Evidence:
             if ended_early.empty:
                 raise
             return ended_early
+
+    def mixed(self, experiment: str) -> pd.DataFrame:
+        """Return the finished runs of an experiment in mixed precision, one for each seed."""
+        runs = self.tables.runs_of(experiment)
+        return runs[mixed(runs)].sort_values("started").drop_duplicates("seed")
 
     def mean_curve(self, experiment: str, epoch: int = 1) -> pd.Series:
         """Return the mean cost over seeds by epoch, of the runs that reach `epoch`. Raises MissingError without one."""

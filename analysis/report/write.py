@@ -18,7 +18,7 @@ from repro.analysis.report.document import Page, html, markdown
 from repro.analysis.report.sections import MEASUREMENT_OF, PICTURES
 from repro.analysis.report.summary import meaning
 from repro.analysis.sweeps import Sweeps
-from repro.analysis.tables import Tables, all_entries, diverged
+from repro.analysis.tables import Tables, all_entries, diverged, mixed
 
 from repro import images, names
 from repro.errors import ReproError
@@ -49,11 +49,13 @@ class Files:
 def update(found: Tables, files: Files) -> list[str]:
     """Add runs of the tracking store to the committed tables, which keep the runs of other machines.
 
-    Only comparable and diverged runs on real data are added. Sheets of images are copied, and each run in the store is
-    given its note. Returns messages for the user. Raises ReproError if the committed tables are damaged.
+    Only comparable and diverged runs on real data are added, and those in mixed precision. Sheets of images are copied,
+    and each run in the store is given its note.
+
+    Returns messages for the user. Raises ReproError if the committed tables are damaged.
     """
     usable = found.runs["comparable"] & ~found.runs["data"].str.endswith("(stand-in)")
-    usable |= diverged(found.runs)
+    usable |= diverged(found.runs) | mixed(found.runs)
     kept = found.only(found.runs.loc[usable, "run_id"])
     points = kept.measurements["quantity"].str.startswith("latent_") & (kept.measurements["x"] >= MAPPED)
     kept.measurements = kept.measurements[~points]

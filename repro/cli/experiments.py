@@ -5,11 +5,11 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from repro.cli.options import AsJson, DataDir, Name, Names, app, examples, number
+from repro.cli.options import AsJson, DataDir, Name, Names, Precision, app, examples, number
 from repro.spec import registry
 from repro.spec.overrides import FIXED
 from repro.terminal import UNLIMITED, table, wrapped
@@ -65,9 +65,7 @@ def bench(
         list[int] | None, typer.Option(metavar="N", help="CPU threads; may be repeated. 1 and 2 if not given.")
     ] = None,
     rounds: Annotated[int, number("Timed rounds.", most=1000)] = 7,
-    precision: Annotated[
-        Literal["float32", "mixed"], typer.Option(help="Precision of this project's training step.")
-    ] = "float32",
+    precision: Precision = "float32",
     peer_python: Annotated[
         Path | None,
         typer.Option(metavar="PATH", envvar="REPRO_BENCH_PYTHON_TF", help="A Python with TensorFlow and JAX."),

@@ -111,6 +111,10 @@ DataChoice = Annotated[
 ]
 DataDir = Annotated[Path | None, value("DIR", "Directory of the data; also read from REPRO_DATA_DIR.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Precision = Annotated[
+    Literal["float32", "mixed"],
+    typer.Option(help="`mixed` computes products in bfloat16; such runs enter no verdict on a reported cost."),
+]
 Threads = Annotated[int | None, number("CPU threads; all cores if not given.", most=1024)]
 SummaryFile = Annotated[Path | None, value("FILE", "Write the result to FILE as JSON.")]
 
@@ -130,23 +134,32 @@ def output(as_json: bool, quiet: bool = False) -> Iterator[None]:
 
 
 def config(
-    name: str, device: str, threads: int | None, jobs: int, data: "Choice", data_dir: Path | None
+    name: str,
+    device: str,
+    threads: int | None,
+    jobs: int,
+    data: "Choice",
+    data_dir: Path | None,
+    precision: Literal["float32", "mixed"] = "float32",
 ) -> "RunConfig":
     """Return the configuration of an experiment as it is, with the threads of one of `jobs` processes.
 
-    Raises UsageError for an unknown experiment or device, and for a directory beside a demand for the stand-in.
+    Raises UsageError for an unknown experiment, for a device or a precision that this machine lacks, and for a
+    directory beside a demand for the stand-in.
     """
     if data == "stand-in" and data_dir is not None:
         raise UsageError(f"--data stand-in and --data-dir {data_dir}: should be one of the two")
     from repro import provenance
-    from repro.runs.config import RunConfig, pick_device
+    from repro.runs.config import RunConfig, pick_device, pick_precision
 
+    picked = pick_device(device)
     return RunConfig(
         experiment=str(Path(name).resolve()) if Path(name).suffix == ".py" else name,
         spec=registry.get(name).spec,
         data=data,
         data_dir=data_dir.resolve() if data_dir else None,
-        device=pick_device(device),
+        device=picked,
+        precision=pick_precision(precision, picked),
         threads=max(1, (threads or provenance.cores()) // jobs),
     )
 

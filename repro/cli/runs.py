@@ -15,6 +15,7 @@ from repro.cli.options import (
     Device,
     DryRun,
     Name,
+    Precision,
     Quiet,
     RunId,
     SummaryFile,
@@ -49,6 +50,7 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as optim.lr=3e-4; may be repeated."),
     ] = None,
     device: Device = "auto",
+    precision: Precision = "float32",
     threads: Threads = None,
     data: DataChoice = "auto",
     data_dir: DataDir = None,
@@ -85,7 +87,7 @@ def run(
         from repro.runs import recover, run_dir
 
         recover.settle()
-        config = options.config(name, device, threads, jobs or 1, data, data_dir)
+        config = options.config(name, device, threads, jobs or 1, data, data_dir, precision)
     config = replace(config, spec=spec, seed=chosen[0], assignments=tuple(asked))
     if resume and seeds is None:
         run_id = run_dir.newest(config.experiment, spec, config.seed)

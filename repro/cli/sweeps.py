@@ -16,6 +16,7 @@ from repro.cli.options import (
     Device,
     DryRun,
     Name,
+    Precision,
     Quiet,
     Threads,
     app,
@@ -116,6 +117,7 @@ def run(
         int, number("Seconds between a worker's signs of life; after four without, another takes over.")
     ] = 15,
     device: Device = "auto",
+    precision: Precision = "float32",
     threads: Threads = None,
     data: DataChoice = "auto",
     data_dir: DataDir = None,
@@ -149,8 +151,9 @@ def run(
         sampler=sampler,
         pruner=pruner,
         heartbeat=heartbeat,
+        precision=precision,
     )
-    config = options.config(name, device, threads, jobs, data, data_dir)
+    config = options.config(name, device, threads, jobs, data, data_dir, precision)
     until = time.time() + timeout if timeout is not None else None
     sweep = Sweep(study or entry.name, storage, terms, config, searched, trials, until)
     with options.output(as_json=False, quiet=quiet):

@@ -100,6 +100,22 @@ def pick_device(name: str) -> Device:
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def pick_precision(precision: Precision, device: Device) -> Precision:
+    """Return the precision. Raises UsageError for mixed precision on a processor without products in bfloat16."""
+    if precision == "mixed":
+        able = (
+            torch.cuda.is_bf16_supported()
+            if device == "cuda"
+            else any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+        )
+        if not able:
+            raise UsageError(
+                "--precision mixed: this processor has no products in bfloat16 (on x86, AVX-512 BF16 or AMX), so that "
+                "nothing would be gained; leave --precision out"
+            )
+    return precision
+
+
 def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Dataset:
     """Check that the model and the batch size fit, then load the data set.
 

@@ -90,7 +90,7 @@ def not_comparable(entry: Entry, spec: Experiment, dataset: Dataset, precision: 
     if dataset.status == "stand-in":
         reasons.append("it was trained on a stand-in, not on the real data")
     if precision != "float32":
-        reasons.append(f"it was computed in {precision} precision; the reported cost is of float32")
+        reasons.append(f"it was computed in {precision} precision, not in float32")
     reported = [each.epoch for each in entry.spec.reported]
     if not reported:
         return (*reasons, "the experiment names no reported cost")

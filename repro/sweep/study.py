@@ -58,6 +58,7 @@ class Terms:
     sampler: SamplerName
     pruner: PrunerName
     heartbeat: int  # seconds; a worker with a shorter one would take the others for dead
+    precision: str = "float32"  # in which trials are trained
 
 
 @dataclass(frozen=True)

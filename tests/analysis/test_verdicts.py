@@ -247,6 +247,23 @@ def test_a_variant_is_measured_against_its_experiment_at_the_same_epoch(store: P
     assert rows.loc["cifar_conv_shuffled", "note"] == "not run yet: python -m repro run cifar_conv_shuffled"
 
 
+@pytest.mark.parametrize(("change", "words"), [(0.05, "within 0.10"), (0.2, "not within 0.10")])
+def test_mixed_precision_is_a_variant_and_enters_no_verdict(store: Path, change: float, words: str) -> None:
+    for seed in range(100, 105):
+        cost = 96.2 + seed / 100
+        synthetic.run("mnist_fc", seed, cost)
+        mixed = {"precision": "mixed", "reason": "it was computed in mixed precision"}
+        synthetic.run("mnist_fc", seed, cost + change + seed % 2 / 1000, **mixed)
+    found, _ = tables.from_store(tables.all_entries())
+    row = variants.table(Evidence(found)).set_index("variant").loc["mnist_fc, mixed"]
+    assert (row["pairs"], row["difference"]) == (5, pytest.approx(change + 0.0004))
+    assert row["note"] == f"the interval is {words} nats, a tenth of the margin"
+    assert verdicts.verdicts([FC], found)[-1].n == 5
+    assert variants.table(Evidence(found)).set_index("variant").loc["cifar_conv, mixed", "note"] == (
+        "not run yet: python -m repro run cifar_conv --precision mixed --seeds 100-102"
+    )
+
+
 @pytest.mark.parametrize(
     ("shift", "data", "expected"),
     [(100.0, "canonical", "holds"), (-100.0, "canonical", "does not hold"), (100.0, "stand-in", "not measured")],

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from repro import cli, names, registry
 from repro.engine import Precision
 from repro.errors import UsageError
 from repro.runs import ids, run_dir
-from repro.runs.config import RunConfig
+from repro.runs.config import RunConfig, pick_precision
 from repro.runs.result import DataSource, ReportedCost, RunResult
 from repro.spec import Experiment
 from repro.spec.overrides import apply
@@ -138,3 +139,12 @@ def test_a_run_whose_record_cannot_be_read_is_named_but_stops_no_other(earlier: 
     with pytest.raises(UsageError, match=r"run\.json cannot be read"):
         run_dir.load_config("0" * 32)
     assert [run_id for run_id, _ in run_dir.earlier_runs("mnist_fc")] == [earlier]
+
+
+def test_mixed_precision_is_refused_where_nothing_would_be_gained(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_precision("float32", "cpu") == "float32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": True})
+    assert pick_precision("mixed", "cpu") == "mixed"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    with pytest.raises(UsageError, match="has no products in bfloat16"):
+        pick_precision("mixed", "cpu")

@@ -28,6 +28,7 @@ def run(
     reason: str = "",
     shift: float = 0.0,
     diverged_after: int = 0,
+    precision: str = "float32",
 ) -> str:
     """Track a run in the store of the current directory and return its id.
 
@@ -49,7 +50,7 @@ def run(
     if diverged_after:
         status = "FAILED"
         tags |= {names.CAUSE: names.NOT_FINITE, names.ERROR: "the cost is not finite"}
-    params = spec.flat() | {names.SEED: str(seed), "precision": "float32"}
+    params = spec.flat() | {names.SEED: str(seed), "precision": precision}
     reported = curve_of(entry)
     costs = dict(zip(reported.epoch.astype(int).tolist(), (reported.cost + shift).tolist(), strict=True))
     if cost is not None:

@@ -8,18 +8,11 @@ kernel one column wider, is therefore up to twice as fast, although it multiplie
 import torch
 from torch import Tensor
 
-from repro.engine.fast.layers import Trained, Weights, activation, convolve, nchw, padded, sum_pixels
+from repro.engine.fast.layers import Trained, Weights, activation, padded, sum_pixels
+from repro.engine.fast.products import Mkl
 from repro.engine.step import Unsupported
 
 LANES = 16  # float32 numbers in one AVX-512 register
-
-
-def weight_gradient(grad: Tensor, x: Tensor, w: Tensor, padding: list[int], stride: list[int]) -> Tensor:
-    """Return the gradient of `convolve` by its weight."""
-    mask = [False, True, False]
-    back = torch.ops.aten.convolution_backward
-    found: Tensor = back(nchw(grad), nchw(x), w, None, stride, padding, [1, 1], False, [0, 0], 1, mask)[1]
-    return found
 
 
 class Same:
@@ -27,8 +20,8 @@ class Same:
 
     x: Tensor
 
-    def __init__(self, weight: Tensor, size: tuple[int, int, int]) -> None:
-        self.weight, k = weight, weight.shape[2]
+    def __init__(self, weight: Tensor, size: tuple[int, int, int], products: Mkl) -> None:
+        self.weight, self.products, k = weight, products, weight.shape[2]
         before, after = (k - 1) // 2, k // 2
         self.padding = [before, before] if before == after else [0, 0]
         self.buffer: Tensor | None = None
@@ -40,11 +33,11 @@ class Same:
             self.inside.copy_(x)
             x = self.buffer
         self.x = x
-        return convolve(x, self.weight, bias, self.padding, [1, 1], act)
+        return self.products.convolve(x, self.weight, bias, self.padding, [1, 1], act)
 
     def weight_gradient(self, grad: Tensor) -> Tensor:
         """Return the gradient by the weight, [O, I, k, k], given the gradient by the output."""
-        return weight_gradient(grad, self.x, self.weight, self.padding, [1, 1])
+        return self.products.kernel_gradient(grad, self.x, self.weight, self.padding, [1, 1])
 
 
 class PairedSame:
@@ -53,8 +46,8 @@ class PairedSame:
     x: Tensor
     paired: Tensor
 
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
+    def __init__(self, weight: Tensor, products: Mkl) -> None:
+        self.weight, self.products = weight, products
         o, i, k, _ = weight.shape
         self.padding = [k // 2, 1]
         self.wide = torch.zeros(2, o, i, k, 6)  # a pair sees three pairs: the columns from 2 before it to 3 after it
@@ -66,11 +59,11 @@ class PairedSame:
             part.copy_(self.weight)
         w = self.wide.view(*self.wide.shape[:4], 3, 2).permute(0, 1, 5, 2, 3, 4).reshape(self.shape)
         self.x, self.paired = pairs(x), w
-        y = convolve(self.x, w, torch.cat((bias, bias)), self.padding, [1, 1], act)
+        y = self.products.convolve(self.x, w, torch.cat((bias, bias)), self.padding, [1, 1], act)
         return y.view(*x.shape[:3], -1)
 
     def weight_gradient(self, grad: Tensor) -> Tensor:
-        paired = weight_gradient(pairs(grad), self.x, self.paired, self.padding, [1, 1])
+        paired = self.products.kernel_gradient(pairs(grad), self.x, self.paired, self.padding, [1, 1])
         o, i, k, _ = self.weight.shape
         wide = paired.view(2, o, 2, i, k, 3).permute(0, 1, 3, 4, 5, 2).reshape(2, o, i, k, 6)
         start = 2 - k // 2
@@ -85,9 +78,9 @@ def pairs(x: Tensor) -> Tensor:
 class InputGradient:
     """The gradient by the input: a convolution of the output's gradient with the kernel rotated by 180 degrees."""
 
-    def __init__(self, weight: Tensor, width: int) -> None:
+    def __init__(self, weight: Tensor, width: int, products: Mkl) -> None:
         o, i, k, _ = weight.shape
-        self.weight, self.padding = weight, [k // 2, k // 2]
+        self.weight, self.products, self.padding = weight, products, [k // 2, k // 2]
         # oneDNN computes an output one pixel wide, a single pair, wrongly for one channel and strides 1 and 2
         self.pixels = 2 if i < LANES and width % 2 == 0 and width > 2 else 1
         self.rotated = torch.zeros(self.pixels, i, o, k, k + self.pixels - 1)
@@ -98,7 +91,7 @@ class InputGradient:
         rotated = self.weight.flip(2, 3).transpose(0, 1)
         for n in range(self.pixels):
             self.rotated[n, ..., n : n + k].copy_(rotated)
-        found = convolve(grad, self.rotated.flatten(0, 1), None, self.padding, [1, self.pixels])
+        found = self.products.convolve(grad, self.rotated.flatten(0, 1), None, self.padding, [1, self.pixels])
         height, width = grad.shape[1:3]
         return found.reshape(grad.shape[0], found.shape[1], -1, self.weight.shape[1])[:, :height, :width]
 
@@ -108,13 +101,13 @@ class Conv(Trained):
 
     size: torch.Size
 
-    def __init__(self, weights: Weights, act: str, size: tuple[int, int, int]) -> None:
+    def __init__(self, weights: Weights, act: str, size: tuple[int, int, int], products: Mkl) -> None:
         weight, self.bias = weights
         o, _, k, _ = weight.shape
         self.weight, self.activation = weight, activation(act)
         paired = o < LANES and k in (3, 5) and size[2] % 2 == 0
-        self.core = PairedSame(weight) if paired else Same(weight, size)
-        self.input_gradient = InputGradient(weight, size[2])
+        self.core = PairedSame(weight, products) if paired else Same(weight, size, products)
+        self.input_gradient = InputGradient(weight, size[2], products)
 
     def forward(self, x: Tensor) -> Tensor:
         self.size = x.shape
@@ -136,8 +129,8 @@ class TConv(Trained):
 
     x: Tensor
 
-    def __init__(self, weights: Weights, act: str, size: tuple[int, int, int], stride: int) -> None:
-        self.weight, self.bias = weights
+    def __init__(self, weights: Weights, act: str, size: tuple[int, int, int], stride: int, products: Mkl) -> None:
+        (self.weight, self.bias), self.products = weights, products
         i, o, k, _ = self.weight.shape
         images, height, width = size
         if k < stride:
@@ -159,16 +152,18 @@ class TConv(Trained):
         self.with_zero[..., :-1].copy_(self.weight.flatten(2))
         n = self.buffer.shape[1] - height + 1
         w = self.with_zero[:, :, self.taps].view(i, o, s * s, n, n).permute(2, 1, 0, 3, 4).reshape(-1, i, n, n)
-        y = convolve(self.buffer, w, self.bias.repeat(s * s), [0, 0], [1, 1], self.activation.fused)
+        y = self.products.convolve(self.buffer, w, self.bias.repeat(s * s), [0, 0], [1, 1], self.activation.fused)
         self.ordered.copy_(y.view(images, height, width, s, s, o).transpose(2, 3))
         return self.activation.forward(self.ordered.view(images, s * height, s * width, o))
 
     def backward(self, grad: Tensor) -> Tensor | None:
         grad = self.activation.backward(grad.reshape(self.grad_inside.shape), self.grad_inside)
         stride = [self.stride, self.stride]
-        weight = weight_gradient(self.x, self.grad_buffer, self.weight, [0, 0], stride)
+        weight = self.products.kernel_gradient(self.x, self.grad_buffer, self.weight, [0, 0], stride)
         self.gradients = weight, sum_pixels(self.grad_buffer)
-        return convolve(self.grad_buffer, self.weight, None, [0, 0], stride) if self.needs_input_gradient else None
+        if not self.needs_input_gradient:
+            return None
+        return self.products.convolve(self.grad_buffer, self.weight, None, [0, 0], stride)
 
 
 def sub_pixel_taps(k: int, stride: int, cut: int) -> tuple[Tensor, int, int]:

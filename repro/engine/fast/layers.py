@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro.engine.fast.products import Mkl
+from repro.engine.fast.products import Mkl, convolve
 from repro.engine.step import Unsupported
 
 Weights = tuple[Tensor, Tensor]
@@ -160,20 +160,6 @@ class MeanPool(Layer):
         (_, height, width, channels), n = self.shape, self.size
         columns = grad.reshape(-1, height // n, width // n, 1, channels).mul(1 / n**2).expand(-1, -1, -1, n, -1)
         return columns.reshape(-1, height // n, 1, width, channels).expand(-1, -1, n, -1, -1)
-
-
-def nchw(x: Tensor) -> Tensor:
-    """Return [B, H, W, C] as torch's convolutions index it, channels-last in memory."""
-    return x.permute(0, 3, 1, 2)
-
-
-def convolve(
-    x: Tensor, w: Tensor, b: Tensor | None, padding: list[int], stride: list[int], act: str = "none", groups: int = 1
-) -> Tensor:
-    """[B, H, W, I] with weight [O, I / groups, h, w] -> [B, H', W', O]."""
-    product = torch.ops.mkldnn._convolution_pointwise
-    y: Tensor = product(nchw(x), w, b, padding, stride, [1, 1], groups, act, [], "")
-    return y.permute(0, 2, 3, 1)
 
 
 def sum_pixels(grad: Tensor) -> Tensor:

@@ -156,9 +156,9 @@ def _layers(modules: Iterable[nn.Module], x: Tensor, products: Mkl) -> list[Laye
             case nn.Linear():
                 found.append(Dense(_weights(module), act, products))
             case SameConv():
-                found.append(Conv(_weights(module), act, size))
+                found.append(Conv(_weights(module), act, size, products))
             case SameTConv():
-                found.append(TConv(_weights(module), act, size, module.stride[0]))
+                found.append(TConv(_weights(module), act, size, module.stride[0], products))
             case nn.AvgPool2d(kernel_size=int() as window):
                 found.append(MeanPool(window, x.shape[1]))
             case Unflatten():

@@ -1,7 +1,7 @@
-"""Matrix products of a dense layer: oneDNN if torch has it, otherwise MKL, which `F.linear` uses.
+"""Products of inputs and weights. Dense layers: oneDNN if torch has it, otherwise MKL, which `F.linear` uses.
 
 The two round differently. A run therefore records which one it used, and asks for the same one when it is resumed.
-`Bfloat16` is for mixed precision only.
+Convolutions are oneDNN's in either case. `Bfloat16` is for mixed precision only.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from repro.engine.step import Precision, Unsupported
 
+Sizes = list[int]
 THIN = 64  # below this width MKL is faster everywhere: oneDNN's overhead outweighs the product
 
 
@@ -30,6 +31,19 @@ class Mkl:
 
     def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
         return torch.mm(grad.t(), x)
+
+    def convolve(
+        self, x: Tensor, w: Tensor, b: Tensor | None, padding: Sizes, stride: Sizes, activation: str = "none"
+    ) -> Tensor:
+        """[B, H, W, I] with weight [O, I, h, w] -> [B, H', W', O]."""
+        return convolve(x, w, b, padding, stride, activation)
+
+    def kernel_gradient(self, grad: Tensor, x: Tensor, w: Tensor, padding: Sizes, stride: Sizes) -> Tensor:
+        """Return the gradient of `convolve` by its weight, [O, I, h, w]."""
+        mask = [False, True, False]
+        back = torch.ops.aten.convolution_backward
+        found: Tensor = back(nchw(grad), nchw(x), w, None, stride, padding, [1, 1], False, [0, 0], 1, mask)[1]
+        return found
 
 
 class OneDnn(Mkl):
@@ -62,13 +76,39 @@ class OneDnn(Mkl):
 
 
 class Bfloat16(OneDnn):
-    """Inputs and results of the wide products are rounded to bfloat16, with sums in float32. Weights stay float32."""
+    """Inputs and results of the wide products and of the convolutions are rounded to bfloat16, with sums in float32.
+
+    Weights stay float32.
+    """
 
     name = "bfloat16"
+
+    def convolve(
+        self, x: Tensor, w: Tensor, b: Tensor | None, padding: Sizes, stride: Sizes, activation: str = "none"
+    ) -> Tensor:
+        bias = None if b is None else b.bfloat16()
+        return convolve(x.bfloat16(), w.bfloat16(), bias, padding, stride, activation).float()
+
+    def kernel_gradient(self, grad: Tensor, x: Tensor, w: Tensor, padding: Sizes, stride: Sizes) -> Tensor:
+        return super().kernel_gradient(grad.bfloat16(), x.bfloat16(), w.bfloat16(), padding, stride).float()
 
     def _product(self, x: Tensor, w: Tensor, b: Tensor | None = None, activation: str = "none") -> Tensor:
         bias = None if b is None else b.bfloat16()
         return super()._product(x.bfloat16(), w.bfloat16(), bias, activation).float()
+
+
+def nchw(x: Tensor) -> Tensor:
+    """Return [B, H, W, C] as torch's convolutions index it, channels-last in memory."""
+    return x.permute(0, 3, 1, 2)
+
+
+def convolve(
+    x: Tensor, w: Tensor, b: Tensor | None, padding: Sizes, stride: Sizes, activation: str = "none", groups: int = 1
+) -> Tensor:
+    """[B, H, W, I] with weight [O, I / groups, h, w] -> [B, H', W', O]."""
+    product = torch.ops.mkldnn._convolution_pointwise
+    y: Tensor = product(nchw(x), w, b, padding, stride, [1, 1], groups, activation, [], "")
+    return y.permute(0, 2, 3, 1)
 
 
 USUAL: dict[Precision, str] = {"float32": "onednn", "mixed": "bfloat16"}
