@@ -23,6 +23,8 @@ SPARE_PLAN = ("t", "half_95%_of_excess", "data")
 SPARE_RANK = ("nats_there", "farthest_at_epoch")
 SPARE_RUN = ("status", "data", "test_neg_elbo")
 """Columns that a narrow terminal leaves out, the first one first."""
+FEW = 12
+"""Runs that `compare` lists of all experiments together; it lists all runs of those that are named."""
 Results = Annotated[Path | None, value("DIR", "Read the tables in DIR, not the tracking store.")]
 
 
@@ -46,8 +48,8 @@ def compare(
 ) -> int:
     """Decide which reported costs are reproduced.
 
-    Prints a verdict on each, a comparison of the cost curves, and the runs. Of several experiments that are named, it
-    also compares each two over the seeds that they share.
+    Prints a verdict on each, a comparison of the cost curves, and the runs: all runs of the experiments that are named,
+    or a few of all. Of several experiments that are named, it also compares each two over the seeds that they share.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv: should be one of the two")
@@ -69,17 +71,22 @@ def compare(
     elif as_csv:
         print(verdicts.as_csv(found), end="")
     else:
+        runs = run_rows(entries, tables)
+        shown = len(runs) if names else FEW
         for title, rows, spare in (
             ("Verdicts; costs in nats per image", verdicts.rows(found), ()),
             ("Plans: seeds, commit and outcome", verdicts.plan_rows(found), SPARE_PLAN),
             ("Rank of each published curve among ours", curves.rows(entries, tables), SPARE_RANK),
             ("Machines that trained the seeds", machines.rows(found, tables), ()),
             ("Paired differences, first - second, nats per image", paired.rows(settings, tables) if names else [], ()),
-            ("Runs", run_rows(entries, tables), SPARE_RUN),
+            ("Runs", runs[:shown], SPARE_RUN),
         ):
             if rows:
                 print(f"\n{title}")
                 table(rows, spare=spare)
+        if runs[shown:]:
+            print(f"and {len(runs) - shown} more: `compare NAME` lists all of an experiment")
+        print()
         for word, meaning in verdicts.MEANINGS.items() if found else ():
             print(wrapped(f"{word}: {meaning}.", indent=2))
     for entry in entries if figures else []:
