@@ -27,6 +27,11 @@ def seed_list(seeds: Iterable[int]) -> str:
     return ",".join("-".join(map(str, part)) for part in parts)
 
 
+def printable(text: str) -> str:
+    """Return the text in one line, with backslash escapes for what a terminal would execute or hide."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def without_password(text: str) -> str:
     """Return the text with passwords in addresses replaced by stars."""
     text = re.sub(r"(://[^:/@\s]*:)[^\s'\"]+@", r"\1***@", text)

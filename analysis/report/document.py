@@ -230,9 +230,14 @@ def markdown(page: Page, pictures: str, also: Sequence[str] = ()) -> str:
 
 def _markdown_part(part: Part, pictures: str) -> list[str]:
     if isinstance(part, str):
-        return [part]
+        return [_no_markup(part)]
     shown = markdown_table(part) if isinstance(part, Table) else f"![{part.alt}]({pictures}/{part.name}.png)"
-    return [shown, f"*{part.caption}*"] if part.caption else [shown]
+    return [shown, f"*{_no_markup(part.caption)}*"] if part.caption else [shown]
+
+
+def _no_markup(text: str) -> str:
+    """Return a text in which Markdown finds neither HTML nor links; code between backticks stays."""
+    return text.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _side_by_side(sheets: list[Figure], pictures: str) -> str:
@@ -243,7 +248,7 @@ def _side_by_side(sheets: list[Figure], pictures: str) -> str:
 
 def markdown_table(table: Table) -> str:
     rules = ["---:" if numeric else "---" for numeric in table.numeric]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
+    cells = [[_no_markup(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in (table.frame.columns, rules, *cells))
 
 

@@ -105,8 +105,8 @@ def differences(page: Page, files: Files) -> list[str]:
 
     RESULTS.md ends with checksums of what only the page shows. The bits of plots are not compared.
     """
-    there = files.markdown.read_text(encoding="utf-8") if files.markdown.exists() else ""
-    faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files))
+    there = files.markdown.read_bytes() if files.markdown.exists() else b""
+    faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files).encode())
     if readme.differs(files.readme, page.summary):
         faults.append(f"the verdicts in {files.readme} are not what {files.folder} says now")
     pictures = [files.figures / f"{figure.name}.png" for figure in page.committed]
@@ -187,8 +187,8 @@ def _label(run: reader.RunRecord) -> str:
 def _markdown(page: Page, files: Files) -> str:
     """Return the page as Markdown, with a checksum of the tables, from which the page's plots are drawn."""
     text = markdown(page, os.path.relpath(files.figures, files.markdown.parent), also=("verdicts", "variants"))
-    tables = (path.read_text(encoding="utf-8") for path in sorted(files.folder.glob("*.csv")))
-    return f"{text}<!-- checksum of the tables: {hashlib.sha256(''.join(tables).encode()).hexdigest()} -->\n"
+    tables = b"".join(path.read_bytes() for path in sorted(files.folder.glob("*.csv")))
+    return f"{text}<!-- checksum of the tables: {hashlib.sha256(tables).hexdigest()} -->\n"
 
 
 def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from repro.cli import evaluate, experiments, results, runs, store, sweeps  # noqa: F401 - they register their commands
 from repro.cli.options import app
 from repro.errors import ReproError
-from repro.text import first_line, without_password
+from repro.text import first_line, printable, without_password
 
 LONGEST_NAME = 200  # of a file, in a message
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except ReproError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {printable(line)}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         return _refused(error)
