@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from repro.errors import ReproError
-from repro.text import printable
+from repro.text import odd_number, printable
 
 LARGEST_FILE = 2**26
 """Bytes of a CSV file that is read."""
@@ -52,8 +52,14 @@ def _plain(text: str) -> str:
     return text
 
 
-Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Real = Annotated[FiniteFloat, Field(ge=-3.5e38, le=3.5e38)]
+def _number(text: Any) -> Any:
+    if isinstance(text, str) and odd_number(text):
+        raise ValueError("should be written with the digits 0 to 9 alone")
+    return text
+
+
+Whole = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(_number)]
+Real = Annotated[FiniteFloat, Field(ge=-3.5e38, le=3.5e38), BeforeValidator(_number)]
 """A finite number that fits in float32."""
 
 

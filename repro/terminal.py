@@ -109,7 +109,7 @@ def _head(key: str) -> str:
 
 def _cells(values: Sequence[Any], decimals: int) -> list[str]:
     """Return the text of each value of a column."""
-    real = [value for value in values if isinstance(value, float)]
+    real = [value for value in values if isinstance(value, float) and math.isfinite(value)]
     powers = [math.floor(math.log10(abs(value))) for value in real if value] or [0]
     needed = max(decimals, 2 - max(powers), (1 if max(powers) < 0 else 0) - min(powers))
     while needed > decimals and all(value == round(value, needed - 1) for value in real):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.errors import UsageError
 from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, Uniform, ranges
+from repro.text import odd_number
 
 if TYPE_CHECKING:  # so that a wrong --space is refused at once
     from optuna.trial import Trial
@@ -44,8 +46,8 @@ def read(spec: Experiment, texts: Iterable[str]) -> Space:
 
 def parse(text: str) -> Range:
     """Return the range that a text describes. Raises ValueError with what it should be."""
-    if not text.isascii():  # Python takes the digits of all scripts for numbers
-        raise ValueError("should be of ASCII characters only")
+    if any(map(odd_number, re.split("[:,]", text))):
+        raise ValueError("should be written with the digits 0 to 9 alone")
     kind, colon, rest = text.partition(":")
     if not colon or kind not in _KINDS:
         return Choice(*(_value(part) for part in text.split(",")))
