@@ -32,7 +32,7 @@ class RunConfig:
     A run's directory holds it as `run.json`; `resume` and `verify` read it there, and a child process is given it.
     """
 
-    experiment: str  # a registered name, or the absolute path of a user's file
+    experiment: str  # a registered name, the absolute path of a user's file, or the name in a bundle
     spec: Experiment  # with the assignments applied
     seed: int = 0
     assignments: tuple[str, ...] = ()  # of --set and --epochs
@@ -48,8 +48,13 @@ class RunConfig:
 
     @cached_property
     def entry(self) -> registry.Entry:
-        """The registered experiment. Raises UsageError if it is not registered any more."""
-        return registry.get(self.experiment)
+        """The registered experiment, or what the run recorded of one that only another machine has a file of.
+
+        Raises UsageError if a file is not there any more.
+        """
+        if registry.is_file(self.experiment) or self.experiment in registry.names():
+            return registry.get(self.experiment)
+        return registry.Entry(self.experiment, self.spec, "", Path(self.experiment))
 
     @property
     def settings(self) -> Settings:
