@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from annotated_types import Ge
+from pydantic import Field
 from repro.analysis import variants
 from repro.analysis.claims.evidence import Evidence, MissingError
+from repro.analysis.columns import NUMBER, Column, Schema, read_csv
 from repro.analysis.curves import by_seed
-from repro.analysis.tables import NUMBER, Column, Schema, read_csv
 from scipy import stats
 
 from repro import images
@@ -27,7 +27,7 @@ MEANINGS: dict[Unit, str] = {
     "pixel": "a mean over the pixels",
     "bits": "bits per pixel and channel",
 }
-COLUMNS = Schema({"epoch": Column(Annotated[int, Ge(1)], "int64"), "cost": NUMBER}, ["epoch"])
+COLUMNS = Schema({"epoch": Column(Annotated[int, Field(ge=1, le=2**63 - 1)], "int64"), "cost": NUMBER}, ["epoch"])
 LEVEL = 0.05
 """Chance that a curve like ours leaves the band at any of its epochs."""
 LEAST = 3

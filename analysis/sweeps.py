@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import pandas as pd
-from pydantic import FiniteFloat, Json
-from repro.analysis.tables import COUNT, NAME, NUMBER, OPTIONAL, TEXT, Column, Row, Schema, Tables, TableSet, data_label
+from pydantic import BeforeValidator, Json
+from repro.analysis.columns import COUNT, NAME, OPTIONAL, TEXT, Column, Real, Schema, Whole
+from repro.analysis.tables import Place, Row, Tables, TableSet, data_label
 from scipy import stats
 
 from repro import names, registry
@@ -18,17 +19,19 @@ from repro.registry import Entry
 from repro.tracking import artifacts, reader
 from repro.tracking.parents import mlflow_experiment
 
-SETTINGS = Column(Json[dict[str, int | FiniteFloat | str]], "str")
+SETTINGS = Column(Json[dict[str, int | Real | str]], "str")
 SPACE = Column(Json[dict[str, str]], "str")
-VALUES = Column(Json[list[FiniteFloat]], "str")
+TRIAL = Column(Whole, "float64")
+ITS_TRIAL = Column(Annotated[Whole | None, BeforeValidator(lambda text: text or None)], "float64")
+VALUES = Column(Json[list[Real]], "str")
 TRIAL_COLUMNS = {
-    "experiment": NAME, "study": NAME, "trial": NUMBER, "state": TEXT, "value": OPTIONAL, "settings": SETTINGS,
+    "experiment": NAME, "study": NAME, "trial": TRIAL, "state": TEXT, "value": OPTIONAL, "settings": SETTINGS,
     "epochs": COUNT, "trained": COUNT, "seeds": TEXT, "reconstruction": OPTIONAL, "kl": OPTIONAL, "seconds": OPTIONAL,
     "reason": TEXT, "space": SPACE, "sampler": TEXT, "pruner": TEXT, "data": TEXT,
     "signature": TEXT, "runs": TEXT,
 }  # fmt: skip
 RETRAINED_COLUMNS = {
-    "experiment": NAME, "study": NAME, "trial": OPTIONAL, "settings": SETTINGS, "seeds": TEXT, "trial_epochs": COUNT,
+    "experiment": NAME, "study": NAME, "trial": ITS_TRIAL, "settings": SETTINGS, "seeds": TEXT, "trial_epochs": COUNT,
     "trial_value": OPTIONAL, "heldout_then": OPTIONAL, "optimism": OPTIONAL, "cost": OPTIONAL,
     "test_neg_elbo": VALUES, "data": TEXT, "runs": TEXT,
 }  # fmt: skip
@@ -57,11 +60,16 @@ class Sweeps(TableSet):
         """Read what `save` has written; no rows if there is no such file. Raises ReproError for a damaged one."""
         if not (folder / "trials.csv").exists():
             return cls.from_rows()
-        found = super().from_files(folder)
-        complete, again = found.trials["state"] == "complete", found.retrained["trial"].notna()
-        found.need(folder, "trials", complete, "value", "of a complete trial")
-        found.need(folder, "retrained", again, "trial_value", "of a trial that was trained again")
-        return found
+        return super().from_files(folder)
+
+    def _faults(self) -> Iterator[Place]:
+        complete, again = self.trials["state"] == "complete", self.retrained["trial"].notna()
+        yield from self._missing("trials", complete, "value", "of a complete trial")
+        yield from self._missing("retrained", again, "trial_value", "of a trial that was trained again")
+        known = registry.names()
+        for name, table in vars(self).items():
+            for index in table.index[~table["experiment"].isin(known)]:
+                yield name, index + 2, "experiment", f"{table.loc[index, 'experiment']!r} is no registered experiment"
 
     def joined(self, other: Self) -> Self:
         """Return the trials of both, so that no trial is lost. Where both have a trial, it is taken from this one."""

@@ -4,15 +4,30 @@ They are read from the tracking store or from CSV files. The CSV files are the c
 any machine, each by its run id.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import GenericAlias
-from typing import Annotated, Any, ClassVar, NamedTuple, NotRequired, Self, cast
+from typing import Annotated, Any, ClassVar, NotRequired, Self
 
 import pandas as pd
-from annotated_types import Ge
-from pydantic import BeforeValidator, FiniteFloat, Json, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Json
+from repro.analysis.columns import (
+    COUNT,
+    DIGITS,
+    FLAG,
+    NAME,
+    NUMBER,
+    OPTIONAL,
+    TEXT,
+    Column,
+    Real,
+    Schema,
+    Whole,
+    fault,
+    plain,
+    read_csv,
+    together,
+)
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from repro import names, registry
@@ -26,34 +41,20 @@ FAILED = ("FAILED", DIVERGED)
 """Statuses of a run that ended by itself before its last epoch."""
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 Row = dict[str, Any]
-
-
-class Column(NamedTuple):
-    """A column of a CSV file: the type that its text is checked against, and its type in a table.
-
-    A column of type `str` keeps the text that was checked, so JSON stays as it was written.
-    """
-
-    kind: Any
-    dtype: str
+Place = tuple[str, int, str, str]
+"""A fault: the table, the row (1 is the header), the column, and what is wrong."""
 
 
 class Plan(TypedDict):
     """What the column `plan` of a run has for each reported result. Other keys are ignored."""
 
-    cost: FiniteFloat
-    epoch: int
-    margin: NotRequired[FiniteFloat | None]
-    seeds: NotRequired[list[Annotated[int, Ge(0)]]]
+    cost: Real
+    epoch: Whole
+    margin: NotRequired[Real | None]
+    seeds: NotRequired[list[Whole]]
 
 
-TEXT = Column(str, "str")
-NAME = Column(Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], "str")
-COUNT = Column(Annotated[int, Ge(0)], "int64")
-FLAG = Column(bool, "bool")
-NUMBER = Column(FiniteFloat, "float64")
 PLANS = Column(Annotated[Json[list[Plan]], BeforeValidator(lambda text: text or "[]")], "str")
-OPTIONAL = Column(Annotated[FiniteFloat | None, BeforeValidator(lambda text: text or None)], "float64")
 
 RUN_METRICS = (
     names.COST, names.TEST_NEG_ELBO, names.TEST_RECONSTRUCTION, names.TEST_KL, names.ENTROPY_FLOOR,
@@ -63,7 +64,7 @@ RUN_COLUMNS = {
     "epochs": COUNT, "comparable": FLAG, "reason": TEXT, "signature": TEXT, "plan": PLANS,
     "plan_commit": TEXT, "plan_date": TEXT, "data": TEXT, "fingerprint": TEXT,
     **dict.fromkeys(RUN_METRICS, OPTIONAL), "weights_sha256": TEXT, "commit": TEXT, "uncommitted_changes": TEXT,
-    "cpu": TEXT, "device": TEXT, "threads": TEXT, "engine": TEXT, "products": TEXT, "python": TEXT,
+    "cpu": TEXT, "device": TEXT, "threads": DIGITS, "engine": TEXT, "products": TEXT, "python": TEXT,
     "torch": TEXT, "precision": TEXT,
 }  # fmt: skip
 TAGS = {
@@ -83,13 +84,6 @@ MEASUREMENT_COLUMNS = {
 }  # fmt: skip
 
 
-class Schema(NamedTuple):
-    """The columns of a table, and those in which no two of its rows agree; none if rows may repeat."""
-
-    columns: dict[str, Column]
-    key: Sequence[str] = ()
-
-
 @dataclass
 class TableSet:
     """Tables, each of which is one CSV file. Each row belongs to a row of the first table, by the column `owner`."""
@@ -104,18 +98,36 @@ class TableSet:
         found = {}
         for name, schema in cls.schemas.items():
             frame = pd.DataFrame(list(tables.get(name, ())), columns=list(schema.columns))
+            for column in [column for column, kind in schema.columns.items() if kind is TEXT]:
+                frame[column] = [plain(each) if isinstance(each, str) else each for each in frame[column]]
             found[name] = frame.astype({column: kind.dtype for column, kind in schema.columns.items()})
         return cls(**found)
 
     @classmethod
     def from_files(cls, folder: Path) -> Self:
-        """Read what `save` has written. Raises ReproError that names the file, the row and the column of a fault."""
-        return cls(**{name: read_csv(folder / f"{name}.csv", schema) for name, schema in cls.schemas.items()})
+        """Read what `save` has written. Raises ReproError that names the file, the row and the column of each fault."""
+        found, faults = {}, []
+        for name, schema in cls.schemas.items():
+            try:
+                found[name] = read_csv(folder / f"{name}.csv", schema)
+            except ReproError as error:
+                faults.append(str(error))
+        if faults:
+            raise ReproError("\n".join(faults))
+        tables = cls(**found)
+        faults = [fault(folder / f"{name}.csv", *place) for name, *place in tables._faults()]
+        if faults:
+            raise together(faults, str(folder))
+        return tables
 
-    def need(self, folder: Path, name: str, rows: "pd.Series[bool]", column: str, which: str) -> None:
-        """Raise ReproError if a column is empty in some of these rows of a table that was read from `folder`."""
-        for index in rows.index[rows & vars(self)[name][column].isna()][:1]:
-            raise _fault(folder / f"{name}.csv", index + 1, column, f"'' should be a number {which}")
+    def _faults(self) -> Iterator[Place]:
+        """Yield what is wrong with rows whose columns are right."""
+        yield from ()
+
+    def _missing(self, name: str, rows: "pd.Series[bool]", column: str, which: str) -> Iterator[Place]:
+        """Yield a fault for each of these rows of a table whose `column` is empty."""
+        for index in rows.index[rows & vars(self)[name][column].isna()]:
+            yield name, index + 2, column, f"'' should be a number {which}"
 
     def joined(self, other: Self) -> Self:
         """Return the rows of both. Where both have an owner, its rows are taken from this one."""
@@ -155,56 +167,30 @@ class Tables(TableSet):
     curves: pd.DataFrame
     measurements: pd.DataFrame
 
-    @classmethod
-    def from_files(cls, folder: Path) -> Self:
-        """Read what `save` has written. Raises ReproError that names the file, the row and the column of a fault."""
-        found = super().from_files(folder)
+    def _faults(self) -> Iterator[Place]:
         for column in ("cost", "test_neg_elbo"):
-            found.need(folder, "runs", found.runs["comparable"], column, "of a comparable run")
-        there = found.runs["run_id"].map(found.curves["run_id"].value_counts()).fillna(0)
-        for index in found.runs.index[there != found.runs["epochs"]][:1]:
-            text = f"{found.runs.loc[index, 'epochs']}, but curves.csv has {there[index]:g} rows of this run"
-            raise _fault(folder / "runs.csv", index + 1, "epochs", text)
-        return found
+            yield from self._missing("runs", self.runs["comparable"], column, "of a comparable run")
+        rows = self.curves.groupby("run_id")["epoch"].agg(["size", "min", "max"])
+        rows = rows.reindex(self.runs["run_id"], fill_value=0).set_axis(self.runs.index)
+        for index in self.runs.index[(rows["size"] != self.runs["epochs"]) | (rows["max"] != self.runs["epochs"])]:
+            size, least, most = rows.loc[index]
+            yield (
+                "runs", index + 2, "epochs",
+                f"{self.runs.loc[index, 'epochs']}, but curves.csv has {size} rows of this run, from {least} to {most}",
+            )  # fmt: skip
+        for name in ("curves", "measurements"):
+            table = vars(self)[name]
+            for column in ("experiment", "seed"):
+                own = table["run_id"].map(self.runs.set_index("run_id")[column])
+                for index in table.index[own.notna() & (table[column] != own)]:
+                    told = f"{str(table.loc[index, column])!r} is not that of the run in runs.csv"
+                    yield name, index + 2, column, told
 
     def runs_of(self, experiment: str) -> pd.DataFrame:
         return self.runs[self.runs["experiment"] == experiment]
 
     def curves_of(self, runs: pd.DataFrame) -> pd.DataFrame:
         return self.curves[self.curves["run_id"].isin(runs["run_id"])]
-
-
-def read_csv(path: Path, schema: Schema, what: str = "results file") -> pd.DataFrame:
-    """Read the columns of `schema` and ignore others. Messages call the file `what`.
-
-    Raises ReproError that names the file, the row (1 is the header) and the column of a field that is missing, is not
-    of the column's type, or repeats the key of a row above.
-    """
-    try:  # without a header, so that pandas refuses a row that is longer than the header
-        raw = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ReproError(f"{what} {path} cannot be read: {' '.join(str(error).split())}") from None
-    heads = raw.iloc[0].tolist()
-    missing = [column for column in schema.columns if column not in heads]
-    if missing:
-        raise ReproError(f"{what} {path} has no column {', '.join(missing)}")
-    table = pd.DataFrame(index=raw.index[1:])
-    for name, column in schema.columns.items():
-        texts, kinds = raw.loc[table.index, heads.index(name)], cast(Any, GenericAlias(list, (column.kind,)))
-        try:
-            values = TypeAdapter(kinds).validate_python(texts.tolist())
-        except ValidationError as error:
-            first = error.errors()[0]
-            message = f"{str(first['input'])[:60]!r} {first['msg'].removeprefix('Input ')}"
-            raise _fault(path, table.index[first["loc"][0]], name, message, what) from None
-        table[name] = pd.Series(texts if column.dtype == "str" else values, dtype=column.dtype, index=table.index)
-    for row in table.index[table.duplicated(schema.key)][:1] if schema.key else ():
-        raise _fault(path, row, " and ".join(schema.key), "the same as in a row above", what)
-    return table.reset_index(drop=True)
-
-
-def _fault(path: Path, row: int, column: str, text: str, what: str = "results file") -> ReproError:
-    return ReproError(f"{what} {path}, row {row + 1}, column {column}: {text}")
 
 
 def from_store(entries: Iterable[Entry]) -> tuple[Tables, list[str]]:

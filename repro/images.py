@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Pixels = NDArray[np.uint8]
+MOST_PIXELS = 2**25  # of a picture that is read
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # told apart by colour-blind readers too
 
 
@@ -56,6 +57,20 @@ def _number(text: str) -> float:
 def reported_curve(file: Path, reported: Reported) -> Curve | None:
     """Return the curve published with a result of the experiment in `file`, or None. Raises as `read_curve`."""
     return read_curve(file.parent / reported.curve) if reported.curve else None
+
+
+def read_png(path: Path) -> bytes:
+    """Return the bytes of a sheet of images. Raises ReproError if the file is no picture, or one of absurd size."""
+    from PIL import Image  # noqa: PLC0415 - as for matplotlib
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ReproError(f"picture {path} has {image.width} x {image.height} pixels; most are {MOST_PIXELS:,}")
+            image.verify()
+        return path.read_bytes()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ReproError(f"picture {path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def grid(images: NDArray[np.floating[Any]], columns: int) -> Pixels:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from repro.text import printable
+
 GAP = 2  # characters between two columns
 PROSE = 20  # characters; a column is not wrapped to less
 MOST_DECIMALS, MOST_POWER = 6, 8  # beyond them a column is in scientific notation
@@ -107,7 +109,7 @@ def _head(key: str) -> str:
 
 def _cells(values: Sequence[Any], decimals: int) -> list[str]:
     """Return the text of each value of a column."""
-    real = [value for value in values if isinstance(value, float)]
+    real = [value for value in values if isinstance(value, float) and math.isfinite(value)]
     powers = [math.floor(math.log10(abs(value))) for value in real if value] or [0]
     needed = max(decimals, 2 - max(powers), (1 if max(powers) < 0 else 0) - min(powers))
     while needed > decimals and all(value == round(value, needed - 1) for value in real):
@@ -117,7 +119,7 @@ def _cells(values: Sequence[Any], decimals: int) -> list[str]:
         "-" if value is None
         else f"{value:,}" if isinstance(value, int)
         else format(value, form) if isinstance(value, float)
-        else str(value)
+        else printable(str(value))
         for value in values
     ]  # fmt: skip
 

@@ -27,9 +27,23 @@ def seed_list(seeds: Iterable[int]) -> str:
     return ",".join("-".join(map(str, part)) for part in parts)
 
 
+def odd_number(text: str) -> bool:
+    """Whether Python reads a number that is not of the digits 0 to 9 alone: 1_0, or digits of another script."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" in text or not text.isascii()
+
+
+def printable(text: str) -> str:
+    """Return the text in one line, with backslash escapes for what a terminal would execute or hide."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def without_password(text: str) -> str:
     """Return the text with passwords in addresses replaced by stars."""
-    text = re.sub(r"(://[^:/@\s]*:)[^\s'\"]+@", r"\1***@", text)
+    text = re.sub(r"(:/{1,2}[^:/@\s]*:)[^\s'\"]+@", r"\1***@", text)
     return re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
 
 

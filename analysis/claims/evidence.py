@@ -74,6 +74,8 @@ class Claim:
             return Finding("not measured", str(missing))
         except ReproError as error:
             return Finding("not measured", f"its evidence cannot be read: {error}")
+        except ArithmeticError as error:  # measurements of 0 where none can be
+            return Finding("not measured", f"its evidence cannot be right: {error}")
 
 
 def claim(sentence: str, measurement: str, criterion: str) -> Callable[[Callable[["Evidence"], Finding]], Claim]:
@@ -164,7 +166,7 @@ class Measurement:
 
     def row(self, quantity: str, group: str = "") -> pd.Series:
         """Return the one row of a quantity. Raises MissingError if it is not there, as in rows by other code."""
-        found = self.rows[(self.rows["quantity"] == quantity) & (self.rows["group"] == group)]
+        found = self.rows[(self.rows["quantity"] == quantity) & (self.rows["group"] == group)].dropna(subset="value")
         if len(found) != 1:
             what = f"{len(found)} rows {quantity}{f' of {group}' if group else ''}, not one"
             remedy = evaluate_command(self.run_id, self.kind)
@@ -177,7 +179,7 @@ class Measurement:
 
     def by_x(self, quantity: str) -> pd.Series:
         """Return all values of a quantity by x. Raises MissingError if there are none."""
-        found = self.rows[self.rows["quantity"] == quantity]
+        found = self.rows[self.rows["quantity"] == quantity].dropna(subset="value")
         if found.empty:
             raise MissingError(evaluate_command(self.run_id, self.kind))
         return found.set_index("x")["value"].sort_index()

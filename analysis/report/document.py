@@ -217,10 +217,11 @@ def markdown(page: Page, pictures: str, code: str, also: Sequence[str] = ()) -> 
     is "" if it is not there. `also` names folded tables to be shown.
     """
     cards = pd.DataFrame([vars(card) for card in page.cards]).rename(columns={"title": "result", "text": "meaning"})
-    if code:
-        cards["result"] = [f"[{card.title}]({code}/{card.title}.py)" for card in page.cards]
+    results = markdown_table(Table("cards", cards))
+    for card in page.cards if code else ():
+        results = results.replace(f"\n| {card.title} |", f"\n| [{card.title}]({code}/{card.title}.py) |")
     links = [f"- [{section.title}](#{section.title.lower().replace(' ', '-')})" for section in page.sections]
-    blocks = [f"# {page.title}", page.lead, markdown_table(Table("cards", cards)), "\n".join(links)]
+    blocks = [f"# {page.title}", page.lead, results, "\n".join(links)]
     for section in page.sections:
         blocks.append(f"## {section.title}")
         wanted = [part for part in section.folded if isinstance(part, Table) and part.name in also]
@@ -236,9 +237,14 @@ def markdown(page: Page, pictures: str, code: str, also: Sequence[str] = ()) -> 
 
 def _markdown_part(part: Part, pictures: str) -> list[str]:
     if isinstance(part, str):
-        return [part]
+        return [_no_markup(part)]
     shown = markdown_table(part) if isinstance(part, Table) else f"![{part.alt}]({pictures}/{part.name}.png)"
-    return [shown, f"*{part.caption}*"] if part.caption else [shown]
+    return [shown, f"*{_no_markup(part.caption)}*"] if part.caption else [shown]
+
+
+def _no_markup(text: str) -> str:
+    """Return a text in which Markdown finds neither HTML nor links; code between backticks stays."""
+    return text.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _side_by_side(sheets: list[Figure], pictures: str) -> str:
@@ -249,7 +255,7 @@ def _side_by_side(sheets: list[Figure], pictures: str) -> str:
 
 def markdown_table(table: Table) -> str:
     rules = ["---:" if numeric else "---" for numeric in table.numeric]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
+    cells = [[_no_markup(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in (table.frame.columns, rules, *cells))
 
 

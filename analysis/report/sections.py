@@ -162,7 +162,7 @@ def _readme(evidence: Evidence, pictures: Path) -> Figure | None:
     mine = _planned_curves(evidence, entry.name, reported.epoch)
     with suppress(ReproError):
         published = images.reported_curve(entry.file, reported)
-        draw = partial(plots.readme, mine, published, sheet.read_bytes() if sheet.exists() else None)
+        draw = partial(plots.readme, mine, published, images.read_png(sheet) if sheet.exists() else None)
         return drawn("readme", draw, f"Training cost of {entry.name}, and samples") if len(mine) else None
     return None
 
@@ -266,7 +266,7 @@ def _sheets(evidence: Evidence, folder: Path, experiments: Iterable[str], kinds:
             command = evaluate_command(evidence.measurement(name, measurement).run_id[:8], measurement)
             title, how = (text.format(name=name) for text in PICTURES[kind])
             if path.exists():
-                found.append(Figure(path.stem, title, f"{title}: {how}. `{command}`", path.read_bytes()))
+                found.append(Figure(path.stem, title, f"{title}: {how}. `{command}`", images.read_png(path)))
     return found
 
 

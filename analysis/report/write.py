@@ -112,8 +112,8 @@ def differences(page: Page, files: Files) -> list[str]:
 
     RESULTS.md ends with checksums of what only the page shows. The bits of plots are not compared.
     """
-    there = files.markdown.read_text(encoding="utf-8") if files.markdown.exists() else ""
-    faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files))
+    there = files.markdown.read_bytes() if files.markdown.exists() else b""
+    faults = [f"{files.markdown} is not what {files.folder} says now"] * (there != _markdown(page, files).encode())
     if readme.differs(files.readme, page.summary):
         faults.append(f"the verdicts in {files.readme} are not what {files.folder} says now")
     pictures = [files.figures / f"{figure.name}.png" for figure in page.committed]
@@ -195,8 +195,9 @@ def _markdown(page: Page, files: Files) -> str:
     """Return the page as Markdown, with a checksum of the tables, from which the page's plots are drawn."""
     pictures, code = os.path.relpath(files.figures, files.markdown.parent), files.to_code(files.markdown)
     text = markdown(page, pictures, code, also=("verdicts", "variants"))
-    tables = (path.read_text(encoding="utf-8") for path in sorted(files.folder.glob("*.csv")))
-    return f"{text}<!-- checksum of the tables: {hashlib.sha256(''.join(tables).encode()).hexdigest()} -->\n"
+    tables = b"".join(path.read_bytes() for path in sorted(files.folder.glob("*.csv")))
+    return f"{text}<!-- checksum of the tables: {hashlib.sha256(tables).hexdigest()} -->
+"
 
 
 def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> None:

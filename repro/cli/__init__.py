@@ -5,11 +5,12 @@ import sys
 import tempfile
 import traceback
 from contextlib import suppress
+from typing import Any
 
 from repro.cli import evaluate, experiments, results, runs, store, sweeps  # noqa: F401 - they register their commands
 from repro.cli.options import app
 from repro.errors import ReproError
-from repro.text import first_line, without_password
+from repro.text import first_line, printable, without_password
 
 LONGEST_NAME = 200  # of a file, in a message
 
@@ -21,19 +22,35 @@ def main(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except ReproError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            _say(line)
         return error.exit_code
     except OSError as error:
         return _refused(error)
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):  # an error of the parser
-            error.show()
-            return int(error.exit_code)
+            return _misread(error)
         return _unexpected(error)
 
 
+def _say(text: str) -> None:
+    """Print one line of an error."""
+    print(f"error: {without_password(printable(text))}", file=sys.stderr)
+
+
+def _misread(error: Any) -> int:
+    """Print what the parser does not understand; return the exit code."""
+    message = error.format_message()
+    if message.startswith("Usage:"):  # no command was named: it is the help
+        print(message, file=sys.stderr)
+        return int(error.exit_code)
+    if getattr(error, "ctx", None):
+        print(error.ctx.get_usage(), file=sys.stderr)
+    _say(" ".join(message.split()))
+    return int(error.exit_code)
+
+
 def _unexpected(error: Exception) -> int:
-    print(f"error: unexpected {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+    _say(f"unexpected {type(error).__name__}: {first_line(error)}")
     with (
         suppress(OSError),
         tempfile.NamedTemporaryFile("w", prefix="repro-error-", suffix=".txt", delete=False) as file,
@@ -51,5 +68,5 @@ def _refused(error: OSError) -> int:
         return _unexpected(error)
     name = str(error.filename)
     said = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}... ({len(name)} characters)"
-    print(f"error: {said}: {error.strerror}", file=sys.stderr)
+    _say(f"{said}: {error.strerror}")
     return 2 if error.errno == errno.ENAMETOOLONG else 1

@@ -26,8 +26,8 @@ MEASUREMENTS = "\n".join(f"  {name:<12}{text}" for name, text in evaluation.MEAS
 )
 def evaluate(
     run_id: RunId,
-    samples: Annotated[int, typer.Option(min=2, metavar="K", help="Draws of z for each image of log p(x).")] = 5000,
-    draws: Annotated[int, typer.Option(min=2, metavar="L", help="Draws of z for each test image of the ELBO.")] = 100,
+    samples: Annotated[int, number("Draws of z for each image of log p(x).", 2, 10**9, "K")] = 5000,
+    draws: Annotated[int, number("Draws of z for each test image of the ELBO.", 2, 10**9, "L")] = 100,
     images: Annotated[int, number("Number of test images for log p(x).", 2)] = 500,
     only: Annotated[str, value("RANGES", "Training images, 0-1016,5000, to compare with the others.")] = "",
     measure: Annotated[

@@ -62,7 +62,7 @@ def data_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 def bench(
     names: Names = None,
     threads: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="CPU threads; may be repeated. 1 and 2 if not given.")
+        list[int] | None, number("CPU threads; may be repeated. 1 and 2 if not given.", most=1024)
     ] = None,
     rounds: Annotated[int, number("Timed rounds.", most=1000)] = 7,
     precision: Precision = "float32",

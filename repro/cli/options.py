@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +17,7 @@ from repro.errors import UsageError
 from repro.runs import ids
 from repro.spec import registry
 from repro.terminal import silent
+from repro.text import odd_number
 
 if TYPE_CHECKING:
     from repro.data import Choice
@@ -32,7 +34,25 @@ BY_USE = (
 """The commands as `--help` lists them: those that are used most come first."""
 
 
-class ByUse(TyperGroup):
+class Group(TyperGroup):
+    """Commands whose numbers are written with the digits 0 to 9 alone."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command: Any = super().get_command(ctx, cmd_name)
+        for param in command.params if command else ():
+            if getattr(param, "min", None) is not None:
+                param.process_value = partial(_number, param)
+        return command
+
+
+def _number(param: Any, ctx: Any, value: Any) -> Any:
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(text, str) and odd_number(text):
+            raise UsageError(f"{param.opts[0]} {text!r}: should be written with the digits 0 to 9 alone")
+    return type(param).process_value(param, ctx, value)
+
+
+class ByUse(Group):
     """The commands in the order of BY_USE."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -71,9 +91,9 @@ def examples(*commands: str) -> str:
     return f"\b\nExamples:\n{lines}"
 
 
-def number(text: str, least: int = 1, most: int | None = None) -> Any:
+def number(text: str, least: int = 1, most: int | None = None, metavar: str = "N") -> Any:
     """Return an option for a whole number from `least` to `most`, with its help."""
-    return typer.Option(metavar="N", min=least, max=most, help=text)
+    return typer.Option(metavar=metavar, min=least, max=most, help=text)
 
 
 def value(metavar: str, text: str) -> Any:

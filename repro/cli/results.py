@@ -10,7 +10,7 @@ import typer
 
 from repro.cli import options
 from repro.cli.options import AsJson, app, examples, number, value
-from repro.errors import ReproError, UsageError
+from repro.errors import UsageError
 from repro.spec import registry
 from repro.terminal import phase, table, wrapped
 
@@ -250,9 +250,7 @@ def _tables(entries: list[registry.Entry], results: Path | None) -> "Tables":
 
     if results is not None:
         return tables.Tables.from_files(results)
-    if not store.exists():
-        remedy = "start with: python -m repro run mnist_fc; or read committed results with --results DIR"
-        raise ReproError(f"no runs yet in {store.folder()}; {remedy}")
+    store.require()
     with phase("reading the runs of the tracking store"):
         recover.settle()
         found, faults = tables.from_store(entries)

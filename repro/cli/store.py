@@ -139,8 +139,9 @@ def export(
 
     with phase(LOADING):
         from repro.runs import bundle
-        from repro.tracking import reader
+        from repro.tracking import reader, store
 
+    store.require()
     wanted = ("FINISHED", "FAILED", *(("RUNNING", "KILLED") if unfinished else ()))
     with phase("looking for the runs"):
         run_ids = [run.run_id for entry in entries for run in reader.runs(entry.name) if run.status in wanted]

@@ -6,7 +6,6 @@ import time
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from repro.cli import options
 from repro.cli.options import (
@@ -33,7 +32,7 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it becomes part 
 RENAMED = {"--finish": "sweep retrain NAME", "--status": "sweep status [STUDY]"}
 
 
-class ShortForm(TyperGroup):
+class ShortForm(options.Group):
     """`sweep NAME` is short for `sweep run NAME`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

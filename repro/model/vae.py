@@ -96,9 +96,23 @@ def build(experiment: spec.Experiment, seed: int) -> VAE:
 
 def count_parameters(experiment: spec.Experiment) -> int:
     """Return the number of trainable parameters, without allocating them. Raises UsageError."""
-    with torch.device("meta"):
-        model = VAE(experiment.model, experiment.data.shape)
+    try:
+        with torch.device("meta"):
+            model = VAE(experiment.model, experiment.data.shape)
+    except (RuntimeError, TypeError):  # a size of more than 63 bits
+        raise UsageError("the layers have more parameters than can be counted: make them smaller") from None
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def memory(experiment: spec.Experiment) -> int:
+    """Return the bytes that a training step needs at least.
+
+    They hold weights, gradients and Adam's two moments, and the layers' outputs for a batch with their gradients.
+    """
+    layers, shape = experiment.model, experiment.data.shape
+    outputs = [*sizes(layers.encoder, shape, "encoder"), *sizes(layers.decoder, layers.latent, "decoder")]
+    batch = experiment.training.batch_size * sum(map(length, outputs))
+    return 4 * (4 * count_parameters(experiment) + 2 * batch)
 
 
 def _check_decoder(architecture: spec.VAE, image: Shape) -> None:

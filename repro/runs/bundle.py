@@ -12,6 +12,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +28,7 @@ from repro.errors import UsageError
 from repro.runs import run_dir
 from repro.runs.config import RunConfig
 from repro.runs.load import COMPARED, Record
-from repro.spec import from_dict
+from repro.spec import from_dict, registry
 from repro.text import first_line, plural
 from repro.tracking import reader, transfer
 from repro.tracking.outbox import Outbox
@@ -99,6 +100,7 @@ def _files(run: StoredRun, values: pd.DataFrame) -> Iterator[tuple[str, bytes]]:
     yield "values.csv", values.to_csv(index=False, lineterminator="\n").encode()
     if run_dir.exists(run.run_id):
         config = run_dir.load_config(run.run_id).to_json() | {"data_dir": None}
+        config["experiment"] = Path(config["experiment"]).name
         yield "config.json", json.dumps(config, indent=2).encode()
     for path, content in transfer.files_of(run.run_id):
         yield f"artifacts/{path}", content
@@ -134,11 +136,15 @@ class Bundle:
         return found[0]
 
     def config(self, run_id: str) -> RunConfig | None:
-        """Return the configuration of a run; None if the bundle has none. Raises UsageError if it is damaged."""
+        """Return the configuration of a run; None if the bundle has none. Raises UsageError if it is damaged.
+
+        It names its experiment as the run does, so that no file is looked for, or executed, where a bundle says.
+        """
         path = f"runs/{run_id}/config.json"
         try:
-            return RunConfig.from_json(json.loads(self._read(path))) if path in self._sums else None
-        except ValueError as error:
+            found = RunConfig.from_json(json.loads(self._read(path))) if path in self._sums else None
+            return replace(found, experiment=self.runs[run_id][0].experiment, data_dir=None) if found else None
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{self.file} is refused: {path} is damaged: {first_line(error)}") from None
 
     def record(self, text: str) -> tuple[Record, RunConfig]:
@@ -198,6 +204,8 @@ class Bundle:
                 run = StoredRun.model_validate_json(self._read(path))
                 if path != f"runs/{run.run_id}/run.json":
                     raise ValueError(f"{path} is of run {run.run_id}")
+                if registry.is_file(run.experiment):
+                    raise ValueError(f"{path}: experiment {run.experiment!r} is a file, which is not executed")
                 yield run
 
     def _values(self, run_id: str) -> pd.DataFrame:

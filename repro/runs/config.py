@@ -8,8 +8,10 @@ from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from pydantic import TypeAdapter
+from rich.filesize import decimal
 
 from repro import data, model
 from repro.data import Choice, Dataset
@@ -30,7 +32,7 @@ class RunConfig:
     A run's directory holds it as `run.json`; `resume` and `verify` read it there, and a child process is given it.
     """
 
-    experiment: str  # a registered name, or the absolute path of a user's file
+    experiment: str  # a registered name, the absolute path of a user's file, or the name in a bundle
     spec: Experiment  # with the assignments applied
     seed: int = 0
     assignments: tuple[str, ...] = ()  # of --set and --epochs
@@ -46,8 +48,13 @@ class RunConfig:
 
     @cached_property
     def entry(self) -> registry.Entry:
-        """The registered experiment. Raises UsageError if it is not registered any more."""
-        return registry.get(self.experiment)
+        """The registered experiment, or what the run recorded of one that only another machine has a file of.
+
+        Raises UsageError if a file is not there any more.
+        """
+        if registry.is_file(self.experiment) or self.experiment in registry.names():
+            return registry.get(self.experiment)
+        return registry.Entry(self.experiment, self.spec, "", Path(self.experiment))
 
     @property
     def settings(self) -> Settings:
@@ -117,11 +124,12 @@ def pick_precision(precision: Precision, device: Device) -> Precision:
 
 
 def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Dataset:
-    """Check that the model and the batch size fit, then load the data set.
+    """Check that the model fits, also in memory, and that a batch does; then load the data set.
 
     If it is a stand-in, print on stderr where the real data were looked for. Raises UsageError and DataError.
     """
     model.check(spec.model, spec.data.shape)
+    require_memory(spec)
     log, searched = logging.getLogger("repro.data"), BufferingHandler(capacity=100)
     log.addHandler(searched)
     log.setLevel(logging.INFO)
@@ -133,6 +141,17 @@ def load_data(spec: Experiment, choice: Choice, data_dir: Path | None) -> Datase
         print(f"not found: {record.getMessage()}", file=sys.stderr)
     require_a_batch(spec, len(dataset.train))
     return dataset
+
+
+def require_memory(spec: Experiment) -> None:
+    """Raise UsageError if a training step needs more memory than this machine has free."""
+    needed, free = model.memory(spec), psutil.virtual_memory().available
+    if needed > free:
+        parts = f"{model.count_parameters(spec):,} parameters and batches of {spec.training.batch_size}"
+        raise UsageError(
+            f"the model needs {decimal(needed)} of memory at least, for {parts}, and {decimal(free)} are free: "
+            "make its layers or training.batch_size smaller"
+        )
 
 
 def require_a_batch(spec: Experiment, images: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,9 +36,14 @@ def find(text: str) -> str:
     ids = here()
     matching = [run_id for run_id in ids if text and run_id.startswith(text)]
     if len(matching) != 1:
-        what = "begins like several runs" if matching else "is no run"
-        raise UsageError(f"{text!r} {what} in {root()}{did_you_mean(text, ids)}; python -m repro runs lists them")
+        what = f"begins like {several(matching)}" if matching else f"is no run{did_you_mean(text, ids)}"
+        raise UsageError(f"{text!r} {what} in {root()}; python -m repro runs lists them")
     return matching[0]
+
+
+def several(ids: Sequence[str]) -> str:
+    """Return `3 runs (1a2b3c, 1a2b4d, ...)`."""
+    return f"{len(ids)} runs ({', '.join(each[:12] for each in ids[:3])}{', ...' * (len(ids) > 3)})"
 
 
 def find_tracked(text: str) -> str:

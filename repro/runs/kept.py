@@ -76,7 +76,7 @@ def find(texts: Collection[str]) -> list[str]:
         if len(matching) == 1:
             found += matching
         else:
-            what = "begins like several runs" if matching else f"is no run{did_you_mean(text, known)}"
+            what = f"begins like {ids.several(matching)}" if matching else f"is no run{did_you_mean(text, known)}"
             faults.append(f"{text!r} {what}; python -m repro runs lists them")
     if faults:
         raise UsageError(*faults)

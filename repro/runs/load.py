@@ -89,11 +89,15 @@ def _record(text: str) -> RunRecord:
     run_id = ids.find_tracked(text)
     if not store.exists():  # to read it would create an empty one
         raise UsageError(f"run {run_id} is not known: there is no tracking store in {store.folder()}")
+    if reader.lifecycle(run_id) == "deleted":
+        raise UsageError(f"run {run_id} was deleted; python -m repro runs lists those that are left")
     record = reader.run(run_id)
     if names.KIND in record.tags:
         raise UsageError(f"run {record.run_id} is the parent of several seeds and has no model; name one of its runs")
     if record.status != "FINISHED":
         remedy = f"; go on with it: python -m repro resume {run_id[:8]}" if run_dir.exists(run_id) else ""
+        if record.tags.get(names.CAUSE) == names.NOT_FINITE:
+            remedy = ": its cost was not finite, and a lower optim.lr may help"
         raise UsageError(f"run {run_id} has not finished ({record.status}){remedy}")
     return record
 

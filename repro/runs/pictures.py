@@ -32,7 +32,7 @@ def sheets(trainer: Trainer) -> dict[str, NDArray[np.uint8]]:
 def cost_curve(config: RunConfig, dataset: Dataset, history: Sequence[dict[str, float]], file: Path) -> None:
     """Draw the cost of each epoch; on real data beside the published curve, where there is one."""
     curve = None
-    if config.spec.reported and dataset.status != "stand-in":
+    if config.spec.reported and dataset.status != "stand-in" and config.entry.file.exists():
         curve = images.reported_curve(config.entry.file, config.spec.reported[-1])
     costs = {epoch: row[names.COST] for epoch, row in enumerate(history, start=1)}
     title = f"{config.entry.name}, seed {config.seed}, {dataset.name} ({dataset.status})"

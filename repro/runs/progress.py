@@ -159,7 +159,7 @@ def conclude(result: RunResult, experiment: str, beside: str = "") -> None:
     took = duration(result.seconds)
     if result.status != "FINISHED":
         say(f"run {result.run_id} {result.status} after {plural(result.epochs, 'epoch')} and {took}: {result.error}")
-        say(f"go on: python -m repro resume {result.run_id}")
+        say(_remedy(result, experiment))
         return
     say(f"\nrun {result.run_id} FINISHED in {took}")
     say(f"  training cost, last epoch  {result.cost:10.4f} nats per image")
@@ -174,6 +174,15 @@ def conclude(result: RunResult, experiment: str, beside: str = "") -> None:
     weights = str(waiting) if waiting.exists() else artifacts.place(result.run_id, names.WEIGHTS_FILE)
     say_next(experiment, result.run_id)
     say(f"weights: {weights}")
+
+
+def _remedy(result: RunResult, experiment: str) -> str:
+    """Return the command that may help after a run that did not finish."""
+    if result.cause != "not finite":
+        return f"go on: python -m repro resume {result.run_id}"
+    lower = f"optim.lr={run_dir.load_config(result.run_id).spec.optim.lr / 10:g}"
+    again = f"python -m repro run {shlex.quote(experiment)} --seed {result.seed} --set {lower}"
+    return f"resumed, it would diverge at the same step; a lower learning rate may help: {again}"
 
 
 def say_next(experiment: str, run_id: str) -> None:

@@ -73,8 +73,11 @@ def run(config: RunConfig, dataset: Dataset, seeds: Sequence[int], at_once: int)
     progress.conclude_seeds(runs, config.experiment, reasons)
     if busy and not stopped:
         say("other processes train the seeds with the status RUNNING; to gather them, give the same command again")
-    elif status != "FINISHED":
+    elif any(result.status != "FINISHED" and result.cause != "not finite" for result in runs):
         say(f"go on: {provenance.command()}")
+    if any(result.cause == "not finite" for result in runs):
+        lower = f"--set optim.lr={config.spec.optim.lr / 10:g}"
+        say(f"a seed whose cost was not finite diverges again; a lower learning rate may help: {lower}")
     failed = not all(delivered) or any(each.exit_code for each in runs)
     return SeedsResult(config.entry.name, parent.run_id, runs, stopped or int(failed))
 

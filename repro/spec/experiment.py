@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from repro.errors import UsageError
@@ -172,6 +172,12 @@ class Training:
     estimator: Literal["pathwise", "score_function"] = "pathwise"
 
 
+def _beside(path: str) -> str:
+    if path.startswith("/") or "\\" in path or ".." in path.split("/"):
+        raise ValueError("a file beside the experiment's, or in a folder there")
+    return path
+
+
 @dataclass(frozen=True, config=_CONFIG)
 class Reported:
     """One published result: the training cost of epoch `epoch`, nats per image.
@@ -184,7 +190,7 @@ class Reported:
     cost: float
     epoch: Count
     source: str
-    curve: str | None = None
+    curve: Annotated[str, AfterValidator(_beside)] | None = None
     margin: Annotated[float, Field(gt=0)] | None = None
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from repro.errors import UsageError
 from repro.spec.experiment import Experiment, from_dict
-from repro.text import did_you_mean
+from repro.text import did_you_mean, odd_number
 
 FIXED = ("reported", "variant_of")  # facts about publications, not settings
 
@@ -55,6 +55,8 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         child = parent[index]
     if isinstance(child, dict):
         raise UsageError(f"override {key!r} names a group; it has: {', '.join(child)}")
+    if odd_number(text.strip()):
+        raise UsageError(f"{key}={text!r}: should be written with the digits 0 to 9 alone")
     parent[index] = _parse(text.strip())
 
 

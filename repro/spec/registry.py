@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import re
 import sys
@@ -11,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import ReproError, UsageError
+from repro.spec import ranges
 from repro.spec.experiment import Experiment, checked
 from repro.text import did_you_mean
 
 Builder = Callable[[], Experiment]
+NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")  # it becomes the name of folders, and of an experiment in MLflow
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,14 @@ _builders: dict[str, Builder] = {}
 
 
 def register(build: Builder) -> Builder:
-    """Register the experiment that `build` returns under the name of the function."""
-    _builders[build.__name__] = build
+    """Register the experiment that `build` returns under the name of the function. Raises UsageError."""
+    name = getattr(build, "__name__", "")
+    if not NAME.fullmatch(name):
+        rule = "should be a function named by 1 to 100 letters, digits, '_' and '-'"
+        raise UsageError(f"@register {name[:120]!r}: {rule}")
+    if any(each.default is each.empty for each in inspect.signature(build).parameters.values()):
+        raise UsageError(f"@register {name}: should be a function without arguments")
+    _builders[name] = build
     return build
 
 
@@ -88,10 +97,15 @@ def load(path: Path) -> Entry:
         if len(found) != 1:
             raise UsageError(f"experiment file {str(path)!r} must @register one experiment; it registers {len(found)}")
         entry = _entry(found[0])
+        faults = ranges.faults(entry.spec, entry.spec.sweep)
+        if faults:
+            raise UsageError(*(f"sweep: {fault}" for fault in faults))
         return replace(entry, name=_own_name(entry.name, path.resolve())) if entry.name in taken else entry
     except UsageError as fault:
         raise UsageError(*(f"{path}: {line}" for line in fault.faults)) from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the file is the user's, and may raise anything
         raise UsageError(f"experiment file {str(path)!r} fails{_line_of(error, path)}: {error!r}") from None
     finally:
         _builders.clear()
@@ -102,6 +116,8 @@ def _entry(name: str) -> Entry:
     build = _builders[name]
     module = sys.modules[build.__module__]
     spec = checked(build)
+    if not isinstance(spec, Experiment):
+        raise UsageError(f"{name}() returns {repr(spec)[:60]}, and should return an Experiment")
     about = build.__doc__ if spec.variant_of else module.__doc__
     return Entry(name, spec, (about or "").strip(), Path(str(module.__file__)))
 
@@ -113,7 +129,7 @@ def _folders() -> list[Path]:
 
 def _own_name(name: str, path: Path) -> str:
     place = path.stem if path.stem != name else path.parent.name
-    return f"{name}.{re.sub(r'[^A-Za-z0-9_-]+', '-', place).strip('-') or 'own'}"
+    return f"{name}.{re.sub(r'[^A-Za-z0-9_-]+', '-', place).strip('-')[:100] or 'own'}"
 
 
 def _line_of(error: BaseException, path: Path) -> str:

@@ -23,7 +23,7 @@ from repro.runs.config import RunConfig
 from repro.runs.parallel import POLL
 from repro.runs.result import PrunedError
 from repro.signals import Interrupted
-from repro.spec import Data, overrides
+from repro.spec import Data, overrides, ranges
 from repro.sweep import space as spaces
 from repro.sweep.display import Show, SweepDisplay, outlook
 from repro.sweep.storage import StorageError, patiently
@@ -239,7 +239,7 @@ class _Reporter(runner.Reporter):
 
 def with_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     """Return a configuration with values by dotted key, such as a trial's. Raises UsageError if they cannot be."""
-    assignments = [spaces.assignment(key, value) for key, value in values.items()]
+    assignments = [ranges.assignment(key, value) for key, value in values.items()]
     spec = overrides.apply(config.spec, assignments)
     return replace(config, spec=spec, assignments=(*config.assignments, *assignments))
 

@@ -3,25 +3,21 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from repro.errors import UsageError
-from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, Uniform, overrides
+from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, Uniform, ranges
+from repro.text import odd_number
 
 if TYPE_CHECKING:  # so that a wrong --space is refused at once
     from optuna.trial import Trial
 
 FORM = "KEY=log:LOW:HIGH, KEY=uniform:LOW:HIGH, KEY=int:LOW:HIGH, or KEY=VALUE,VALUE,..."
 MOST_CELLS = 10_000
-SHARED = {
-    "training.epochs": "is what --epochs is for",
-    "data.name": "decides what trials are judged by, and has to be the same for all",
-    "data.holdout": "decides what trials are judged by, and has to be the same for all",
-}
-"""Keys that no trial may have a value of its own for, and why."""
 _KINDS: dict[str, Any] = {"log": LogUniform, "uniform": Uniform, "int": Integers}
 
 
@@ -40,8 +36,7 @@ def read(spec: Experiment, texts: Iterable[str]) -> Space:
             space[key.strip()] = parse(wanted.strip())
         except ValueError as error:
             faults.append(f"--space {text}: {error}")
-    for key, each in space.items():
-        faults += [f"--space {key}={each}: {fault}" for fault in _faults(spec, key, each)]
+    faults += [f"--space {fault}" for fault in ranges.faults(spec, space)]
     if not space and not faults:
         faults.append(f"there is nothing to search: the experiment names no sweep; give --space {FORM}")
     if faults:
@@ -51,8 +46,8 @@ def read(spec: Experiment, texts: Iterable[str]) -> Space:
 
 def parse(text: str) -> Range:
     """Return the range that a text describes. Raises ValueError with what it should be."""
-    if not text.isascii():  # Python takes the digits of all scripts for numbers
-        raise ValueError("should be of ASCII characters only")
+    if any(map(odd_number, re.split("[:,]", text))):
+        raise ValueError("should be written with the digits 0 to 9 alone")
     kind, colon, rest = text.partition(":")
     if not colon or kind not in _KINDS:
         return Choice(*(_value(part) for part in text.split(",")))
@@ -75,43 +70,6 @@ def _value(text: str) -> int | float | str:
         with suppress(ValueError):
             return kind(text)
     return text
-
-
-def _faults(spec: Experiment, key: str, each: Range) -> tuple[str, ...]:
-    """Return what is wrong with a range by itself, or else with the first of its values that the spec refuses."""
-    fault = SHARED.get(key) or _fault(each)
-    if fault:
-        return (fault,)
-    for value in tried_values(each):
-        try:
-            overrides.apply(spec, [assignment(key, value)])
-        except UsageError as error:
-            return error.faults
-    return ()
-
-
-def _fault(each: Range) -> str:
-    """Return what is wrong with a range by itself; "" if nothing is."""
-    if not isinstance(each, Range):
-        return "should be a LogUniform, a Uniform, Integers or a Choice"
-    if isinstance(each, Choice):
-        twice = sorted({str(value) for value in each.values if each.values.count(value) > 1})
-        return "is empty" if not each.values else f"names {', '.join(twice)} more than once" if twice else ""
-    if not isinstance(each, Integers) and not (math.isfinite(each.low) and math.isfinite(each.high)):
-        return "should have finite ends"
-    if each.low >= each.high:
-        return f"should ascend, from low to high; {each.low} is not below {each.high}"
-    return "should be above 0 on a logarithmic scale" if isinstance(each, LogUniform) and each.low <= 0 else ""
-
-
-def tried_values(each: Range) -> tuple[Any, ...]:
-    """Return the values by which a range is checked; of real numbers also one that is not whole."""
-    if isinstance(each, Choice):
-        return each.values
-    if isinstance(each, Integers):
-        return (each.low, each.high)
-    middle = each.low + (each.high - each.low) / 2
-    return (each.low, each.high, math.nextafter(middle, each.high) if middle.is_integer() else middle)
 
 
 def draw(trial: "Trial", space: Space) -> None:
@@ -144,11 +102,6 @@ def cells(space: Space) -> list[dict[str, Any]]:
     if math.prod(map(len, lists.values())) > MOST_CELLS:
         raise UsageError(f"--sampler grid: the space has more than {MOST_CELLS:,} combinations; take another sampler")
     return [dict(zip(lists, combination, strict=True)) for combination in itertools.product(*lists.values())]
-
-
-def assignment(key: str, value: Any) -> str:
-    """Return a value as `--set` takes it; a float has all its digits."""
-    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
 
 
 def shown(values: dict[str, Any]) -> str:

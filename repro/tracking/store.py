@@ -96,6 +96,13 @@ def exists() -> bool:
     return database is None or database.exists()
 
 
+def require() -> None:
+    """Raise ReproError, with a remedy, if there is no store to read; to open it would create an empty one."""
+    if not exists():
+        remedy = "start with: python -m repro run mnist_fc; or read committed results with --results DIR"
+        raise ReproError(f"no runs yet in {folder()}; {remedy}")
+
+
 def open_client() -> MlflowClient:
     """Return a client of the store, which is created if it does not exist. Raises StoreError."""
     global _silent  # noqa: PLW0603 - of this process

@@ -4,11 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pytorch
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -187,6 +190,12 @@ def test_the_ui_serves_the_runs_on_loopback_only(done: tuple[Path, dict[str, obj
             start = f"http://127.0.0.1:{port}/start"
             assert start in str(server.stdout.readline())  # type: ignore[union-attr]
             assert "mnist_fc" in fetched(start, seconds=90)
+            for path in ("/start", "/", "/api/2.0/mlflow/experiments/search?max_results=1"):
+                request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": "evil.example"})
+                with pytest.raises(urllib.error.HTTPError, match="403"):
+                    urllib.request.urlopen(request, timeout=30)
+            connections = psutil.Process(server.pid).net_connections("inet")
+            assert {each.laddr.ip for each in connections if each.status == "LISTEN"} == {"127.0.0.1"}
             again = repro("ui", "--port", str(port), cwd=done[0])
             assert (again.returncode, "cannot be used" in again.stderr) == (1, True)
         finally:

@@ -25,6 +25,11 @@ WRONG = [
     ),
     (["run", "mnist_fc", "--set", "model.decoder.2.units=3"], 2, ["model.decoder.2 dense(units=3): gives 3", "784"]),
     (["run", "mnist_fc", "--set", "training.batch_size=5000", "--data", "stand-in"], 2, ["training.batch_size=5000"]),
+    (
+        ["run", "mnist_fc", "--set", "model.latent=1000000", "--set", "model.decoder.0.units=1000000"],
+        2,
+        ["the model needs 16.0 TB of memory at least, for 1,001,", "are free"],
+    ),
     (["run", "mnist_fc", "--data", "real"], 3, ["REPRO_DATA_DIR"]),
     (["run", "mnist_fc", "--data-dir", "nowhere"], 3, ["nowhere"]),
     (["run", "mnist_fc", "--data-dir", "."], 3, ["not in the data directory", "train-images-idx3-ubyte"]),

@@ -82,7 +82,13 @@ def test_an_imported_run_that_had_ended_is_not_trained_again(made: Path, elsewhe
     assert (refused.returncode, "was imported without a checkpoint" in refused.stderr) == (2, True), refused.stderr
 
 
-def test_a_run_of_a_bundle_is_trained_again_and_compared(elsewhere: Path) -> None:
+def test_a_run_of_a_bundle_is_trained_again_and_compared(made: Path, elsewhere: Path) -> None:
+    """The file of the experiment is neither needed nor executed, and the bundle does not say where it was."""
+    (elsewhere / "small.py").write_text("raise SystemExit('executed')")
+    with zipfile.ZipFile(elsewhere / "all.zip") as archive:
+        configurations = [archive.read(name) for name in archive.namelist() if name.endswith("config.json")]
+    assert [json.loads(each)["experiment"] for each in configurations] == ["small.py"] * 2
+    assert not any(str(made).encode() in each for each in configurations)
     run_id = next(iter(bundle.Bundle(elsewhere / "all.zip").runs))
     process = repro("verify", "all.zip", "--run", run_id[:8], "--epochs", "2", "--json", cwd=elsewhere)
     found = json.loads(process.stdout)
@@ -173,6 +179,11 @@ HOSTILE = {
     "other configuration": (edit("config.json", b"0.001", b"0.002"), True, "configuration of run"),
     "other seed": (edit("config.json", b'"seed": ', b'"seed": 9'), True, "configuration of run"),
     "no configuration": (edit("config.json", b"{", b"{{"), True, "config.json is damaged"),
+    "experiment is a file": (
+        edit("run.json", b'"experiment": "small"', b'"experiment": "small.py"'),
+        True,
+        "experiment 'small.py' is a file, which is not executed",
+    ),
     "no such status": (edit("run.json", b'"FINISHED"', b'"DONE"'), True, "status: input should be"),
 }
 

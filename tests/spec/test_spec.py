@@ -1,5 +1,6 @@
 """Specs, overrides and the registry: what is accepted, what is refused, and in what words."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -179,20 +180,57 @@ def test_a_users_file_is_loaded_by_its_path_and_stays_out_of_the_registry(small_
     assert "small" not in registry.names()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("x = 1", "registers 0"),
-        ("x = = 1", "in line 1: SyntaxError"),
-        ("x = 1\ny = 1 / 0", "in line 2: ZeroDivisionError"),
-        ("from repro.spec import Adam\nAdam(lr=-1)", "lr"),
-        ("raise SystemExit(5)", "SystemExit"),
-    ],
-)
-def test_a_users_file_that_fails_says_where(tmp_path: Path, text: str, said: str) -> None:
+def own_file(change: str = "", name: str = "own", after: str = "") -> str:
+    """Return the text of a user's file whose experiment is that of mnist_fc with a change."""
+    return f"""
+from dataclasses import replace
+from repro.registry import register
+from repro.spec import *
+from repro.experiments.mnist_fc import mnist_fc
+base = mnist_fc()
+def own(): return replace(base, reported=() {change})
+own.__name__ = {name!r}
+register(own)
+{after}
+"""
+
+
+FILES = {
+    "x = 1": "registers 0",
+    "x = = 1": "in line 1: SyntaxError",
+    "x = 1\ny = 1 / 0": "in line 2: ZeroDivisionError",
+    "from repro.spec import Adam\nAdam(lr=-1)": "lr",
+    "raise SystemExit(5)": "SystemExit",
+    "raise BaseException('no')": "in line 1: BaseException",
+    "def f(): f()\nf()": "RecursionError",
+    "from repro.registry import register\n@register\ndef f(seed): ...": "@register f: should be a function without arg",
+    "from repro.registry import register\n@register\ndef f(): ...": r"f\(\) returns None, and should return an Experim",
+    "from repro.registry import register\n@register\ndef f(): return 'text'": r"f\(\) returns 'text', and",
+    "from repro.registry import register\n@register\nclass F: ...": r"F\(\) returns <.*F object",
+    "from repro.registry import register\nregister(3)": "should be a function named by 1 to 100 letters",
+    **{
+        own_file(name=name): re.escape(f"@register {name[:9]!r}"[:-1])
+        for name in ("", "../x", "/tmp/x", "x" * 300, "a\nb", "100%", "a'b", "<b>", "é", "mnist fc")
+    },
+    own_file(", sweep=[1]"): r"sweep: \[1\] should be a dictionary",
+    own_file(", sweep={'optim.lr': 3}"): "sweep: optim.lr=3: should be a LogUniform, a Uniform, Integers or a Choice",
+    own_file(", sweep={'optim.lrr': Choice(1, 2)}"): "unknown override 'optim.lrr', did you mean 'lr'",
+    own_file(", sweep={'optim.lr': LogUniform(1, 0)}"): "should ascend",
+    own_file(", sweep={'optim.lr': LogUniform('a', 'b')}"): "should have numbers as ends",
+    own_file(", sweep={'optim.lr': Integers(1.5, 3)}"): "should have whole numbers as ends",
+    own_file(", sweep={'model.latent': Uniform(1, 9)}"): "model.latent=.*valid integer",
+    **{
+        own_file(after=f"Reported(cost=1.0, epoch=1, source='', curve={curve!r})"): "curve=.*: should be a file beside"
+        for curve in ("../x.csv", "/etc/passwd", "a/../../x.csv", "..\\x.csv")
+    },
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_users_file_that_cannot_be_used_says_why_and_where(tmp_path: Path, text: str) -> None:
     path = tmp_path / "own.py"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=FILES[text]):
         registry.get(str(path))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from repro import cli
 from repro.errors import UsageError
 from repro.spec import Choice, Experiment, Integers, LogUniform, Range, Space, Uniform
+from repro.spec.ranges import assignment, tried_values
 from repro.sweep import space as spaces
 
 
@@ -31,12 +32,12 @@ ranges = st.one_of(
 def test_a_range_is_read_back_as_it_is_printed(each: Range) -> None:
     found = spaces.parse(str(each))
     assert found == each
-    assert [type(value) for value in spaces.tried_values(found)] == [type(value) for value in spaces.tried_values(each)]
+    assert [type(value) for value in tried_values(found)] == [type(value) for value in tried_values(each)]
 
 
 @given(st.floats(allow_nan=False))
 def test_a_drawn_number_is_assigned_with_all_its_digits(number: float) -> None:
-    key, _, text = spaces.assignment("optim.lr", number).partition("=")
+    key, _, text = assignment("optim.lr", number).partition("=")
     assert (key, float(text)) == ("optim.lr", number)
 
 
