@@ -196,8 +196,7 @@ def _markdown(page: Page, files: Files) -> str:
     pictures, code = os.path.relpath(files.figures, files.markdown.parent), files.to_code(files.markdown)
     text = markdown(page, pictures, code, also=("verdicts", "variants"))
     tables = b"".join(path.read_bytes() for path in sorted(files.folder.glob("*.csv")))
-    return f"{text}<!-- checksum of the tables: {hashlib.sha256(tables).hexdigest()} -->
-"
+    return f"{text}<!-- checksum of the tables: {hashlib.sha256(tables).hexdigest()} -->\n"
 
 
 def _copy_picture(evidence: Evidence, here: set[str], name: str, kind: str, files: Files) -> None:
