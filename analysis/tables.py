@@ -115,7 +115,8 @@ class TableSet:
         if faults:
             raise ReproError("\n".join(faults))
         tables = cls(**found)
-        faults = [fault(folder / f"{name}.csv", *place) for name, *place in tables._faults()]
+        places = tables._faults()
+        faults = [fault(folder / f"{name}.csv", row, column, text) for name, row, column, text in places]
         if faults:
             raise together(faults, str(folder))
         return tables
