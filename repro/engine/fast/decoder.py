@@ -29,7 +29,7 @@ class Decoder:
         self.body = layers_of(model.decoder, self.padded, products)
         with torch.no_grad():
             hidden = model.decoder(self.padded)
-        self.outputs = [layers_of(output, hidden, products) for output in model.outputs]
+        self.outputs = [layers_of(output.children(), hidden, products) for output in model.outputs]
 
     @torch.no_grad()
     def __call__(self, z: Tensor, x: Tensor) -> Tensor:
