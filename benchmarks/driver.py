@@ -49,11 +49,10 @@ QUICK = Options(rounds=2, turn_seconds=0.0, warmup=1)
 
 @dataclass
 class Turns:
-    """One program's turns, in the order of the rounds. `request` says what it does, "" to train."""
+    """One program's turns, in the order of the rounds."""
 
     name: str
     process: PeerProcess | None
-    request: str = ""
     fault: PeerError | None = None
     steps: int = 2
     answers: list[Answer] = field(default_factory=list)
@@ -63,7 +62,7 @@ class Turns:
         if self.fault or not self.process:
             return None
         try:
-            return self.process.ask(f"{self.request}{self.steps}")
+            return self.process.ask(str(self.steps))
         except PeerError as fault:
             if self.name not in (*PEERS, COMPILED):
                 raise ReproError(f"bench: the project's own step failed: {fault}") from None
@@ -125,9 +124,8 @@ def _started(request: Request, options: Options, faults: Faults, stack: ExitStac
         process = PeerProcess(name, options.python(name), replace(request, **changes))
         return stack.enter_context(closing(process))
 
-    engine = start("ours")
-    yield Turns(ENGINE, engine)
-    yield Turns(FLOOR, engine, request="floor ")
+    yield Turns(ENGINE, start("ours"))
+    yield Turns(FLOOR, start("floor"))
     if request.threads > 1:
         yield Turns(ONE_THREAD, start("ours", threads=1))
     yield Turns(PLAIN, start("ours", engine="plain"))

@@ -50,13 +50,11 @@ def bench(names: Sequence[str], threads: Sequence[int], options: Options, note: 
     for workload in map(driver.workload_of, dict.fromkeys(names)):
         request = Request(workload, warmup=options.warmup, precision=options.precision)
         done = {each: driver.measure(replace(request, threads=each), options, faults, note) for each in threads}
-        conv = workload.flop("conv", "tconv")
         found.setdefault("setups", {})[workload.experiment] = {
             "batch_size": workload.batch_size,
             "steps_per_epoch": workload.steps_per_epoch,
             "dense_flop_per_step": workload.flop("dense"),
-            "conv_flop_per_step": conv,
-            "floor_covers": "the dense layers only, not the convolutions" if conv else "all matrix products",
+            "conv_flop_per_step": workload.flop("conv", "tconv"),
             "threads": {str(each): session(workload, turns) for each, turns in done.items()},
         }
     return found
@@ -87,9 +85,10 @@ def session(workload: Workload, turns: dict[str, Turns]) -> Json:
         | {"gflop_per_second": workload.flop("dense", "conv", "tconv") / _median(engine.times) / 1e9},
         "floor": {
             "step_ms": _median(floor.times) * 1e3,
-            "gflop_per_second": workload.flop("dense") / _median(floor.times) / 1e9,
+            "gflop_per_second": workload.flop("dense", "conv", "tconv") / _median(floor.times) / 1e9,
             "engine_over_floor": above,
             "share_reached": 1 / above,
+            "primitives": floor.answers[-1]["primitives"],
         },
         "speed_up_over_one_thread": _median(one_thread.times / engine.times) if one_thread else None,
         **{name: _beside(workload, turns[name], engine) for name in driver.OURS},
@@ -154,13 +153,13 @@ def _rows(result: Json) -> list[Json]:
 
 
 def _remarks(setup: Json, result: Json) -> str:
-    engine, floor, operations = result["engine"], result["floor"], setup["dense_flop_per_step"]
-    total = (operations + setup["conv_flop_per_step"]) / 1e9
+    engine, floor = result["engine"], result["floor"]
+    total = (setup["dense_flop_per_step"] + setup["conv_flop_per_step"]) / 1e9
     text = (
         f"{engine['engine']} step, {total:.3f} GFLOP of products each, {engine['gflop_per_second']:.0f} GFLOP/s\n"
-        f"floor ({setup['floor_covers']}): {operations / 1e9:.3f} GFLOP by {engine['products']} at "
-        f"{floor['gflop_per_second']:.0f} GFLOP/s take {floor['step_ms']:.2f} ms, {floor['share_reached']:.0%} of the "
-        f"step's time; the step takes {floor['engine_over_floor']:.2f} times as long"
+        f"floor: these products by the fastest primitives and the memory traffic of Adam take {floor['step_ms']:.2f} "
+        f"ms ({floor['gflop_per_second']:.0f} GFLOP/s), {floor['share_reached']:.0%} of the step's time; the step "
+        f"takes {floor['engine_over_floor']:.2f} times as long"
     )
     speed_up = result["speed_up_over_one_thread"]
     return text if speed_up is None else f"{text}\nspeed-up over one thread: {speed_up:.2f}"

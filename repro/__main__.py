@@ -7,6 +7,7 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code. Ctrl-C during the imports prints no traceback either."""
+    gc.set_threshold(50_000, 20, 50)  # by default a tenth of the imports' time goes into looking for garbage
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # docs/performance.md: "On a busy machine"
     try:
         from repro import cli  # noqa: PLC0415 - so that Ctrl-C during the import is caught here

@@ -39,8 +39,8 @@ PARENT_METRICS[SEEDS_FINISHED] = "number of seeds that the other metrics are ove
 ACTIVE_VARIANCE = 0.01
 """Variance over images of a latent mean, E_q[z_d], above which a dimension is active (Burda et al. 2016)."""
 MEASUREMENT_METRICS = {
-    "test_log_px": "nats per image; importance-weighted lower bound of log p(x), the mean over the first test images, "
-    "500 of them with K = 5,000 draws of z each, unless the rows log_px_images and log_px_samples say otherwise",
+    "test_log_px": "nats per image; importance-weighted lower bound of log p(x), the mean over the first test images; "
+    "the rows log_px_images and log_px_samples say how many images, and K, the draws of z for each",
     "test_effective_sample_size": "draws; (sum w)^2 / sum w^2 of those K weights, the median over the images",
     "test_neg_elbo_many": "nats per image; negative ELBO of all test images, 100 draws of z each unless the row "
     "elbo_draws says otherwise",

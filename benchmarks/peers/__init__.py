@@ -7,5 +7,5 @@ has `VERSIONS`, of its libraries by name, and a class `Peer`:
 - `Peer(request, images)` prepares the training of a `Request` on uint8 images [N, H, W, C].
 - `run(steps)` trains, and returns each step's cost, nats per image, after the last step.
 - `parameters` is the number of weights and biases.
-- `floor(steps)` computes only the matrix products, and `facts` says how; this project's own step alone has these.
+- `facts`, if there are any, go with each answer.
 """

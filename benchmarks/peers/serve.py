@@ -4,9 +4,8 @@
     PYTHON -m peers.serve keras_tf --check
     PYTHON -m peers.serve keras_tf < requests
 
-The first line of standard input is a `workload.Request` as JSON. Each later line is a number of steps to train, or
-`floor N` for only the matrix products of N steps, if the peer has them. The answer to each is a line of JSON. The
-process ends with its input, and stays warm until then.
+The first line of standard input is a `workload.Request` as JSON. Each later line is a number of steps to train. The
+answer to each is a line of JSON. The process ends with its input, and stays warm until then.
 """
 
 import importlib
@@ -43,13 +42,12 @@ def serve(request: Any, workload: Any, module: Any) -> None:
         peer.run(request.warmup)
     facts = {"versions": module.VERSIONS, "parameters": peer.parameters} | getattr(peer, "facts", {})
     for line in sys.stdin:
-        *floor, steps = line.split()
-        work = peer.floor if floor else peer.run
+        steps = int(line)
         wall, processor = time.perf_counter(), time.process_time()
-        costs = work(int(steps))
+        costs = peer.run(steps)
         taken = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
-        trained = {} if floor else {"cost": math.fsum(costs) / len(costs), "peak_rss_mib": peak_memory()}
-        answer(facts | {"steps": int(steps)} | taken | trained)
+        trained = {"cost": math.fsum(costs) / len(costs), "peak_rss_mib": peak_memory()}
+        answer(facts | {"steps": steps} | taken | trained)
 
 
 def peak_memory() -> float:

@@ -6,19 +6,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from repro.engine.cuda_graph import GraphStep
 from repro.engine.fast import FastStep
-from repro.engine.fast.products import USUAL
-from repro.engine.plain import PlainStep, losses, to_batch
+from repro.engine.fast.decoder import Decoder, Reconstructions
+from repro.engine.fast.products import USUAL, products_for
+from repro.engine.plain import PlainStep, losses, reconstructions, to_batch
 from repro.engine.step import Engine, Precision, Settings, Step, Unsupported
 from repro.model import VAE, build
 from repro.spec import Adam, Experiment
 
-__all__ = ["Engine", "Precision", "Settings", "Step", "Unsupported", "choose", "losses", "resolve", "to_batch"]
+__all__ = [
+    "Engine", "Precision", "Reconstructions", "Settings", "Step", "Unsupported",
+    "choose", "choose_decoder", "losses", "resolve", "to_batch",
+]  # fmt: skip
 
 TOLERANCE = {"float32": 1e-2, "mixed": 0.2}
 """Largest relative difference of a gradient between two engines; of a cost it is a hundredth of this."""
+TRIAL_DRAWS = 16
+DECODER_TOLERANCE = 1e-4
+"""Largest relative difference of -log p(x|z) between the two decoders."""
 
 
 def resolve(experiment: Experiment, settings: Settings) -> Settings:
@@ -46,6 +54,31 @@ def choose(experiment: Experiment, model: VAE, settings: Settings) -> Step:
     if resolved.engine == "plain":
         return PlainStep(experiment, model, resolved)
     return (FastStep if resolved.device == "cpu" else GraphStep)(experiment, model, resolved)
+
+
+def choose_decoder(model: VAE, rows: int) -> Reconstructions:
+    """Return how -log p(x|z) of `rows` draws of z at a time is computed on this machine, N * L at most.
+
+    The fast decoder is used if it covers the model, which is on the CPU, and agrees with the plain one.
+    """
+
+    def plain(z: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return reconstructions(model, z.transpose(0, 1), x.permute(0, 3, 1, 2)).T
+
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn((1, min(rows, TRIAL_DRAWS), model.latent), generator=generator)
+    channels, height, width = model.image
+    x = torch.rand((1, height, width, channels), generator=generator)
+    expected = plain(z, x)
+    for products in (USUAL["float32"], "mkl"):
+        try:
+            fast = Decoder(model, rows, products_for(products, "float32"))
+            if (fast(z, x) - expected).norm() <= DECODER_TOLERANCE * expected.norm():
+                return fast
+        except (Unsupported, RuntimeError, AttributeError):
+            continue
+    return plain
 
 
 @functools.lru_cache(maxsize=64)

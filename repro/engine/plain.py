@@ -22,7 +22,7 @@ def losses(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     [B, C, H, W], [L, B, D] -> [B], [B].
     """
     mean, log_variance = model.encode(x)
-    by_draw = _decoded(model, model.sample(mean, log_variance, noise), x)
+    by_draw = reconstructions(model, model.sample(mean, log_variance, noise), x)
     return by_draw.mean(0), objective.kl_to_standard_normal(mean, log_variance)
 
 
@@ -42,13 +42,13 @@ def training_losses(
     z = model.sample(mean, log_variance, noise)
     z = z if pathwise else z.detach()
     with bfloat16:
-        by_draw = _decoded(model, z, x)
+        by_draw = reconstructions(model, z, x)
     kl = objective.TRAINING_KL[training.kl](mean, log_variance)
     estimate = by_draw if pathwise else by_draw + by_draw.detach() * objective.log_normal(z, mean, log_variance)
     return by_draw.mean(0), kl, estimate.mean(0) + kl
 
 
-def _decoded(model: VAE, z: Tensor, x: Tensor) -> Tensor:
+def reconstructions(model: VAE, z: Tensor, x: Tensor) -> Tensor:
     """Return -log p(x|z) of each draw of z, nats per image, in the precision of x. [L, B, D], [B, ...] -> [L, B]."""
     draws = len(z)
     parameters = tuple(each.to(x.dtype) for each in model.decode(z.flatten(0, 1)))

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from repro.engine import Reconstructions, choose_decoder
 from repro.evaluation.batches import posterior
 from repro.measurement import Tell, silent
 from repro.model import VAE, objective
 
 BLOCK = 5000  # draws of z whose noise is made at once; the noise must not depend on what fits into memory
-MEMORY = 16 * 2**20  # bytes of activations at once: they stay in a processor's cache, which is faster
+MEMORY = 32 * 2**20  # bytes of activations at once: they stay in a processor's cache, which is faster
 PARTS = 10  # parts of the draws, each of which gives an estimate too, to show how much ten times the draws add
 PAUSE = 10.0  # seconds between two messages on how far the computation is
 
@@ -57,13 +58,13 @@ def log_px(
     is then too small, and does not tell how far the estimate is below log p(x). The difference to `by_tenths` shows how
     far it still rises. `memory` bounds the bytes of activations at once; the draws do not depend on it.
     """
-    capacity, found = draws_in(memory, model), []
+    decode, found = _Decoder(model, images, k, memory), []
     for chunk in _chunks(images, k, f"log p(x), {k:,} draws each", tell):
-        x, (mean, log_variance) = chunk.float().div_(255), posterior(model, chunk)
+        mean, log_variance = posterior(model, chunk)
         log_weights, zero = [], torch.zeros((), dtype=torch.float64)
         for noise in _noise(generator, k, mean):
             z = model.sample(mean, log_variance, noise)
-            log_p = objective.log_normal(z.double(), zero, zero) - _reconstructions(model, x, z, capacity)
+            log_p = objective.log_normal(z.double(), zero, zero) - decode(z, chunk)
             # log q(z|x) by the noise that made z, since z is rounded where the variance is small
             log_q = objective.log_normal(noise.double(), zero, zero) - 0.5 * log_variance.double().sum(1)
             log_weights.append(log_p - log_q)
@@ -90,11 +91,11 @@ def bound(
 
     `memory` is as in `log_px`. With one draw the standard errors are NaN.
     """
-    capacity, found = draws_in(memory, model), []
+    decode, found = _Decoder(model, images, draws, memory), []
     for chunk in _chunks(images, draws, f"ELBO, {draws:,} draws each", tell):
-        x, (mean, log_variance) = chunk.float().div_(255), posterior(model, chunk)
+        mean, log_variance = posterior(model, chunk)
         noises = _noise(generator, draws, mean)
-        each = torch.cat([_reconstructions(model, x, model.sample(mean, log_variance, e), capacity) for e in noises])
+        each = torch.cat([decode(model.sample(mean, log_variance, noise), chunk) for noise in noises])
         flat = mean.double().reshape(-1, 1), log_variance.double().reshape(-1, 1)  # each dimension as a q of its own
         kl = objective.kl_to_standard_normal(*flat).view(mean.shape)
         found.append((each.mean(0), (each.var(0) / draws).sqrt(), kl, mean.double()))
@@ -134,13 +135,25 @@ def _chunks(images: Tensor, draws: int, title: str, tell: Tell) -> Iterator[Tens
             told = now
 
 
-def _reconstructions(model: VAE, x: Tensor, z: Tensor, capacity: int) -> Tensor:
-    """Return -log p(x|z) of draws of z, computed `capacity` at once. [N, H, W, C], [L, N, D] -> float64 [L, N]."""
-    found = []
-    for rows in torch.split(torch.arange(z.shape[0] * z.shape[1]), capacity):
-        pixels = x[rows % len(x)].permute(0, 3, 1, 2)
-        found.append(objective.reconstruction(model.decode(z.flatten(0, 1)[rows]), pixels).double())
-    return torch.cat(found).view(z.shape[:2])
+class _Decoder:
+    """-log p(x|z), computed in parts of equal size that `memory` bytes of activations hold."""
+
+    def __init__(self, model: VAE, images: Tensor, draws: int, memory: int) -> None:
+        block, capacity = min(draws, BLOCK), draws_in(memory, model)
+        parts = math.ceil(block / capacity)  # of the draws of one image
+        self.draws = math.ceil(block / parts)
+        self.images = max(1, min(len(images), BLOCK // draws, capacity // self.draws))
+        self.decode: Reconstructions = choose_decoder(model, self.images * self.draws)
+
+    def __call__(self, z: Tensor, images: Tensor) -> Tensor:
+        """[L, N, D], uint8 [N, H, W, C] -> float64 [L, N]"""
+        x, found = images.float().div_(255), torch.empty(z.shape[:2], dtype=torch.float64)
+        for first in range(0, len(x), self.images):
+            some = slice(first, first + self.images)
+            for start in range(0, len(z), self.draws):
+                part = slice(start, start + self.draws)
+                found[part, some] = self.decode(z[part, some].transpose(0, 1), x[some]).T.double()
+        return found
 
 
 def _noise(generator: torch.Generator, draws: int, mean: Tensor) -> Iterator[Tensor]:

@@ -33,7 +33,7 @@ class Options:
 
     samples: int = 5000  # K, draws of z for each image of log p(x)
     draws: int = 100  # of z for each test image of the ELBO
-    images: int = 500  # of the first test images for log p(x)
+    images: int = 1000  # of the first test images for log p(x)
     only: Ranges = ()
     seed: int = 0  # of the noise
 

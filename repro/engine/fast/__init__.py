@@ -4,9 +4,6 @@ Each layer's weights are updated on the way back, while its gradient is in the p
 share the work of each operator.
 """
 
-import ctypes
-import platform
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -14,28 +11,13 @@ from torch import Tensor
 
 from repro.engine.adam import Adam, named_state
 from repro.engine.fast.layers import Trained
+from repro.engine.fast.memory import keep_freed_memory
 from repro.engine.fast.network import Network
 from repro.engine.fast.products import products_for
 from repro.engine.plain import summed_costs
 from repro.engine.step import Settings, Step
 from repro.model import VAE
 from repro.spec import Experiment
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
-LARGEST = 32 * 1024 * 1024  # the greatest that glibc accepts for M_MMAP_THRESHOLD
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks, which every step allocates again. The kernel would clear and map each anew.
-
-    All threads share one arena, because glibc always returns the blocks of the others. Other C libraries keep their
-    settings.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        with suppress(OSError, AttributeError):
-            mallopt = ctypes.CDLL(None).mallopt
-            for setting in ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, 16 * LARGEST), (M_ARENA_MAX, 1)):
-                mallopt(*setting)
 
 
 class FastStep(Step):

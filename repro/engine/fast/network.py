@@ -1,6 +1,7 @@
 """A VAE as layers with hand-written gradients: forward, costs, backward."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -99,10 +100,10 @@ class Network:
         if training.kl not in KL:
             raise Unsupported(f"the fast step has no gradient of the KL {training.kl}")
         images = torch.zeros(training.batch_size, *model.image)
-        self.encoder = _layers(model.encoder, images, products)
+        self.encoder = layers_of(model.encoder, images, products)
         self.heads = Dense(_merged(model.mean_head, model.log_variance_head), "identity", products)
         z = torch.zeros(training.batch_size, model.latent)
-        self.decoder = _layers([*model.decoder, *model.outputs[0].children()], z, products)
+        self.decoder = layers_of([*model.decoder, *model.outputs[0].children()], z, products)
         self.trained[0].needs_input_gradient = False  # its input are the images
         self.latent = Latent(training.kl)
 
@@ -142,14 +143,14 @@ class Network:
 
 
 @torch.no_grad()
-def _layers(modules: Iterable[nn.Module], x: Tensor, products: Mkl) -> list[Layer]:
+def layers_of(modules: Iterable[nn.Module], x: Tensor, products: Mkl) -> list[Layer]:
     """Return a layer for each module, an activation as part of the module before it.
 
     `x`, a batch of the modules' input, passes through them and so gives every layer its size.
     """
     found: list[Layer] = []
     listed = list(modules)
-    for module, following in zip(listed, [*listed[1:], None], strict=True):
+    for module, following in zip_longest(listed, listed[1:]):
         act = following.name if isinstance(following, Activate) else "identity"
         size = (len(x), *x.shape[2:])
         match module:
