@@ -158,7 +158,7 @@ class RunWriter:
         """Send the pending records in order; return whether the store has everything now."""
         self.outbox.flush()
         done = self._delivery.attempt(attempts)
-        self.outbox.tidy(all_written=True)
+        self.outbox.tidy()
         return done and not self.outbox.unwritten
 
     def finish(self) -> bool:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +19,7 @@ from support.killing import ForkServer
 
 from repro import names
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(24 * 3600),
-    pytest.mark.skipif(not killing.POSSIBLE, reason=killing.NEEDS),
-]
-
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(24 * 3600)]
 CHOSEN = os.environ.get("REPRO_KILL_SWEEP", "")  # read here, for tests run without the user's settings
 STAND_IN = ["--data", "stand-in", "--threads", "1"]
 RUN = ["run", "small.py", *STAND_IN, "--epochs", "2"]
@@ -90,9 +84,7 @@ class Stage:
         (self.folder / "small.py").write_text(SMALL, encoding="utf-8")
 
     def _empty(self) -> None:
-        self._nothing()
-        (self.folder / "mlruns").mkdir()
-        shutil.copy(self._empty_store, self.folder / "mlruns" / "mlflow.db")
+        killing.with_store(self.folder, SMALL, self._empty_store)
 
     def _run(self) -> None:
         self.set_up("empty")
@@ -118,11 +110,8 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Stage]:
-    scratch = tmp_path_factory.mktemp("killed")
-    (scratch / "templates").mkdir()
-    with killing.fork_server(scratch) as server:
-        yield Stage(server, scratch / "templates", empty_store)
+def stage(tmp_path_factory: pytest.TempPathFactory, server: ForkServer, empty_store: Path) -> Stage:
+    return Stage(server, tmp_path_factory.mktemp("templates"), empty_store)
 
 
 def undisturbed(stage: Stage, phase: Phase) -> tuple[killing.Left, int]:

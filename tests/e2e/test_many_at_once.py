@@ -2,9 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from conftest import SMALL
@@ -13,11 +11,7 @@ from support.killing import ForkServer
 
 from repro import names
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not killing.POSSIBLE, reason=killing.NEEDS),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 OPTIONS = ["small.py", "--data", "stand-in", "--threads", "1", "--epochs", "2"]
 SEARCH = ["sweep", "run", *OPTIONS, "--space", "optim.lr=log:1e-4:1e-2", "--trials", "6"]
 TRAINED = f"""
@@ -25,12 +19,6 @@ TRAINED = f"""
     FROM runs r JOIN params p ON p.run_uuid = r.run_uuid AND p.key = ?
     WHERE NOT EXISTS (SELECT * FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = '{names.KIND}')
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    with killing.fork_server(tmp_path_factory.mktemp("together")) as server:
-        yield server
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Run commands in forks of a process that has imported everything, some of them killed at a chosen change of a file.
 
-It is started as a program with `kill_at.c` preloaded, reads one request a line and answers with one line: see `killing`.
+It is started as a program with `kill_at.c` preloaded; it reads one request a line and answers with one line, see
+`killing`.
 """
 
 import ctypes
 import gc
 import json
 import os
+import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ def main() -> None:
 def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
     """Fork for each of the commands; wait until all their processes are gone."""
     state = Path(request["state"])
-    state.write_bytes(bytes(8) + int(request["limit"]).to_bytes(8, "little", signed=True))
+    state.write_bytes(struct.pack("4l", 0, request["limit"], request["failing"], request["error"]))
     gc.freeze()  # the children's collectors need not look at what was imported
     running = []
     for arguments in request["commands"]:
@@ -37,7 +39,7 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         with open(pipe, "rb") as output:  # noqa: PTH123 - it is a descriptor
             printed = output.read().decode()  # until the last of its processes is gone
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        ended.append({"code": code, "printed": printed, "instants": int.from_bytes(state.read_bytes()[:8], "little")})
+        ended.append({"code": code, "printed": printed, "instants": struct.unpack("4l", state.read_bytes())[0]})
     import_again(state.with_suffix(".modules"))
     return ended
 
@@ -58,13 +60,14 @@ def child(arguments: list[str], request: dict[str, Any], output: int) -> None:
         os.dup2(output, stream)
     os.close(output)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: PTH123, SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
     os.chdir(request["folder"])
-    os.environ |= request["variables"]
-    os.environ |= {"KILL_AT_STATE": request["state"], "KILL_AT_FOLDER": request["folder"]}  # for its children
+    for name in request["without"]:
+        os.environ.pop(name, None)
+    os.environ |= {"KILL_AT_STATE": request["state"], "KILL_AT_FOLDER": str(Path.cwd())}  # for its children
     sys.argv = ["repro", *arguments]
     before, code = set(sys.modules), 1
-    ctypes.CDLL(None).arm(request["state"].encode(), request["folder"].encode())
+    ctypes.CDLL(None).arm(os.environb[b"KILL_AT_STATE"], os.environb[b"KILL_AT_FOLDER"])
     try:
         from repro.__main__ import main as command  # noqa: PLC0415 - as the command does
 

@@ -1,5 +1,6 @@
 """Commands that are killed at a chosen change of a file, and what they leave on the disk."""
 
+import errno
 import hashlib
 import json
 import re
@@ -54,16 +55,17 @@ class ForkServer:
     def __init__(self, process: subprocess.Popen[str], scratch: Path, folder: Path) -> None:
         self.folder, self._process, self._state = folder, process, scratch / "state"
 
-    def run(self, *arguments: str, kill_at: int = 0) -> Ended:
-        """Run a command; kill it and its children at a change of a file, or only who makes it if that is negative."""
-        return self._answer([arguments], kill_at)[0]
+    def run(self, *arguments: str, kill_at: int = 0, **how: Any) -> Ended:
+        """Run a command; kill it and its children at a change of a file, or only who makes it if that is negative.
 
-    def run_together(self, commands: Sequence[Sequence[str]], **variables: str) -> list[Ended]:
+        With `failing`, so many changes from that one on fail in place of the kill, with the errno `error`; a full disk
+        still lets files be removed and renamed. `without` are variables that the command does not have.
+        """
+        return self.run_together([arguments], limit=kill_at, **how)[0]
+
+    def run_together(self, commands: Sequence[Sequence[str]], **how: Any) -> list[Ended]:
         """Run several commands at the same time."""
-        return self._answer(commands, 0, **variables)
-
-    def _answer(self, commands: Sequence[Sequence[str]], kill_at: int, **variables: str) -> list[Ended]:
-        request = {"commands": commands, "limit": kill_at, "variables": variables}
+        request = {"limit": 0, "failing": 0, "error": errno.ENOSPC, "without": [], **how, "commands": commands}
         request |= {"folder": str(self.folder), "state": str(self._state)}
         assert self._process.stdin and self._process.stdout
         print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -97,6 +99,14 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
+def with_store(folder: Path, experiment: str, empty_store: Path) -> None:
+    """Make the folder, with an experiment's file and an empty tracking store in it."""
+    empty(folder)
+    (folder / "small.py").write_text(experiment, encoding="utf-8")
+    (folder / "mlruns").mkdir()
+    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+
+
 Left = dict[tuple[str, ...], list[str]]
 
 
@@ -106,7 +116,7 @@ def left(folder: Path) -> Left:
     known: dict[str, str] = {}
 
     def named(text: Any) -> str:
-        plain = re.sub("|".join(known) or "$^", lambda match: known[match[0]], str(text))
+        plain = re.sub("|".join(known) or "$^", lambda match: known[match[0]], str(text).replace(str(folder), "."))
         return ID.sub("ID", plain)
 
     given_up: set[str] = set()
@@ -135,6 +145,7 @@ def agreed(first: Left, second: Left) -> Left:
 
 def differences(expected: Left, found: Left) -> list[str]:
     """Return what is not as expected, a line for each."""
+
     def lines() -> Iterable[str]:
         for key in sorted(expected.keys() | found.keys()):
             before, now = expected.get(key), found.get(key)
@@ -142,4 +153,5 @@ def differences(expected: Left, found: Left) -> list[str]:
                 yield f"{'more' if before is None else 'lacks'} {key}: {now or before}"
             elif before and before != now:
                 yield f"{key}: {now}, not {before}"
+
     return list(lines())
