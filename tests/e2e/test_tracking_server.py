@@ -197,7 +197,7 @@ FAULTS = {
 @pytest.mark.timeout(900)
 def test_a_server_that_answers_wrongly_for_a_while_gets_everything_in_the_end(tmp_path: Path, small_file: Path) -> None:
     """A run for each fault, which begins in mid-run and lasts until the run has noticed it."""
-    command, server_port, alone = ["run", "small.py", "--epochs", "150", *STAND_IN], free_port(), tmp_path / "alone"
+    command, server_port, alone = ["run", "small.py", "--epochs", "100", *STAND_IN], free_port(), tmp_path / "alone"
     alone.mkdir()
     shutil.copy(small_file, alone)
     assert repro(*command, cwd=alone).returncode == 0
@@ -209,7 +209,7 @@ def test_a_server_that_answers_wrongly_for_a_while_gets_everything_in_the_end(tm
             shutil.copy(small_file, folder)
             with Proxy(port, server_port) as proxy:
                 process = started(*command, cwd=folder, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
-                wait_for("epoch    3/150", folder)
+                wait_for("epoch    3/100", folder)
                 proxy.fault = fault
                 wait_for("does not answer, training goes on", folder)
                 proxy.fault = None
