@@ -209,7 +209,7 @@ def test_a_server_that_answers_wrongly_for_a_while_gets_everything_in_the_end(tm
             shutil.copy(small_file, folder)
             with Proxy(port, server_port) as proxy:
                 process = started(*command, cwd=folder, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
-                wait_for("epoch    3/100", folder)
+                wait_for("epoch    3/100", folder, seconds=400)
                 proxy.fault = fault
                 wait_for("does not answer, training goes on", folder)
                 proxy.fault = None
