@@ -25,12 +25,16 @@ POSSIBLE = sys.platform == "linux" and COMPILER is not None
 TABLES = {
     "status": "SELECT run_uuid, '', status || ' ' || lifecycle_stage FROM runs",
     "parameter": "SELECT run_uuid, key, value FROM params",
-    "tag": f"SELECT run_uuid, key, value FROM tags WHERE key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-'",
+    "tag": f"""
+        SELECT run_uuid, key, value FROM tags
+        WHERE key != '{names.RUN_ID}' AND (key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-')
+    """,
     "metric": "SELECT run_uuid, key, step || ' ' || value FROM metrics",
     "model": "SELECT source_run_id, name, status FROM logged_models",
     "data": "SELECT i.destination_id, d.name, d.digest FROM inputs i JOIN datasets d ON i.source_id = d.dataset_uuid",
 }
 RUNS = "SELECT r.run_uuid, e.name || '/' || r.name FROM runs r JOIN experiments e USING (experiment_id)"
+OWN_IDS = f"SELECT run_uuid, value FROM tags WHERE key = '{names.RUN_ID}'"  # under which a run is kept here
 GIVEN_UP = f"""
     SELECT run_uuid FROM tags WHERE key = '{names.TRIAL_STATE}' AND value = 'abandoned'
     UNION SELECT run_uuid FROM runs WHERE lifecycle_stage = 'deleted'
@@ -124,6 +128,7 @@ def left(folder: Path) -> Left:
         with closing(sqlite3.connect(database)) as store:
             assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             known |= dict(store.execute(RUNS).fetchall())
+            known |= {own: known[run_id] for run_id, own in store.execute(OWN_IDS)}
             given_up |= {run_id for (run_id,) in store.execute(GIVEN_UP)}
             for kind, query in TABLES.items():
                 for run_id, key, value in store.execute(query).fetchall():
