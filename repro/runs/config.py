@@ -22,6 +22,7 @@ from repro.text import plural
 
 Device = Literal["cpu", "cuda"]
 LONGEST_VALUE = 20  # characters of a value in the name of a run
+HERE = "./"  # in the JSON before the path of a user's file in the current directory, which has `mlruns`
 SMALL = 0.01  # numbers below are written as 3e-4
 
 
@@ -75,14 +76,19 @@ class RunConfig:
         return load_data(self.spec, self.data, self.data_dir)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain values; `from_json` is the inverse."""
+        """Return the fields as plain values; `from_json` is the inverse, also where this directory has moved."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        file = Path(self.experiment)
+        if file.is_absolute() and file.is_relative_to(Path.cwd()):
+            values["experiment"] = f"{HERE}{file.relative_to(Path.cwd()).as_posix()}"
         return values | {"spec": self.spec.to_dict(), "data_dir": str(self.data_dir) if self.data_dir else None}
 
     @classmethod
     def from_json(cls, values: Any) -> "RunConfig":
         """Read the value of `to_json`, of this or an earlier version. Raises UsageError with every fault."""
-        return checked(lambda: TypeAdapter(cls).validate_python(values))
+        config = checked(lambda: TypeAdapter(cls).validate_python(values))
+        name = config.experiment
+        return replace(config, experiment=str(Path.cwd() / name)) if name.startswith(HERE) else config
 
 
 def _change(key: str, value: str) -> str:

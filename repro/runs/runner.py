@@ -128,9 +128,10 @@ def deliver(run_id: str, tell: Callable[[str], None]) -> bool:
             shutil.rmtree(run_dir.checkpoints(run_id), ignore_errors=True)
         writer = RunWriter(run_id, run_dir.path(run_id))
         left = len(writer.outbox.pending())
+        done = not left or writer.deliver()
+        writer.outbox.tidy(all_written=True)
         if not left:
             return True
-        done = writer.deliver()
         tell(f"run {run_id}: {left} records delivered" if done else f"run {run_id}: {writer.undelivered()}")
         return done
 

@@ -20,7 +20,7 @@ def address(text: str) -> sqlalchemy.URL:
     """
     default = ids.root().with_name("optuna.db")
     try:
-        url = make_url(text or f"sqlite:///{default}")
+        url = make_url(text or sqlalchemy.URL.create("sqlite", database=str(default)))
     except (ArgumentError, ValueError):  # ValueError for a port that is no number
         words = f"***@{text.rpartition('@')[2]}" if "@" in text else text
         raise UsageError(f"--storage {without_password(words)}: is no address; should be {FORMS}") from None

@@ -78,8 +78,14 @@ class Outbox:
         if "file" in record:
             self._sent.append(record["file"])
 
-    def tidy(self) -> None:
-        """Delete the files that the store has. Only the thread that writes files may call it."""
+    def tidy(self, all_written: bool = False) -> None:
+        """Delete the files that the store has. Only the thread that writes files may call it.
+
+        `all_written` is whether no record is to follow for a file that is there. Then go also those that a process
+        has left which was killed before it wrote the record, or after the store had the file.
+        """
+        if all_written and not self.pending():
+            self._sent = [path.name for path in self.files.iterdir()]
         while self._sent:
             name = self._sent.pop()
             path = self.files / name

@@ -31,7 +31,7 @@ for _name in ("mlflow.store.db.utils", "alembic"):
 from mlflow import MlflowClient  # noqa: E402 - after its environment is set
 from mlflow.exceptions import MlflowException, RestException  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
-from sqlalchemy import NullPool, create_engine  # noqa: E402
+from sqlalchemy import URL, NullPool, create_engine  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 
 SILENCE = 60.0
@@ -82,12 +82,18 @@ def embedded() -> Path | None:
 
 
 def uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder() / 'mlflow.db'}"
+    """Return the store's address. SQLAlchemy escapes what a folder's name may have, such as % and ?."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _address(folder() / "mlflow.db")
+
+
+def _address(database: Path) -> str:
+    return URL.create("sqlite", database=str(database)).render_as_string()
 
 
 def shown_uri() -> str:
     """Return the address without a password, to be printed."""
-    return without_password(uri())
+    database = embedded()
+    return f"sqlite:///{database}" if database else without_password(uri())
 
 
 def exists() -> bool:
@@ -186,7 +192,7 @@ def _create(database: Path) -> None:
     """Create the store under another name and rename it: if the process is killed, no incomplete store is left."""
     fresh = database.with_name("mlflow.db.new")
     fresh.unlink(missing_ok=True)
-    SqlAlchemyStore(f"sqlite:///{fresh}", (database.parent / "artifacts").as_uri()).engine.dispose()
+    SqlAlchemyStore(_address(fresh), (database.parent / "artifacts").as_uri()).engine.dispose()
     with closing(sqlite3.connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode=wal")  # kept in the file; writes become several times faster
     fresh.replace(database)

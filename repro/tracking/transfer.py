@@ -123,6 +123,7 @@ def create(run: StoredRun, values: pd.DataFrame, files: Iterator[tuple[str, byte
     with Client(f"run {run.run_id} cannot be imported") as client:
         experiment = experiment_id(client, run.experiment)
         for left in reader.search(client, experiment, f"tags.`{names.RUN_ID}` = '{run.run_id}'"):
+            client.set_terminated(left.info.run_id, "KILLED")  # else MLflow shows it as RUNNING for ever
             client.delete_run(left.info.run_id)
         mark = {names.RUN_ID: run.run_id, names.INCOMPLETE: "being imported"}
         made = client.create_run(experiment, start_time=run.started, tags=mark, run_name=run.name).info.run_id

@@ -24,7 +24,7 @@ from repro.tracking import layout
 from repro.tracking.delivery import LAST_ATTEMPTS, Delivery
 from repro.tracking.outbox import Outbox, Record
 from repro.tracking.reader import forget_ids, search, store_id
-from repro.tracking.store import Client, experiment_id, open_client, shown_uri
+from repro.tracking.store import Client, ask_again, experiment_id, open_client, shown_uri
 
 GALLERY = "after_training"  # of charts; MLflow sorts them by name, and shows a gallery from step 0 on
 LONGEST_NAME = 250  # of a run, in the store's column
@@ -164,9 +164,10 @@ class RunWriter:
     def finish(self) -> bool:
         """End the delivery: wait a while for what is left; return whether the store has everything now."""
         self.outbox.flush()
+        ask_again()
         done = self._delivery.finish()
         self._tell_news()
-        self.outbox.tidy()
+        self.outbox.tidy(all_written=True)
         return done and not self.outbox.unwritten
 
     def undelivered(self) -> str:

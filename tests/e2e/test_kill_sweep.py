@@ -1,96 +1,142 @@
-"""A run that is killed at a chosen write, rename or removal of a file, and given again, ends as one left alone.
+"""A command that is killed at a chosen change of a file, and given again, ends as one left alone.
 
-By default a few instants are tried, spread over the run; with REPRO_KILL_SWEEP=all each of them, which takes an hour.
+By default some instants are tried, spread over each command. With REPRO_KILL_SWEEP=all each of them is tried, which
+takes hours, and with REPRO_KILL_SWEEP=20 so many of each command.
 """
 
+import json
 import os
 import shutil
-import subprocess
-import sys
+import sqlite3
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
-from mlflow.entities import ViewType
-from support.process import client, environment
+from conftest import SMALL
+from support import killing
+from support.killing import ForkServer
 
 from repro import names
 
-INSTANTS = 8
-RUN = ["run", "small.py", "--data", "stand-in", "--threads", "1", "--epochs", "2", "--resume"]
-TIMES = {names.SHOWN_METRICS[name] for name in (names.IMAGES_PER_SECOND, names.EPOCH_SECONDS)}
-
-CHILD = """
-import os, signal, sys
-
-limit, count, folder = int(sys.argv[1]), 0, os.getcwd()
-
-def watch(event, arguments):
-    global count
-    changes = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "sqlite3.connect")
-    written = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-    if not (changes or written) or not folder in os.path.abspath(str(arguments[0])):
-        return
-    count += 1
-    if count == limit:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(watch)
-sys.argv[:2] = ["repro"]
-try:
-    from repro.__main__ import main
-    main()
-finally:
-    print("instants:", count, file=sys.stderr)
-"""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(24 * 3600)]
+CHOSEN = os.environ.get("REPRO_KILL_SWEEP", "")  # read here, for tests run without the user's settings
+STAND_IN = ["--data", "stand-in", "--threads", "1"]
+RUN = ["run", "small.py", *STAND_IN, "--epochs", "2"]
+SEARCH = ["sweep", "run", "small.py", *STAND_IN, "--space", "optim.lr=1e-4,1e-3", "--sampler", "grid", "--epochs", "1"]
+EVALUATE = ["evaluate", "RUN", "--samples", "2", "--draws", "2", "--images", "20"]
 
 
-def run(folder: Path, kill_at: int) -> subprocess.CompletedProcess[str]:
-    """Run the command, and kill it at the instant of this number; 0 lets it end."""
-    command = [sys.executable, "-c", CHILD, str(kill_at), *RUN]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+class Phase(NamedTuple):
+    """A command, what is there before it, and how many instants are tried by default.
+
+    RUN in the command stands for the run that is there. `alone`: every other time only the process that makes the
+    change is killed, which may be a child, and not all.
+    """
+
+    command: list[str]
+    before: str
+    instants: int
+    alone: bool = False
 
 
-def left(folder: Path) -> Any:
-    """All that the run leaves in its folder and in the store, but for ids, times and processes."""
-    store = client(folder)
-    every = [each.experiment_id for each in store.search_experiments()]
-    found = []
-    for each in store.search_runs(every, run_view_type=ViewType.ALL):
-        run_id, tags = each.info.run_id, each.data.tags
-        histories = {
-            name: [(point.step, point.value) for point in store.get_metric_history(run_id, name)]
-            for name in each.data.metrics.keys() - TIMES
-        }
-        files = sorted(item.path for folder in ("", names.BY_EPOCH) for item in store.list_artifacts(run_id, folder))
-        told = {key: tags.get(key) for key in (names.WEIGHTS_SHA256, names.COMPARABLE, names.RUN_NAME)}
-        found.append([each.info.status, each.data.params, told, histories, files])
-    directories = [sorted(path.name for path in place.iterdir()) for place in folder.glob("mlruns/runs/*")]
-    return found, directories
+PHASES = {
+    "run, fresh store": Phase([*RUN, "--resume"], "nothing", 4),
+    "run": Phase([*RUN, "--resume"], "empty", 12),
+    "run --seeds": Phase([*RUN, "--seeds", "0-1", "--jobs", "1"], "empty", 1),
+    "run --seeds --jobs 2": Phase([*RUN, "--seeds", "0-1", "--jobs", "2"], "empty", 2, alone=True),
+    "sweep run": Phase([*SEARCH, "--trials", "2", "--heartbeat", "1"], "empty", 4),
+    "evaluate": Phase(EVALUATE, "run", 5),
+    "report --update": Phase(["report", "--update"], "real", 2),
+    "export": Phase(["export", "./small.py", "--out", "bundle.zip"], "run", 3),
+    "import": Phase(["import", "bundle.zip"], "bundle", 6),
+}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(24 * 3600)
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_run_killed_at_any_instant_ends_as_one_left_alone(tmp_path: Path, small_file: Path) -> None:
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    shutil.copy(small_file, alone)
-    process = run(alone, 0)
-    assert process.returncode == 0, process.stderr
-    count, expected = int(process.stderr.rpartition("instants: ")[2]), left(alone)
-    chosen = os.environ.get("REPRO_KILL_SWEEP", "")  # `all`, or the numbers of instants
-    instants = map(int, chosen.split()) if chosen not in ("", "all") else range(1, count + 1)
-    differing = []
-    for instant in list(instants)[:: 1 if chosen else max(1, count // INSTANTS)]:
-        folder = tmp_path / f"killed at {instant}"
-        folder.mkdir()
-        shutil.copy(small_file, folder)
-        if run(folder, instant).returncode == 0:
-            continue  # it had fewer instants this time
-        again = run(folder, 0)
-        if again.returncode or left(folder) != expected:
-            differing.append((instant, again.stderr[-300:], left(folder)))
-        else:
-            shutil.rmtree(folder)
-    assert not differing, f"{len(differing)} of the instants up to {count}: {differing[0]}, expected {expected}"
+class Stage:
+    """The folder of the fork server, set up as it was before a command."""
+
+    def __init__(self, server: ForkServer, templates: Path, empty_store: Path) -> None:
+        self.server, self.folder, self._templates, self._empty_store = server, server.folder, templates, empty_store
+        self.run_id = ""
+
+    def set_up(self, name: str) -> None:
+        """Make the folder what this name says."""
+        template = self._templates / name
+        if not template.exists():
+            getattr(self, f"_{name}")()
+            shutil.copytree(self.folder, template)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(template, self.folder)
+        runs = list(self.folder.glob("mlruns/runs/*"))
+        self.run_id = runs[0].name if runs else ""
+
+    def run(self, *arguments: str, kill_at: int = 0) -> killing.Ended:
+        given = [self.run_id if each == "RUN" else each for each in arguments]
+        return self.server.run(*given, kill_at=kill_at)
+
+    def done(self, *arguments: str) -> None:
+        ended = self.run(*arguments)
+        assert ended.code == 0, ended.printed
+
+    def _nothing(self) -> None:
+        killing.empty(self.folder)
+        (self.folder / "small.py").write_text(SMALL, encoding="utf-8")
+
+    def _empty(self) -> None:
+        killing.with_store(self.folder, SMALL, self._empty_store)
+
+    def _run(self) -> None:
+        self.set_up("empty")
+        self.done(*RUN)
+
+    def _bundle(self) -> None:
+        self.set_up("run")
+        self.done("export", "./small.py", "--out", "bundle.zip")
+        bundle = (self.folder / "bundle.zip").read_bytes()
+        self.set_up("empty")
+        (self.folder / "bundle.zip").write_bytes(bundle)
+
+    def _real(self) -> None:
+        """A run of a published experiment that the store takes for one on the real data."""
+        self.set_up("empty")
+        self.done("run", "mnist_fc", *STAND_IN, "--epochs", "1")
+        (folder,) = self.folder.glob("mlruns/runs/*")
+        self.done("evaluate", folder.name, *EVALUATE[2:], "--measure", "latents")
+        with closing(sqlite3.connect(self.folder / "mlruns" / "mlflow.db")) as store:
+            for key, value in ((names.DATA_STATUS, "canonical"), (names.COMPARABLE, "true")):
+                store.execute("UPDATE tags SET value = ? WHERE key = ?", (value, key))
+            store.commit()
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, server: ForkServer, empty_store: Path) -> Stage:
+    return Stage(server, tmp_path_factory.mktemp("templates"), empty_store)
+
+
+def undisturbed(stage: Stage, phase: Phase) -> tuple[killing.Left, int]:
+    stage.set_up(phase.before)
+    ended = stage.run(*phase.command)
+    assert ended.code == 0, ended.printed
+    return killing.left(stage.folder), ended.instants
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_command_killed_at_any_instant_and_given_again_ends_as_one_left_alone(name: str, stage: Stage) -> None:
+    phase = PHASES[name]
+    (first, _), (second, count) = undisturbed(stage, phase), undisturbed(stage, phase)
+    expected = killing.agreed(first, second)
+    tries = count if CHOSEN == "all" else min(count, int(CHOSEN or phase.instants))
+    differing, tried = {}, 0
+    for number in range(tries):
+        instant = 1 + number * count // tries
+        stage.set_up(phase.before)
+        killed = stage.run(*phase.command, kill_at=-instant if phase.alone and number % 2 else instant)
+        again = stage.run(*phase.command)
+        tried += 1
+        found = killing.differences(expected, killing.left(stage.folder))
+        if again.code or found:
+            differing[instant] = [killed.code, again.code, again.printed[-500:], *found]
+            print(f"{name} at {instant} of {count}:", json.dumps(differing[instant], indent=1), flush=True)
+    print(f"{name}: {tried} of {count} instants tried, {len(differing)} differences", flush=True)
+    assert not differing, f"{len(differing)} of {tried} instants of {count}: {json.dumps(differing, indent=1)[:3000]}"

@@ -5,18 +5,22 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from select import select
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from support.finished_runs import STAND_IN, finished, only_run, recorded
-from support.process import environment, fetched, free_port, repro, started, wait_for
+from support.process import client, environment, fetched, free_port, repro, started, wait_for
 
 from repro import names
 from repro.tracking import artifacts, layout, reader
@@ -145,18 +149,71 @@ def test_three_processes_with_one_server_share_the_seeds(tmp_path: Path, small_f
     assert [run["status"] for run in json.loads(gathered.stdout)["runs"]] == ["FINISHED"] * 12
 
 
+class Proxy(ThreadingTCPServer):
+    """Stands before a server. While `fault` is set, it gives that in place of an answer, and resets a connection."""
+
+    daemon_threads = True
+    fault: bytes | None = None
+
+    def __init__(self, port: int, server_port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Connection)
+        self.server_port = server_port
+
+    def __enter__(self) -> "Proxy":
+        Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Connection(BaseRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.server_port)) as there:
+            while True:
+                for ready in select([there, self.request], [], [])[0]:
+                    sent = ready.recv(2**16)
+                    if not sent:
+                        return
+                    if self.server.fault is not None:
+                        self.request.sendall(self.server.fault)
+                        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        return
+                    (there if ready is self.request else self.request).sendall(sent)
+
+
+FAULTS = {
+    "500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 5\r\n\r\nsorry",
+    "HTML": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 28\r\n\r\n<html>Please log in.</html>\r\n",
+    "half an answer": b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"experi',
+    "a reset": b"",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_server_that_comes_back_during_the_run_is_not_noticed_in_the_result(tmp_path: Path) -> None:
-    folder, port = tmp_path, free_port()
-    address = f"http://127.0.0.1:{port}"
-    with server(folder, port):
-        process = started("run", "mnist_fc", "--epochs", "400", *STAND_IN, cwd=folder, MLFLOW_TRACKING_URI=address)
-        wait_for("epoch    3/400", folder)
-    wait_for("does not answer", folder)
-    with server(folder, port):
-        assert process.wait(800) == 0, (folder / "output.txt").read_text()
-        assert "answers again" in (folder / "output.txt").read_text()
-        found = recorded(MlflowClient(tracking_uri=address), only_run(folder))
-    assert [step for step, _ in found["metrics"][names.COST]] == list(range(1, 401))
-    assert found["status"] == "FINISHED"
+def test_a_server_that_answers_wrongly_for_a_while_gets_everything_in_the_end(tmp_path: Path, small_file: Path) -> None:
+    """A run for each fault, which begins in mid-run and lasts until the run has noticed it."""
+    command, server_port, alone = ["run", "small.py", "--epochs", "100", *STAND_IN], free_port(), tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(small_file, alone)
+    assert repro(*command, cwd=alone).returncode == 0
+    expected = recorded(client(alone), only_run(alone))
+    with server(tmp_path, server_port):
+        for name, fault in FAULTS.items():
+            folder, port = tmp_path / name, free_port()
+            folder.mkdir()
+            shutil.copy(small_file, folder)
+            with Proxy(port, server_port) as proxy:
+                process = started(*command, cwd=folder, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
+                wait_for("epoch    3/100", folder, seconds=400)
+                proxy.fault = fault
+                wait_for("does not answer, training goes on", folder)
+                proxy.fault = None
+                code, printed = process.wait(300), (folder / "output.txt").read_text()
+            assert (code, "Traceback" in printed) == (0, False), (name, printed)
+            direct = MlflowClient(tracking_uri=f"http://127.0.0.1:{server_port}")
+            assert recorded(direct, only_run(folder)) == expected, name
