@@ -19,9 +19,8 @@ from torch import Tensor
 from repro import registry
 from repro.engine import Precision
 from repro.engine.fast.convolutions import Conv
-from repro.engine.fast.layers import convolve
 from repro.engine.fast.memory import keep_freed_memory
-from repro.engine.fast.products import USUAL, products_for
+from repro.engine.fast.products import USUAL, OneDnn, convolve, products_for
 from repro.model import count_parameters
 
 from .workload import Layer, Request, Workload
@@ -111,7 +110,7 @@ def convolution(layer: Layer, batch: int) -> dict[str, Ways]:
         "input gradient": layouts(partial(_backward, 0, padding=padding), grad, x, weight),
     }
     pixels, grads = torch.rand(batch, height, width, inputs), torch.rand(batch, height, width, outputs)
-    engine = Conv((weight, torch.zeros(outputs)), "identity", (batch, height, width))
+    engine = Conv((weight, torch.zeros(outputs)), "identity", (batch, height, width), OneDnn())
     engine.core.forward(pixels, engine.bias, "none")  # keeps what the gradient by the weight needs
     found["forward"]["engine"] = partial(engine.core.forward, pixels, engine.bias, "none")
     found["weight gradient"]["engine"] = partial(engine.core.weight_gradient, grads)
