@@ -16,12 +16,18 @@ def table(found: Iterable[Verdict]) -> Table:
             "experiment": f"{each.experiment}, epoch {each.epoch}",
             "verdict": each.label,
             "reported": each.reported,
-            "mean ± sd": "-" if each.std is None else f"{each.mean:,.2f} ± {each.std:.2f}",
+            "mean ± sd": _mean(each),
             "difference (margin)": f"{'-' if each.difference is None else f'{each.difference:+.2f}'} ({each.margin})",
         }
         for each in found
     ]
     return Table("summary", pd.DataFrame(rows))
+
+
+def _mean(verdict: Verdict) -> str:
+    if verdict.mean is None:
+        return "-"
+    return f"{verdict.mean:,.2f} ± {'-' if verdict.std is None else f'{verdict.std:.2f}'}"
 
 
 def differs(path: Path, verdicts: Table) -> bool:

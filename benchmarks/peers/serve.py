@@ -42,7 +42,7 @@ def serve(request: Any, workload: Any, module: Any) -> None:
         peer.run(request.warmup)
     facts = {"versions": module.VERSIONS, "parameters": peer.parameters} | getattr(peer, "facts", {})
     for line in sys.stdin:
-        steps = int(line)
+        steps = int(line.strip())
         wall, processor = time.perf_counter(), time.process_time()
         costs = peer.run(steps)
         taken = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}

@@ -106,7 +106,7 @@ def test_tables_come_back_from_files_as_they_were(tmp_path: Path) -> None:
     for name in ("trials.csv", "retrained.csv"):
         assert (tmp_path / name).read_text() == (tmp_path / "again" / name).read_text()
     (tmp_path / "trials.csv").write_text("nonsense\n")
-    with pytest.raises(ReproError, match=r"trials\.csv has no column experiment"):
+    with pytest.raises(ReproError, match=r"trials\.csv, row 1: has no column experiment"):
         Sweeps.from_files(tmp_path)
     assert Sweeps.from_files(tmp_path / "nowhere").names() == []
 
