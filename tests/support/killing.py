@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -27,7 +28,7 @@ TABLES = {
     "parameter": "SELECT run_uuid, key, value FROM params",
     "tag": f"""
         SELECT run_uuid, key, value FROM tags
-        WHERE key != '{names.RUN_ID}' AND (key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-')
+        WHERE key NOT IN ('{names.RUN_ID}', '{names.BEGUN}') AND (key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-')
     """,
     "metric": "SELECT run_uuid, key, step || ' ' || value FROM metrics",
     "model": "SELECT source_run_id, name, status FROM logged_models",
@@ -137,9 +138,16 @@ def left(folder: Path) -> Left:
     for path in folder.rglob("*"):
         place = str(path.relative_to(folder))
         if path.is_file() and not IGNORED.search(place) and not given_up & set(path.parts):
-            content = b"" if path.name in COUNTS else path.read_bytes()
-            found["file", named(place)].append(hashlib.sha256(content).hexdigest()[:9])
+            found["file", named(place)].append(hashlib.sha256(_content(path)).hexdigest()[:9])
     return {key: sorted(values) for key, values in found.items()}
+
+
+def _content(path: Path) -> bytes:
+    """Return what a file holds, of a bundle which files it has: their contents name the time of the export."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as bundle:
+            return repr([(each.filename, each.file_size) for each in bundle.infolist()]).encode()
+    return b"" if path.name in COUNTS else path.read_bytes()
 
 
 def agreed(first: Left, second: Left) -> Left:
