@@ -28,7 +28,8 @@ TABLES = {
     "parameter": "SELECT run_uuid, key, value FROM params",
     "tag": f"""
         SELECT run_uuid, key, value FROM tags
-        WHERE key NOT IN ('{names.RUN_ID}', '{names.BEGUN}') AND (key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-')
+        WHERE key NOT IN ('{names.RUN_ID}', '{names.BEGUN}')
+            AND (key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-')
     """,
     "metric": "SELECT run_uuid, key, step || ' ' || value FROM metrics",
     "model": "SELECT source_run_id, name, status FROM logged_models",
