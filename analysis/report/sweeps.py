@@ -81,7 +81,7 @@ def _drawn(kinds: Iterable[Kind], trials: pd.DataFrame, study: str, how: str) ->
     """Return the plots that the study has enough trials for."""
     found: list[Part] = []
     for kind, what, draw in kinds:
-        with suppress(LookupError, ValueError, TypeError):  # too few trials, or settings of another kind
+        with suppress(LookupError):  # too few trials, or settings of another kind
             plot = partial(draw, trials)
             found.append(drawn(f"{kind}_{study}", plot, f"{what}, study {study}", f"{study}: {what}. {how}"))
     return found

@@ -65,8 +65,8 @@ def test_a_measurement_is_logged_and_replaced(
     assert [(row.quantity, row.unit, row.group, row.x) for row in again] == [
         (row.quantity, row.unit, row.group, row.x) for row in without_only
     ]
-    # another process may round a float32 product in another way: some 1e-5 nats, and as much of an importance weight
-    assert [row.value for row in again] == pytest.approx([row.value for row in without_only], rel=1e-5, nan_ok=True)
+    # another process may round a float32 product in another way
+    assert [row.value for row in again] == pytest.approx([row.value for row in without_only], rel=1e-6, nan_ok=True)
     pixels = torch.zeros((2, 2, 1), dtype=torch.uint8).numpy()
     artifacts.log_measurement(record, "other", Measurement([Row("x", 1.5, "", x=0.1)], {"picture": pixels}), "command")
     assert artifacts.read_measurement(run_id, "other") == [Row("x", 1.5, "", x=0.1)]

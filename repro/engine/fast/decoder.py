@@ -7,11 +7,9 @@ from torch import Tensor
 
 from repro.engine.fast.layers import Layer
 from repro.engine.fast.memory import keep_freed_memory
-from repro.engine.fast.network import layers_of
+from repro.engine.fast.network import cross_entropy, layers_of
 from repro.engine.fast.products import Mkl
 from repro.model import VAE, objective
-
-HALVINGS = 3  # products of eight sigmoids are at least 2**-8, far from underflow
 
 Reconstructions = Callable[[Tensor, Tensor], Tensor]
 """Returns -log p(x|z), nats. Draws of z and pixels in [0, 1]: [N, L, D], [N, H, W, C] -> [N, L]."""
@@ -39,26 +37,9 @@ class Decoder:
         parameters = [_through(output, hidden).reshape(len(hidden), -1)[:used] for output in self.outputs]
         pixels = x.flatten(1)
         if len(parameters) == 1:
-            return cross_entropies(parameters[0].view(*z.shape[:2], -1), pixels)
+            return cross_entropy(parameters[0].view(*z.shape[:2], -1), pixels[:, None])
         repeated = pixels.repeat_interleave(z.shape[1], 0)
         return objective.gaussian_reconstruction(parameters[0], parameters[1], repeated).view(z.shape[:2])
-
-
-def cross_entropies(logits: Tensor, x: Tensor) -> Tensor:
-    """Return the Bernoulli cross-entropy, softplus(l) - x l, summed over pixels; overwrites the logits.
-
-    [N, L, P], [N, P] -> [N, L]. softplus(l) - x l = |l| / 2 - (x - 1/2) l - log sigmoid(|l|): the middle term is a
-    matrix product, and one logarithm serves a product of a few sigmoids, as in `network.cross_entropy`.
-    """
-    linear = torch.matmul(logits, (x - 0.5)[:, :, None])[..., 0]
-    magnitude = logits.abs_()
-    found = magnitude.sum(-1).mul_(0.5).sub_(linear)
-    t = magnitude.sigmoid_()
-    for _ in range(HALVINGS):
-        if t.shape[-1] % 2 == 0:
-            half = t.shape[-1] // 2
-            t = t[..., :half].mul_(t[..., half:])
-    return found.sub_(t.log_().sum(-1))
 
 
 def _through(layers: list[Layer], x: Tensor) -> Tensor:

@@ -19,19 +19,18 @@ HALVINGS = 3  # products of eight sigmoids are at least 2**-8, far from underflo
 
 
 def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
-    """Return the Bernoulli cross-entropy, softplus(l) - x l, summed over batch and pixels, nats. [B, P], [B, P] -> [].
+    """Return the Bernoulli cross-entropy, softplus(l) - x l, summed over the last axis, nats. [..., P] twice -> [...].
 
     softplus(l) - x l = (max(l, 0) - x l) - log sigmoid(|l|). Neither term is ever negative, so that their sums do not
     cancel. Sigmoids of |l| are in [1/2, 1]: products of a few of them are exact enough to take one logarithm, the
     expensive operation, of each product.
     """
-    flat = logits.view(-1)
-    t = flat.abs().sigmoid_()
+    t = logits.abs().sigmoid_()
     for _ in range(HALVINGS):
-        if len(t) % 2 == 0:
-            half = len(t) // 2
-            t = t[:half].mul_(t[half:])
-    return flat.clamp_min(0).addcmul_(flat, x.view(-1), value=-1).sum() - t.log_().sum()
+        if t.shape[-1] % 2 == 0:
+            half = t.shape[-1] // 2
+            t = t[..., :half].mul_(t[..., half:])
+    return logits.clamp_min(0).addcmul_(logits, x, value=-1).sum(-1) - t.log_().sum(-1)
 
 
 def cross_entropy_gradient(logits: Tensor, x: Tensor, scale: float) -> Tensor:
@@ -119,7 +118,7 @@ class Network:
         processor's cache. The gradients are those of the costs times `scale`.
         """
         pixels, logits, kl = self._forward(images, noise)
-        reconstruction = cross_entropy(logits, pixels)
+        reconstruction = cross_entropy(logits.view(-1), pixels.view(-1))
         by_z = _back(self.decoder, cross_entropy_gradient(logits, pixels, scale), update)
         assert by_z is not None  # the decoder's layers all need their input's gradient
         _back([*self.encoder, self.heads], self.latent.backward(by_z, scale), update)
@@ -128,7 +127,7 @@ class Network:
     def costs(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same costs without training."""
         pixels, logits, kl = self._forward(images, noise)
-        return cross_entropy(logits, pixels), kl
+        return cross_entropy(logits.view(-1), pixels.view(-1)), kl
 
     def _forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return pixels [B, P], their logits [B, P], and the KL summed over the batch, nats."""
