@@ -42,8 +42,8 @@ def evaluate(
 
     `evaluation` measures log p(x), the test ELBO and the active units. The results are logged to the run.
 
-    On one core it takes about 2 minutes for mnist_fc, 4 for mnist_conv and 6 for cifar_conv; all 10,000 test images of
-    mnist_fc (`--images 10000`) take about 20. The time is proportional to K * N + 10,000 * L. An interrupted command
+    On one core it takes about 2 minutes for mnist_fc and mnist_conv and 4 for cifar_conv; all 10,000 test images of
+    mnist_fc (`--images 10000`) take about 16. The time is proportional to K * N + 10,000 * L. An interrupted command
     exits with 130 and logs nothing.
     """
     faults: list[str] = []
