@@ -42,6 +42,7 @@ GIVEN_UP = f"""
     UNION SELECT run_uuid FROM runs WHERE lifecycle_stage = 'deleted'
 """
 ID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|(?<=%)\d{13}(?=%)|(?<=\+)\d{13}(?=\+)")  # also a time
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?")
 COUNTS = ("delivered",)
 """Files that count what was done: a command that goes on does a little more than one left alone."""
 IGNORED = re.compile(r"\.(db|db-wal|db-shm|db-journal|lock)$|/lock$|__pycache__")
@@ -123,7 +124,7 @@ def left(folder: Path) -> Left:
 
     def named(text: Any) -> str:
         plain = re.sub("|".join(known) or "$^", lambda match: known[match[0]], str(text).replace(str(folder), "."))
-        return ID.sub("ID", plain)
+        return MOMENT.sub("MOMENT", ID.sub("ID", plain))
 
     given_up: set[str] = set()
     for database in folder.glob("mlruns/mlflow.db"):
