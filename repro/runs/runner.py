@@ -97,12 +97,16 @@ def run(run_id: str, config: RunConfig, dataset: Dataset, reporter: Reporter) ->
 
     Steps are computed with the precision, engine and products that `begin` recorded. A run that was cut off at any
     instant continues with the same result as an uninterrupted one. Failures and interrupts are in the result's status,
-    cause and error. Raises BusyError if another process works on the run.
+    cause and error. A run that another process has finished since the caller looked is left as it is. Raises BusyError
+    if another process works on the run.
     """
     began = time.perf_counter()
     recorded = run_dir.load_config(run_id)
     config = replace(config, precision=recorded.precision, engine=recorded.engine, products=recorded.products)
     with run_dir.locked(run_id):
+        finished = run_dir.load_result(run_id)
+        if finished:
+            return finished
         this = _Run(run_id, config, dataset, reporter)
         error: BaseException | None = None
         try:

@@ -9,6 +9,8 @@ from repro.tracking.outbox import Outbox, Record
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store does not answer
 LAST_ATTEMPTS, LAST_PAUSE = 3, 1.0  # when the run has ended
+TOLD_AFTER = 2
+"""Attempts in a row that fail before the user is told; one fails in passing when many processes write at once."""
 LAST_WAIT = 20.0
 """Seconds that the end of a run waits for the store to take one more record."""
 
@@ -20,6 +22,7 @@ class Delivery:
         self.outbox, self._send = outbox, send
         self._in_doubt = bool(outbox.pending())  # the store may have the next record, though it is not marked so
         self._fault, self._news = "", list[str]()
+        self._failures = 0  # in a row
         self._thread: Thread | None = None
         self._work, self._hurry, self._tried = Event(), Event(), Event()
         self._ended, self._last, self._attempts = False, 0.0, 0  # the last record was taken; attempts since the end
@@ -56,9 +59,9 @@ class Delivery:
             except Exception as error:  # whatever a server answers must not end the thread
                 self._failed(error)
                 continue
-            if self._fault:
+            if self._failures >= TOLD_AFTER:
                 self._news.append("the tracking store answers again; nothing is lost")
-            self._fault = ""
+            self._fault, self._failures = "", 0
             return True
         return False
 
@@ -105,6 +108,7 @@ class Delivery:
 
     def _failed(self, error: Exception) -> None:
         self._in_doubt = True
-        if not self._fault:
+        self._failures += 1
+        if self._failures == TOLD_AFTER:
             self._news.append(f"the tracking store does not answer, training goes on: {first_line(error)}")
         self._fault = first_line(error)

@@ -12,13 +12,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
 from rich.progress import Progress, TextColumn
+from support.finished_runs import only_run
 from support.process import client, repro, started, wait_for
 from support.run_here import run_all_here
 
 from repro import cli, data, names, registry
 from repro.cli import options
 from repro.errors import UsageError
-from repro.runs import run_dir, seeds
+from repro.runs import run_dir, runner, seeds
 from repro.runs.config import RunConfig
 from repro.runs.progress import SeedsDisplay
 from repro.runs.result import DataSource, RunResult
@@ -247,3 +248,13 @@ def test_a_terminal_shows_a_row_for_each_seed_and_one_for_all(small: Experiment)
     failed = DataSource("", False, "")
     display.end(RunResult(run_id="r9", status="FAILED", experiment="small", seed=9, epochs=1, data=failed))
     assert [task.completed for task in progress.tasks] == [30, 10], "a seed that has ended has no steps left"
+
+
+def test_a_run_that_another_process_finished_a_moment_ago_is_left_as_it_is(tmp_path: Path, small_file: Path) -> None:
+    """It had no result when this process looked, and has no checkpoint now."""
+    assert repro("run", str(small_file), *STAND_IN, "--epochs", "1", cwd=tmp_path).returncode == 0
+    run_id = only_run(tmp_path)
+    config, dataset = run_dir.recorded(run_id)
+    result = runner.run(run_id, config, dataset, runner.Reporter())
+    assert result == run_dir.load_result(run_id)
+    assert reader.run(run_id).status == result.status == "FINISHED"
