@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -28,14 +29,19 @@ TABLES = {
     "parameter": "SELECT run_uuid, key, value FROM params",
     "tag": f"""
         SELECT run_uuid, key, value FROM tags
-        WHERE key NOT IN ('{names.RUN_ID}', '{names.BEGUN}')
+        WHERE key NOT IN ('{names.RUN_ID}', '{names.BEGUN}', '{names.TRIAL}', '{names.BEST}trial')
             AND (key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-')
     """,
     "metric": "SELECT run_uuid, key, step || ' ' || value FROM metrics",
     "model": "SELECT source_run_id, name, status FROM logged_models",
     "data": "SELECT i.destination_id, d.name, d.digest FROM inputs i JOIN datasets d ON i.source_id = d.dataset_uuid",
 }
-RUNS = "SELECT r.run_uuid, e.name || '/' || r.name FROM runs r JOIN experiments e USING (experiment_id)"
+RUNS = f"""
+    SELECT r.run_uuid, e.name || '/' || coalesce('trial of ' || p.value, r.name)
+    FROM runs r JOIN experiments e USING (experiment_id)
+    LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = '{names.TRIAL}'
+    LEFT JOIN params p ON p.run_uuid = t.run_uuid AND p.key = 'optim.lr'
+"""
 OWN_IDS = f"SELECT run_uuid, value FROM tags WHERE key = '{names.RUN_ID}'"  # under which a run is kept here
 GIVEN_UP = f"""
     SELECT run_uuid FROM tags WHERE key = '{names.TRIAL_STATE}' AND value = 'abandoned'
@@ -43,8 +49,10 @@ GIVEN_UP = f"""
 """
 ID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|(?<=%)\d{13}(?=%)|(?<=\+)\d{13}(?=\+)")  # also a time
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?")
-COUNTS = ("delivered",)
-"""Files that count what was done: a command that goes on does a little more than one left alone."""
+TRIAL = re.compile(r"trial \d+")
+COUNTS = re.compile(r"/delivered$| sweeps/.*/figures/")
+"""Files that count what was done: a command that goes on does a little more than one left alone, and a trial that is
+done again has another number."""
 IGNORED = re.compile(r"\.(db|db-wal|db-shm|db-journal|lock)$|/lock$|__pycache__")
 
 
@@ -124,7 +132,7 @@ def left(folder: Path) -> Left:
 
     def named(text: Any) -> str:
         plain = re.sub("|".join(known) or "$^", lambda match: known[match[0]], str(text).replace(str(folder), "."))
-        return MOMENT.sub("MOMENT", ID.sub("ID", plain))
+        return TRIAL.sub("trial N", MOMENT.sub("MOMENT", ID.sub("ID", plain)))
 
     given_up: set[str] = set()
     for database in folder.glob("mlruns/mlflow.db"):
@@ -149,7 +157,14 @@ def _content(path: Path) -> bytes:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as bundle:
             return repr([(each.filename, each.file_size) for each in bundle.infolist()]).encode()
-    return b"" if path.name in COUNTS else path.read_bytes()
+    return b"" if COUNTS.search(str(path)) else path.read_bytes()
+
+
+def wait_for_silence(folder: Path) -> None:
+    """Make all that is there two minutes older: no process has worked on it since."""
+    for path in (folder, *folder.rglob("*")):
+        then = path.stat().st_mtime - 120
+        os.utime(path, (then, then))
 
 
 def agreed(first: Left, second: Left) -> Left:
