@@ -32,7 +32,11 @@ TABLES = {
         WHERE key NOT IN ('{names.RUN_ID}', '{names.BEGUN}', '{names.TRIAL}', '{names.BEST}trial')
             AND (key NOT IN ('{names.ERROR}', '{names.CAUSE}') OR value != '-')
     """,
-    "metric": "SELECT run_uuid, key, step || ' ' || value FROM metrics",
+    "metric": f"""
+        SELECT run_uuid, key, step || ' ' || value FROM metrics m
+        WHERE key != '{names.SHOWN_METRICS[names.BEST_HELDOUT]}'
+            OR step = (SELECT max(step) FROM metrics n WHERE n.run_uuid = m.run_uuid AND n.key = m.key)
+    """,  # each command logs the best trial when it begins and ends
     "model": "SELECT source_run_id, name, status FROM logged_models",
     "data": "SELECT i.destination_id, d.name, d.digest FROM inputs i JOIN datasets d ON i.source_id = d.dataset_uuid",
 }
