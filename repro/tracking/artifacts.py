@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import pandas as pd
 from mlflow.entities import RunTag
@@ -17,7 +15,7 @@ from repro.measurement import Measurement, Row
 from repro.text import first_line
 from repro.tracking import layout
 from repro.tracking.reader import RunRecord, store_id
-from repro.tracking.store import Client, StoreError
+from repro.tracking.store import Client, StoreError, local_path
 from repro.tracking.writer import as_image
 
 FOLDER = "studies"
@@ -44,8 +42,8 @@ def place(run_id: str, path: str) -> str:
     """Return where a run's artifact file is: its path on this disk, or its address. Raises StoreError."""
     with Client(f"run {run_id} cannot be read") as client:
         uri = f"{client.get_run(store_id(run_id)).info.artifact_uri}/{path}"
-    local = Path(url2pathname(urlsplit(uri).path))
-    if urlsplit(uri).scheme not in ("", "file"):
+    local = local_path(uri)
+    if local is None:
         return uri
     return str(local.relative_to(Path.cwd()) if local.is_relative_to(Path.cwd()) else local)
 
@@ -62,7 +60,7 @@ def log_measurement(record: RunRecord, name: str, measurement: Measurement, comm
 
     The rows become `studies/<name>.csv`, each picture `studies/<picture>.png`. Rows that `names.MEASUREMENT_ROWS` lists
     also become metrics of the run at its last epoch. The tag, with the date and the command, comes last: a measurement
-    without it does not count.
+    without it does not count. A metric that has the same value already is not logged again.
     """
     table = pd.DataFrame([vars(row) for row in measurement.rows], columns=list(COLUMNS))
     files = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n").encode()}
@@ -79,6 +77,8 @@ def log_measurement(record: RunRecord, name: str, measurement: Measurement, comm
     ]
     tag = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}"[: names.LONGEST_TAG]
     with Client(f"measurement {name} cannot be logged to run {record.run_id}") as client:
+        before = client.get_run(store_id(record.run_id)).data.metrics
+        metrics = [metric for metric in metrics if before.get(metric.key) != metric.value]
         client.log_batch(store_id(record.run_id), metrics=metrics, tags=[RunTag(names.MEASUREMENT + name, tag)])
 
 

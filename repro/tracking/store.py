@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
@@ -150,6 +151,12 @@ def _is_silent(error: BaseException) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path of an artifact's address, or None if it is not on this disk."""
+    parts = urlsplit(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:

@@ -24,7 +24,7 @@ from repro.tracking import layout
 from repro.tracking.delivery import LAST_ATTEMPTS, Delivery
 from repro.tracking.outbox import Outbox, Record
 from repro.tracking.reader import forget_ids, search, store_id
-from repro.tracking.store import Client, ask_again, experiment_id, open_client, shown_uri
+from repro.tracking.store import Client, ask_again, experiment_id, local_path, open_client, shown_uri
 
 GALLERY = "after_training"  # of charts; MLflow sorts them by name, and shows a gallery from step 0 on
 LONGEST_NAME = 250  # of a run, in the store's column
@@ -204,6 +204,8 @@ class RunWriter:
             _create(self.run_id, record)
         else:
             run_id = store_id(self.run_id)
+            if in_doubt:
+                _remove_partial_files(client, run_id)
             doubt = in_doubt or record["kind"] == "picture"  # drawn again by a run that was cut off at its end
             if not (doubt and _is_there(client, run_id, record)):
                 _send(client, run_id, record, self.outbox.files)
@@ -218,6 +220,13 @@ def _create(run_id: str, record: Record) -> None:
         with Client(f"run {run_id} cannot be given its id") as client:
             client.set_tag(found[0], names.RUN_ID, run_id)
         forget_ids()
+
+
+def _remove_partial_files(client: MlflowClient, run_id: str) -> None:
+    """Remove what MLflow leaves among a run's artifacts if its process is killed while it copies a file there."""
+    folder = local_path(client.get_run(run_id).info.artifact_uri)
+    for path in folder.rglob(".artifact.uploading.*") if folder else ():
+        path.unlink(missing_ok=True)
 
 
 def _is_there(client: MlflowClient, run_id: str, record: Record) -> bool:

@@ -5,14 +5,21 @@ It is started as a program with `kill_at.c` preloaded; it reads one request a li
 """
 
 import ctypes
+import fcntl
 import gc
 import json
 import os
 import struct
 import sys
+import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
+
+CONTEXT = get_context("forkserver")  # multiprocessing's own server, which the children of the commands are forks of
 
 
 def main() -> None:
@@ -21,7 +28,7 @@ def main() -> None:
 
 
 def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Fork for each of the commands; wait until all their processes are gone."""
+    """Fork for each of the commands; wait until they and their children are gone."""
     state = Path(request["state"])
     state.write_bytes(struct.pack("4l", 0, request["limit"], request["failing"], request["error"]))
     gc.freeze()  # the children's collectors need not look at what was imported
@@ -37,20 +44,43 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
     ended = []
     for pid, pipe in running:
         with open(pipe, "rb") as output:  # noqa: PTH123 - it is a descriptor
-            printed = output.read().decode()  # until the last of its processes is gone
+            printed = output.read().decode()
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        _hold(state, fcntl.LOCK_EX).close()  # until the last of its children is gone
         ended.append({"code": code, "printed": printed, "instants": struct.unpack("4l", state.read_bytes())[0]})
     import_again(state.with_suffix(".modules"))
     return ended
 
 
 def import_again(names: Path) -> None:
-    """Import what the last command has imported, so that the next one need not."""
-    for name in names.read_text(encoding="utf-8").split() if names.exists() else ():
+    """Import what the last command and its children have imported, so that the next ones need not."""
+    new = set(names.read_text(encoding="utf-8").split() if names.exists() else ()) - sys.modules.keys()
+    names.unlink(missing_ok=True)
+    import_all(new)
+    if new & sys.modules.keys():
+        serve_children()
+
+
+def import_all(names: Iterable[str]) -> None:
+    for name in names:
         if name not in sys.modules and not name.startswith(("_repro", "__")):
             with suppress(Exception):  # not every module can be imported by its name
                 __import__(name)
-    names.unlink(missing_ok=True)
+
+
+def serve_children() -> None:
+    """Start multiprocessing's server again, with all modules that this process has."""
+    forkserver._forkserver._stop()
+    with tempfile.NamedTemporaryFile("w", delete=False) as names:
+        names.write("\n".join(sys.modules))
+    os.environ["TO_IMPORT"] = names.name
+    CONTEXT.set_forkserver_preload(["fork_server"])  # this module
+    forkserver.ensure_running()
+
+
+def note_modules(state: str, before: set[str]) -> None:
+    with Path(state).with_suffix(".modules").open("a", encoding="utf-8") as names:
+        names.write("\n".join(sys.modules.keys() - before) + "\n")
 
 
 def child(arguments: list[str], request: dict[str, Any], output: int) -> None:
@@ -70,20 +100,52 @@ def child(arguments: list[str], request: dict[str, Any], output: int) -> None:
     ctypes.CDLL(None).arm(os.environb[b"KILL_AT_STATE"], os.environb[b"KILL_AT_FOLDER"])
     try:
         from repro.__main__ import main as command  # noqa: PLC0415 - as the command does
+        from repro.runs import parallel  # noqa: PLC0415
 
+        forkserver._forkserver.ensure_running = lambda: None  # it does, though not as a child of this process
+        parallel.get_context = lambda _: CONTEXT
+        parallel._child_main = partial(grandchild, os.getpid(), str(Path.cwd()), dict(os.environ))
         command()
     except SystemExit as end:
         code = int(end.code or 0)
     finally:
-        names = Path(request["state"]).with_suffix(".modules")
-        names.write_text("\n".join(sys.modules.keys() - before), encoding="utf-8")
+        note_modules(request["state"], before)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
 
 
+def grandchild(group: int, folder: str, variables: dict[str, str], *arguments: Any) -> None:
+    """Do what a child process of a command does, in the command's process group and folder."""
+    from repro.runs.parallel import _child_main  # noqa: PLC0415 - in a process where it is the original
+
+    held = _hold(Path(variables["KILL_AT_STATE"]), fcntl.LOCK_SH)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    with suppress(PermissionError):  # the command was killed; this process is about to notice
+        os.setpgid(0, group)
+    ctypes.CDLL(None).arm(os.environb[b"KILL_AT_STATE"], os.environb[b"KILL_AT_FOLDER"])
+    before = set(sys.modules)
+    try:
+        _child_main(*arguments)
+    finally:
+        note_modules(variables["KILL_AT_STATE"], before)
+        held.close()
+
+
+def _hold(state: Path, how: int) -> Any:
+    file = state.with_suffix(".lock").open("w")
+    fcntl.flock(file, how)
+    return file
+
+
+if __name__ == "fork_server":  # in multiprocessing's server
+    import_all(Path(os.environ["TO_IMPORT"]).read_text(encoding="utf-8").split())
+
 if __name__ == "__main__":
     import repro.runs.bundle
-    import repro.sweep.run  # noqa: F401 - for the children
+    import repro.sweep.run  # noqa: F401 - for the commands
 
+    serve_children()
     main()
