@@ -133,12 +133,13 @@ class SeedsParent:
             names.DATA_FINGERPRINT: self.data_fingerprint,
             names.DATA_STATUS: self.data_status,
         }
-        made = self._client.create_run(experiment_id(self._client, self.experiment), tags=tags)
-        log_settings(self._client, made.info.run_id, layout.settings(self.spec), {})
-        return made
+        return self._client.create_run(experiment_id(self._client, self.experiment), tags=tags)
 
     def _update(self, parent: Run, covered: dict[int, Run], status: Status | str) -> None:
-        """Set the name, tags and status that differ."""
+        """Set the settings, name, tags and status that it does not have yet."""
+        settings, (before, _) = layout.settings(self.spec), layout.unpack(parent.data)
+        if settings.keys() - before.keys():  # it is new, or the process that made it was killed
+            log_settings(self._client, parent.info.run_id, settings | before, {})
         seeds = seed_list(self.seeds | covered.keys())
         unfinished = [] if status == "FINISHED" else ["not all of its seeds have finished"]
         tags = {names.SEEDS: seeds} | comparability([*self.reasons, *unfinished])

@@ -1,4 +1,4 @@
-"""Three workers that share nothing but two servers; one is killed, both servers go away and come back."""
+"""Workers that share nothing but two servers; one is killed, both servers go away and come back."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing() or "-"),
 ]
-EPOCHS, TRIALS = 20, 12
+EPOCHS = 20
 SPACE = ["--space", "optim.lr=log:1e-4:1e-2", "--space", "model.latent=2,3,5"]
 MEASURED = (names.COST, names.RECONSTRUCTION, names.KL, names.HELDOUT_NEG_ELBO)
 
@@ -54,12 +54,12 @@ def tracking_server(folder: Path, database: str, port: int) -> Iterator[None]:
 class Machine:
     """A directory of its own, in which the command runs until the block ends."""
 
-    def __init__(self, folder: Path, storage: str, tracking: str) -> None:
+    def __init__(self, folder: Path, storage: str, tracking: str, trials: int) -> None:
         self.folder, self.variables = folder, {"MLFLOW_TRACKING_URI": tracking, "REPRO_STORAGE": storage}
         folder.mkdir()
         (folder / "small.py").write_text(SMALL, encoding="utf-8")
         options = ["--data", "stand-in", "--threads", "1", "--epochs", str(EPOCHS)]
-        command = ["sweep", "small.py", *SPACE, *options, "--trials", str(TRIALS), "--heartbeat", "1"]
+        command = ["sweep", "small.py", *SPACE, *options, "--trials", str(trials), "--heartbeat", "1"]
         self.process = started(*command, cwd=folder, **self.variables)
 
     def __enter__(self) -> "Machine":
@@ -81,13 +81,6 @@ class Machine:
     def works(self) -> bool:
         return self.process.poll() is None
 
-    def wait_for_epoch(self, number: int, trials: int = 1) -> None:
-        """Until so many of this machine's runs have so many epochs."""
-        end = time.monotonic() + 300
-        while sum(f'"step": {number},' in journal for journal in self.journals()) < trials:
-            assert time.monotonic() < end, self.printed
-            time.sleep(0.02)
-
     def journals(self) -> Iterator[str]:
         for path in self.folder.glob("mlruns/runs/*/journal.jsonl"):
             with suppress(FileNotFoundError):  # a run that begins is renamed
@@ -104,6 +97,14 @@ class Machine:
         )
         found: list[dict[str, Any]] = json.loads(done.stdout)
         return found
+
+
+def wait_for_epoch(number: int, machines: Iterable[Machine], trials: int = 1) -> None:
+    """Until so many runs of these machines have so many epochs."""
+    end, machines = time.monotonic() + 300, list(machines)
+    while sum(f'"step": {number},' in journal for each in machines for journal in each.journals()) < trials:
+        assert time.monotonic() < end, [each.printed for each in machines]
+        time.sleep(0.02)
 
 
 class Tracked:
@@ -127,11 +128,11 @@ class Tracked:
         return [sorted(point.step for point in history) for history in histories]
 
 
-def agree(rows: list[dict[str, Any]], tracked: Tracked) -> None:
+def agree(rows: list[dict[str, Any]], tracked: Tracked, trials: int) -> None:
     """`sweep status` and the tracking server say the same: each trial was done once, each epoch logged once."""
     assert [row["trial"] for row in rows] == list(range(len(rows)))
     done = [row for row in rows if row["state"] != "retried"]
-    assert len(done) == TRIALS
+    assert len(done) == trials
     assert sorted(int(run.data.tags[names.TRIAL]) for run in tracked.live) == [row["trial"] for row in done]
     runs = {own_id(run): run for run in tracked.live}
     for row in done:
@@ -149,32 +150,36 @@ def agree(rows: list[dict[str, Any]], tracked: Tracked) -> None:
     assert tracked.parent.data.tags[f"{names.BEST}trial"] == str(best["trial"])
 
 
-def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
-    port = free_port()
+@pytest.mark.parametrize(("workers", "outages"), [(3, 1), (8, 3)])
+def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, workers: int, outages: int) -> None:
+    """The tracking server is killed so many times, and then the database server restarts."""
+    port, trials = free_port(), 4 * workers
     tracking = f"http://127.0.0.1:{port}"
     with postgres.server() as database, ExitStack() as opened:
         for name in ("mlflow", "optuna"):
             database.create(name)
         with tracking_server(tmp_path, database.url("mlflow"), port):
-            first, victim, third = (
-                opened.enter_context(Machine(tmp_path / name, database.url("optuna"), tracking))
-                for name in ("one", "two", "three")
+            victim, *others = (
+                opened.enter_context(Machine(tmp_path / f"machine {number}", database.url("optuna"), tracking, trials))
+                for number in range(workers)
             )
-            victim.wait_for_epoch(3)
+            wait_for_epoch(3, [victim])
             victim.process.kill()
             victim.process.wait()
-            first.wait_for_epoch(3)
-        time.sleep(2)  # with no server to track anything
-        assert first.works and third.works
-        with tracking_server(tmp_path, database.url("mlflow"), port):
-            first.wait_for_epoch(3, trials=2)
-            database.restart()
-            assert first.works and third.works
-            assert [each.process.wait(400) for each in (first, third)] == [0, 0], first.printed + third.printed
-            rows, tracked = first.status(), Tracked(tracking)
-            agree(rows, tracked)
+            wait_for_epoch(3, others)
+        for outage in range(1, outages + 1):
+            time.sleep(2)  # with no server to track anything
+            assert all(each.works for each in others)
+            with tracking_server(tmp_path, database.url("mlflow"), port):
+                wait_for_epoch(3, others, trials=min(1 + outage * workers // 2, trials - workers))
+                if outage == outages:
+                    database.restart()
+                    codes = [each.process.wait(600) for each in others]
+                    assert codes == [0] * len(others), [each.printed for each in others]
+                    rows, tracked = others[0].status(), Tracked(tracking)
+                    agree(rows, tracked, trials)
     print(Counter(row["state"] for row in rows), f"{len(tracked.abandoned)} abandoned")  # shown by pytest -rP
-    printed = first.printed + third.printed
+    printed = "".join(each.printed for each in others)
     begun = int(victim.printed.split("\ntrial ")[-1].split(":")[0])
     assert rows[begun]["state"] == "retried"
     (again,) = [row for row in rows[begun + 1 :] if row["optim.lr"] == rows[begun]["optim.lr"] and row["value"]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Param, Run, RunTag
 
 from repro import names
 from repro.spec import Experiment
@@ -60,6 +60,24 @@ def test_a_parent_follows_its_children(small: Experiment) -> None:
     other = after([1], ["a run that this store has not"], "FAILED")
     assert other.info.run_id == second.info.run_id
     assert not told
+
+
+@pytest.mark.parametrize("logged", [None, "shown", "all"])
+def test_a_parent_whose_process_was_killed_while_it_made_it_gets_its_settings(
+    logged: str | None, small: Experiment
+) -> None:
+    store, ids = open_client(), [recorded(open_client(), small, 1)]
+    made = parent_of([1], small, [])._create()
+    if logged:
+        params, details = layout.pack(layout.settings(small), {})
+        tags = [RunTag(key, value) for key, value in details.items()]
+        store.log_batch(made.info.run_id, params=[Param(*each) for each in params.items()])
+        store.log_batch(made.info.run_id, tags=tags if logged == "all" else [])
+    parent = parent_of([1], small, [])
+    parent.open(ids)
+    parent.close("FINISHED", ids)
+    assert parent.run_id == made.info.run_id
+    assert layout.unpack(store.get_run(made.info.run_id).data)[0] == layout.settings(small)
 
 
 def test_a_store_that_refuses_the_parent_is_told_of_once(monkeypatch: pytest.MonkeyPatch, small: Experiment) -> None:
