@@ -54,10 +54,10 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 def import_again(names: Path) -> None:
     """Import what the last command and its children have imported, so that the next ones need not."""
-    new = set(names.read_text(encoding="utf-8").split() if names.exists() else ()) - sys.modules.keys()
+    before = len(sys.modules)
+    import_all(names.read_text(encoding="utf-8").split() if names.exists() else ())
     names.unlink(missing_ok=True)
-    import_all(new)
-    if new & sys.modules.keys():
+    if len(sys.modules) > before:
         serve_children()
 
 
@@ -80,7 +80,7 @@ def serve_children() -> None:
 
 def note_modules(state: str, before: set[str]) -> None:
     with Path(state).with_suffix(".modules").open("a", encoding="utf-8") as names:
-        names.write("\n".join(sys.modules.keys() - before) + "\n")
+        names.writelines(f"{name}\n" for name in sys.modules if name not in before)  # in the order of their imports
 
 
 def child(arguments: list[str], request: dict[str, Any], output: int) -> None:
