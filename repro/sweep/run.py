@@ -251,11 +251,11 @@ def _retrain_command(study: Study, sweep: Sweep) -> str:
     return shlex.join(["python", "-m", "repro", *words])
 
 
-def _start_parent(sweep: Sweep) -> str:
+def _start_parent(sweep: Sweep, begun: str) -> str:
     params = {f"space.{key}": str(each) for key, each in sweep.space.items()}
     for key in ("experiment", "epochs", "seeds_per_trial", "sampler", "pruner", names.SEED):
         params[key] = str(getattr(sweep.terms, key))
-    return parents.start_sweep(sweep.terms.experiment, sweep.study, params)
+    return parents.start_sweep(sweep.terms.experiment, sweep.study, params, begun)
 
 
 def _announce(sweep: Sweep, storage: str, dataset: Dataset) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +31,8 @@ SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"]
 PrunerName = Literal["median", "hyperband", "none"]
 
 TERMS, PARENT = "terms", "mlflow_run_id"  # attributes of a study
-OWNER, BEGUN, REASON = "owner", "begun", "reason"  # attributes of a trial: its worker, its number, why it ended early
+OWNER, REASON = "owner", "reason"  # attributes of a trial: its worker, why it ended early
+BEGUN = "begun"  # of a trial: its number; of a study: the id by which its parent run is found
 RUN = "run."  # and a seed: attribute of a trial, its run in the tracking store
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -235,12 +237,16 @@ class Study:
                 return RandomSampler(seed=seed)
 
 
-def join(storage: Storage, name: str, terms: Terms, start_parent: Callable[[], str]) -> Study:
-    """Return the study of that name and these terms, made if there is none. Raises UsageError if it has other terms."""
+def join(storage: Storage, name: str, terms: Terms, start_parent: Callable[[str], str]) -> Study:
+    """Return the study of that name and these terms, made if there is none. Raises UsageError if it has other terms.
+
+    `start_parent` is given an id, and returns that of the parent run; with the same id it returns the same run.
+    """
     with storage.locked(name):
         made = optuna.create_study(study_name=name, storage=storage.rdb, direction="minimize", load_if_exists=True)
         if TERMS not in made.user_attrs and not made.get_trials(deepcopy=False):
-            made.set_user_attr(PARENT, start_parent())
+            made.set_user_attr(BEGUN, made.user_attrs.get(BEGUN) or uuid.uuid4().hex)
+            made.set_user_attr(PARENT, start_parent(made.user_attrs[BEGUN]))
             made.set_user_attr(TERMS, asdict(terms))
         study = Study(storage, name)
     study.require(terms)

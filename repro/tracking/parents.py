@@ -24,7 +24,7 @@ from repro.text import first_line, seed_list
 from repro.tracking import layout, reader
 from repro.tracking.notes import changed_tags
 from repro.tracking.store import Client, StoreError, experiment_id, open_client
-from repro.tracking.writer import comparability, log_settings, run_name
+from repro.tracking.writer import comparability, find_begun, log_settings, run_name, start_run
 
 BATCH = 1000  # metrics that the store takes in one call
 
@@ -199,15 +199,16 @@ def mlflow_experiment(name: str) -> str:
     return f"{name} sweeps"
 
 
-def start_sweep(experiment: str, study: str, params: dict[str, str]) -> str:
-    """Start the parent run of a study; return its id. Raises StoreError."""
+def start_sweep(experiment: str, study: str, params: dict[str, str], begun: str) -> str:
+    """Start the parent run of a study, or take the one that a process which died has started; return its id.
+
+    `begun` is an id that the study has kept since before. Raises StoreError.
+    """
+    tags = {names.RUN_NAME: f"study {study}", names.KIND: names.KIND_SWEEP, names.SWEEP: study}
+    found = find_begun(mlflow_experiment(experiment), begun) or [start_run(mlflow_experiment(experiment), tags, begun)]
     with Client(f"the parent of study {study!r} cannot be made") as client:
-        tags = {names.KIND: names.KIND_SWEEP, names.SWEEP: study}
-        run = client.create_run(
-            experiment_id(client, mlflow_experiment(experiment)), tags=tags, run_name=f"study {study}"
-        )
-        client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
-    return str(run.info.run_id)
+        client.log_batch(found[0], params=[Param(key, value) for key, value in params.items()])
+    return found[0]
 
 
 def abandon(experiment: str, study: str, trials: Collection[int], seed: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def trial(
 def study(data: str = "canonical") -> str:
     """Track a study of twelve complete trials, one pruned and one abandoned; return its parent."""
     terms = {"experiment": "mnist_fc", "epochs": "3", "seeds_per_trial": "1", "sampler": "tpe", "pruner": "median"}
-    parent = tracked.start_sweep("mnist_fc", "bowl", SPACE | terms)
+    parent = tracked.start_sweep("mnist_fc", "bowl", SPACE | terms, uuid.uuid4().hex)
     for number, rate in enumerate(RATES):
         for place, latent in enumerate(LATENTS):
             settings = {"optim.lr": rate, "model.latent": latent}

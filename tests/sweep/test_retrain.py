@@ -43,7 +43,7 @@ def earlier(small_file: Path) -> Study:
     entry = registry.load(small_file)
     storage = Storage("", 15)
     made = optuna.create_study(study_name="small", storage=storage.rdb)
-    made.set_user_attr("mlflow_run_id", parents.start_sweep("small", "small", {"epochs": "1"}))
+    made.set_user_attr("mlflow_run_id", parents.start_sweep("small", "small", {"epochs": "1"}, "begun"))
     terms = {"experiment": "small", "signature": entry.spec.signature, "space": spaces.dumped(SPACE), "epochs": 1}
     terms |= {"fingerprint": load(entry.spec.data, "stand-in").fingerprint, "seeds_per_trial": 1, "seed": 0}
     made.set_user_attr("terms", terms | {"sampler": "tpe", "pruner": "median", "heartbeat": 15})

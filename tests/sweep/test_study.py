@@ -21,6 +21,7 @@ from repro.sweep import study as studies
 from repro.sweep.run import plots
 from repro.sweep.storage import MOST_RETRIES, Storage
 from repro.sweep.study import Study, Terms
+from repro.tracking import parents, reader
 from repro.tracking.store import open_client
 
 pytestmark = pytest.mark.usefixtures("small_file")
@@ -31,7 +32,7 @@ def joined(folder: Path, heartbeat: int = 60, **changes: Any) -> Study:
     terms: dict[str, Any] = {"epochs": 3, "seeds_per_trial": 1, "seed": 0, "sampler": "tpe", "pruner": "median"}
     terms |= {"heartbeat": heartbeat} | changes
     storage = Storage(f"sqlite:///{folder / 'studies.db'}", heartbeat)
-    return studies.join(storage, "made", Terms("small", "s", "f", "{}", **terms), lambda: "parent")
+    return studies.join(storage, "made", Terms("small", "s", "f", "{}", **terms), lambda _: "parent")
 
 
 class Died(BaseException):
@@ -54,6 +55,25 @@ def run_one(study: Study, count: int, space: Space = SPACE, dies: bool = False, 
         if free:
             study.optuna.optimize(objective, n_trials=1)
     return free
+
+
+def test_a_study_whose_process_was_killed_while_it_made_it_has_one_parent(tmp_path: Path) -> None:
+    storage, begun = Storage(f"sqlite:///{tmp_path / 'studies.db'}"), []
+
+    def start_parent(given: str) -> str:
+        begun.append(given)
+        parent = parents.start_sweep("small", "made", {"epochs": "3"}, given)
+        if len(begun) == 1:
+            raise Died
+        return parent
+
+    terms = Terms("small", "s", "f", "{}", 3, 1, 0, "tpe", "median", 60)
+    with suppress(Died):
+        studies.join(storage, "made", terms, start_parent)
+    study = studies.join(storage, "made", terms, start_parent)
+    (only,) = reader.parents(parents.mlflow_experiment("small"))
+    assert (only.run_id, only.params) == (study.parent, {"epochs": "3"})
+    assert begun[0] == begun[1]
 
 
 def test_several_workers_make_as_many_trials_as_asked_for_and_no_two_alike(tmp_path: Path) -> None:

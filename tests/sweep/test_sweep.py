@@ -13,7 +13,6 @@ from typing import Any
 
 import optuna
 import pytest
-from mlflow.exceptions import MlflowException
 from support.process import client, started, wait_for
 from support.run_here import in_epoch, interrupt
 from support.sweeping import (
@@ -36,6 +35,7 @@ from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
 from repro.sweep.study import Study, all_studies
 from repro.tracking import reader
+from repro.tracking.store import StoreError
 from repro.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("small_file")
@@ -260,13 +260,13 @@ def test_a_tracking_store_that_does_not_answer_costs_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(*_: Any, **__: Any) -> None:
-        raise MlflowException("away")
+        raise StoreError("no run can be started in it")
 
     monkeypatch.setattr("repro.sweep.storage.PAUSES", ())
     with monkeypatch.context() as patch:
-        patch.setattr("repro.tracking.writer.experiment_id", away)
+        patch.setattr("repro.runs.runner.start_run", away)
         assert sweep(*SHORT) == 1
-    assert "error: no run can be started in " in capsys.readouterr().err
+    assert "error: no run can be started in it" in capsys.readouterr().err
     assert [row["state"] for row in trials()] == ["retried", "waiting"]
     assert sweep(*SHORT) == 0
     assert [row["state"] for row in live()] == ["complete"] * 2
