@@ -133,6 +133,7 @@ def test_importing_the_package_waits_for_nothing() -> None:
         repro.trian  # noqa: B018 - the lookup is the test
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_committed_without_output(capfd: pytest.CaptureFixture[str]) -> None:
     notebook = json.loads((ROOT / "docs" / "python.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

@@ -200,6 +200,7 @@ def test_what_is_folded_opens(page: "sync_api.Page") -> None:
 PICTURES = ("cost_curve", "reconstructions", "samples")
 
 
+@pytest.mark.slow
 def test_the_start_page_of_the_ui_leads_to_runs_and_their_pictures(
     browser: "sync_api.Browser", tmp_path: Path, small_file: Path
 ) -> None:

@@ -256,6 +256,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_made(
     assert "reproduced" in (tmp_path / "RESULTS.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "results" / "runs.csv").exists(), reason="no results are committed")
 def test_the_committed_report_is_what_its_tables_say() -> None:
     assert cli.main(["report", "--check", "--results", str(ROOT / "results")]) == 0
@@ -277,6 +278,7 @@ def test_the_readme_has_the_verdicts_of_the_committed_results() -> None:
         ]
 
 
+@pytest.mark.slow
 def test_a_readme_with_marks_is_given_the_verdicts(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "results", tmp_path / "results")
     readme = tmp_path / "README.md"
@@ -293,6 +295,7 @@ def test_a_readme_with_marks_is_given_the_verdicts(made: Path, tmp_path: Path) -
     assert cli.main(["report", "--check", *command]) == 1
 
 
+@pytest.mark.slow
 def test_another_readme_is_left_alone(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "results", tmp_path / "results")
     (tmp_path / "README.md").write_text("# Mine\n")

@@ -15,6 +15,7 @@ from repro.benchmarks.peer_process import PeerError, PeerProcess
 
 from repro.terminal import table
 
+pytestmark = pytest.mark.xdist_group("bench")  # they share one measurement
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = {
     "images_per_second", "seconds_per_epoch", "step_ms", "step_ms_by_round", "cores_busy", "peak_rss_mib", "versions",
@@ -67,6 +68,7 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_the_json_has_the_documented_keys(found: dict[str, Any]) -> None:
     assert set(found) == {"machine", "precision", "rounds", "setups"}
     assert set(found["machine"]) == {
@@ -91,6 +93,7 @@ def test_the_json_has_the_documented_keys(found: dict[str, Any]) -> None:
             assert set(each) == MEASURED | {"status", "time_over_engine", "time_over_engine_range"}
 
 
+@pytest.mark.slow
 def test_its_figures_agree_with_each_other(found: dict[str, Any]) -> None:
     setup = found["setups"]["mnist_fc"]
     assert setup["dense_flop_per_step"] == 710_000_000
@@ -116,6 +119,7 @@ def test_its_figures_agree_with_each_other(found: dict[str, Any]) -> None:
             assert each["time_over_engine_range"] == pytest.approx(sorted(ratios))
 
 
+@pytest.mark.slow
 def test_a_missing_peer_is_listed_and_a_crashing_one_survived(found: dict[str, Any], fake_python: Path) -> None:
     for result in found["setups"]["mnist_fc"]["threads"].values():
         peers, missing = (
@@ -129,6 +133,7 @@ def test_a_missing_peer_is_listed_and_a_crashing_one_survived(found: dict[str, A
         assert result["compiled"] == {"status": "not installed", "message": no_compiler}
 
 
+@pytest.mark.slow
 def test_what_can_run_is_said_before_it_is_measured(done: subprocess.CompletedProcess[str], fake_python: Path) -> None:
     lines = done.stderr.splitlines()
     assert lines[0].startswith("plain_pytorch: torch ")
@@ -138,6 +143,7 @@ def test_what_can_run_is_said_before_it_is_measured(done: subprocess.CompletedPr
     assert lines[4] == "mnist_fc, threads 1: 2 rounds of engine, floor, plain, plain_pytorch, jax_step"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [True, False])
 def test_the_tables_say_what_the_json_says(
     found: dict[str, Any], busy: bool, capsys: pytest.CaptureFixture[str]
@@ -205,6 +211,7 @@ def test_a_peer_that_hangs_is_ended(fake_python: Path, monkeypatch: pytest.Monke
         silent.close()
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_every_peer(tmp_path: Path) -> None:
     arguments = command("mnist_fc", "--threads", "1", "--rounds", "1000")
     process = subprocess.Popen(
@@ -236,6 +243,7 @@ def test_ways_to_search_are_compared_round_by_round() -> None:
     assert second["of it held-out cost, %"] is None
 
 
+@pytest.mark.slow
 def test_a_turn_is_the_real_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)

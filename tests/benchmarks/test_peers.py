@@ -56,6 +56,7 @@ def served(name: str, request: Request, *lines: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_trains_the_experiments_network(name: str, experiment: str) -> None:
     first, second = served(name, asked(experiment), "1", "4")

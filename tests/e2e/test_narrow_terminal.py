@@ -58,6 +58,7 @@ def test_a_terminal_without_no_color_has_bold_heads(tmp_path: Path) -> None:
     assert "\x1b[1mname" in on_a_terminal(100, "list", cwd=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_file")
 def test_a_run_names_what_it_does_from_the_imports_to_the_end(tmp_path: Path) -> None:
     shown = on_a_terminal(80, "run", "small.py", "--data", "stand-in", "--threads", "1", cwd=tmp_path, stderr=True)

@@ -63,6 +63,7 @@ def say_title(task: str, channel: Channel[str]) -> None:
     channel.send(" ".join(psutil.Process().cmdline()))
 
 
+@pytest.mark.slow
 def test_a_childs_process_title_has_no_password() -> None:
     said: list[str] = []
     run_all(say_title, [ADDRESS], 1, lambda *_: None, lambda _task, title: said.append(title))

@@ -152,6 +152,7 @@ def test_the_messages_of_seeds_reach_display_parent_run_and_results(
     assert "seed 3: finished before" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_file")
 def test_seeds_are_trained_skipped_and_gathered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", "small.py", *STAND_IN, "--jobs", "2", "--summary", "s.json", "--seeds"]
