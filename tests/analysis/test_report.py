@@ -111,6 +111,7 @@ def test_no_text_of_a_plot_is_black_on_a_dark_page(made: Path) -> None:
     assert not [text for text in texts if "fill:" not in text]
 
 
+@pytest.mark.slow
 def test_the_same_tables_make_the_same_report_and_others_are_noticed(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_measurement_is_logged_and_replaced(
     assert artifacts.read_measurement(run_id, "none") is None
 
 
+@pytest.mark.slow
 def test_an_interrupt_logs_nothing(here: tuple[MlflowClient, str]) -> None:
     store, run_id = here
     store.delete_tag(run_id, names.MEASUREMENT + "evaluation")
