@@ -15,7 +15,6 @@ from repro.benchmarks.peer_process import PeerError, PeerProcess
 
 from repro.terminal import table
 
-pytestmark = pytest.mark.xdist_group("bench")  # they share one measurement
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = {
     "images_per_second", "seconds_per_epoch", "step_ms", "step_ms_by_round", "cores_busy", "peak_rss_mib", "versions",
