@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from repro.errors import UsageError
 from repro.rng import stream
+from repro.runs import ids
 from repro.runs.config import RunConfig
 from repro.spec import Choice, Space
 from repro.sweep import space as spaces
@@ -31,8 +31,8 @@ SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"]
 PrunerName = Literal["median", "hyperband", "none"]
 
 TERMS, PARENT = "terms", "mlflow_run_id"  # attributes of a study
-OWNER, REASON = "owner", "reason"  # attributes of a trial: its worker, why it ended early
-BEGUN = "begun"  # of a trial: its number; of a study: the id by which its parent run is found
+INTENDED = "intended_parent"  # of a study: the id by which its parent run is found if no PARENT was noted
+OWNER, BEGUN, REASON = "owner", "begun", "reason"  # attributes of a trial: its worker, its number, why it ended early
 RUN = "run."  # and a seed: attribute of a trial, its run in the tracking store
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -245,8 +245,9 @@ def join(storage: Storage, name: str, terms: Terms, start_parent: Callable[[str]
     with storage.locked(name):
         made = optuna.create_study(study_name=name, storage=storage.rdb, direction="minimize", load_if_exists=True)
         if TERMS not in made.user_attrs and not made.get_trials(deepcopy=False):
-            made.set_user_attr(BEGUN, made.user_attrs.get(BEGUN) or uuid.uuid4().hex)
-            made.set_user_attr(PARENT, start_parent(made.user_attrs[BEGUN]))
+            intended = made.user_attrs.get(INTENDED) or ids.new()
+            made.set_user_attr(INTENDED, intended)
+            made.set_user_attr(PARENT, start_parent(intended))
             made.set_user_attr(TERMS, asdict(terms))
         study = Study(storage, name)
     study.require(terms)

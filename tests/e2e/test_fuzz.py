@@ -51,7 +51,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 SPECS = [registry.get(name).spec.to_dict() for name in registry.names()]
 
 
-@settings(max_examples=600)
+@settings(max_examples=1500)
 @given(st.data(), st.sampled_from(SPECS), JSON)
 def test_a_spec_with_anything_anywhere(data: st.DataObject, values: dict[str, Any], anything: Any) -> None:
     place = data.draw(st.sampled_from(places(values)))
@@ -69,7 +69,7 @@ def test_a_spec_with_anything_anywhere(data: st.DataObject, values: dict[str, An
         assert str(fault)
 
 
-@settings(max_examples=600)
+@settings(max_examples=1500)
 @given(LAYERS, LAYERS.filter(bool))
 def test_an_architecture_fits_or_its_misfit_is_named(encoder: list[Any], decoder: list[Any]) -> None:
     architecture = VAE(encoder=tuple(encoder), latent=2, decoder=tuple(decoder))
@@ -93,7 +93,7 @@ def sound() -> bytes:
         return checkpoint.save_state(state, directory).read_bytes()
 
 
-@settings(max_examples=600)
+@settings(max_examples=1500)
 @given(st.data())
 def test_a_checkpoint_with_any_damage_is_refused(sound: bytes, data: st.DataObject) -> None:
     header = 8 + int.from_bytes(sound[:8], "little")
@@ -130,7 +130,7 @@ def test_a_checkpoint_with_any_damage_is_refused(sound: bytes, data: st.DataObje
 CURVE = "epoch,cost,reading_error\n1,196.9,4.2\n2,169.6,3.2\n"
 
 
-@settings(max_examples=500)
+@settings(max_examples=1000)
 @given(st.integers(0, len(CURVE)), st.integers(0, 5), st.text(max_size=12) | st.floats().map(str))
 def test_a_curve_with_anything_in_it(at: int, cut: int, text: str) -> None:
     with scratch() as directory:

@@ -11,7 +11,6 @@ import json
 import os
 import struct
 import sys
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -71,9 +70,7 @@ def import_all(names: Iterable[str]) -> None:
 def serve_children() -> None:
     """Start multiprocessing's server again, with all modules that this process has."""
     forkserver._forkserver._stop()
-    with tempfile.NamedTemporaryFile("w", delete=False) as names:
-        names.write("\n".join(sys.modules))
-    os.environ["TO_IMPORT"] = names.name
+    Path(os.environ["TO_IMPORT"]).write_text("\n".join(sys.modules), encoding="utf-8")
     CONTEXT.set_forkserver_preload(["fork_server"])  # this module
     forkserver.ensure_running()
 

@@ -98,7 +98,7 @@ def fork_server(scratch: Path) -> Iterator[ForkServer]:
     assert COMPILER
     subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", library, HERE / "kill_at.c", "-ldl"], check=True)
     settings = {"LD_PRELOAD": str(library), "REPRO_CACHE_DIR": str(scratch / "cache"), "COLUMNS": "200"}
-    settings["PYTHONPATH"] = str(HERE)  # multiprocessing's server imports the module by its name
+    settings |= {"PYTHONPATH": str(HERE), "TO_IMPORT": str(scratch / "to_import")}  # for multiprocessing's server
     process = subprocess.Popen(
         [sys.executable, HERE / "fork_server.py"],
         env=environment() | settings,

@@ -1,5 +1,6 @@
 """Sweeps with a tiny network: what is drawn, kept, pruned, taken up again, retrained, and never looked at."""
 
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import Any
 
 import optuna
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from support.process import client, started, wait_for
 from support.run_here import in_epoch, interrupt
 from support.sweeping import (
@@ -35,7 +38,7 @@ from repro.sweep import space as spaces
 from repro.sweep.storage import Storage
 from repro.sweep.study import Study, all_studies
 from repro.tracking import reader
-from repro.tracking.store import StoreError
+from repro.tracking.store import experiment_id
 from repro.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("small_file")
@@ -259,14 +262,18 @@ def test_a_trials_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
 def test_a_tracking_store_that_does_not_answer_costs_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def away(*_: Any, **__: Any) -> None:
-        raise StoreError("no run can be started in it")
+    calls = itertools.count()
+
+    def away(client: MlflowClient, name: str) -> str:
+        if next(calls):  # the first is for the study's parent
+            raise MlflowException("away")
+        return experiment_id(client, name)
 
     monkeypatch.setattr("repro.sweep.storage.PAUSES", ())
     with monkeypatch.context() as patch:
-        patch.setattr("repro.runs.runner.start_run", away)
+        patch.setattr("repro.tracking.writer.experiment_id", away)
         assert sweep(*SHORT) == 1
-    assert "error: no run can be started in it" in capsys.readouterr().err
+    assert "error: no run can be started in " in capsys.readouterr().err
     assert [row["state"] for row in trials()] == ["retried", "waiting"]
     assert sweep(*SHORT) == 0
     assert [row["state"] for row in live()] == ["complete"] * 2
